@@ -1,0 +1,15 @@
+// coordl._native: one binding file per step; they check and convert, nothing else.
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+void bind_fetch(nb::module_& m);
+void bind_prep(nb::module_& m);
+void bind_workers(nb::module_& m);
+
+NB_MODULE(_native, m) {
+  m.doc() = "Native core of coordl: fetch and prep.";
+  bind_fetch(m);
+  bind_prep(m);
+  bind_workers(m);
+}
