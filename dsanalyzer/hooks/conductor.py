@@ -1,0 +1,296 @@
+"""Runs the phases inside the job's own training loop.
+
+The job sees one long epoch. Between two of its steps the conductor decides where the next minibatch
+comes from: recorded minibatches (ingestion), or the loader's own workers over a chosen subset
+(prep: resident in memory; fetch: cold, under a cache policy). Each pass over the subset opens the
+loader anew, as an epoch does, and is timed whole: under LRU, hits depend on the position in the
+epoch, so dropping its first minibatches would bias the pass.
+
+A job is run twice: once for ingestion and prep ("rates"), once for fetch, so that a cache the
+loader itself holds is empty when the cold pass begins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dsanalyzer.hooks import subset, training
+from dsanalyzer.hooks.wire import Connection
+from dsanalyzer.measure import timing
+
+LEARN_STEPS = 3  # optimizer steps seen before a loader counts as the training loader
+RECORDED_BATCHES = 4
+INGESTION_S = 2.0
+INGESTION_STEPS = (20, 400)  # fewest and most per block
+LEAD_IN_STEPS = 6
+
+OpenLoader = Callable[[], Iterator[Any]]
+
+
+class Complete(SystemExit):
+    """The profile is done: end the job as sys.exit(0) would."""
+
+
+class Conductor:
+    """One per process; lives across the job's epochs, breaks and validation loops."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._control = Connection(config["socket"], "control")
+        self._seen: list[Any] = []  # loaders in the order in which they were first iterated
+        self._learned: dict[int, int] = {}  # loader -> training steps seen
+        self._recorded: list[Any] = []
+        self._phases: Iterator[Any] | None = None
+        self._training: Any = None
+        self._gap_s = 0.0  # time the job spent outside its training loop, to leave out
+        self._left_at: float | None = None
+
+    def observe(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
+        """The iterator behind one `iter(loader)` of the job."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            self._refuse("jobs of several ranks are not measured yet; profile one rank alone")
+        training.watch()
+        if not any(loader is known for known in self._seen):
+            self._seen.append(loader)
+            self._control.ask({"op": "loader", "loader": subset.describe(loader)})
+        if self._phases is None and self._is_known_training_loader(loader):
+            self._begin(loader, open_loader)
+        if loader is self._training:
+            return self._perform()
+        return self._learn(loader, open_loader)
+
+    def _refuse(self, why: str) -> None:
+        self._control.ask({"op": "refuse", "why": why})
+        raise SystemExit(2)
+
+    def _is_known_training_loader(self, loader: Any) -> bool:
+        ordinal = self._config.get("loader_ordinal")
+        return ordinal is not None and self._seen[ordinal : ordinal + 1] == [loader]
+
+    def _learn(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
+        """The loader's own minibatches, until training steps show what it is for."""
+        batches = open_loader()
+        for batch in batches:
+            before = training.steps()
+            yield batch
+            if training.steps() == before or self._config["kind"] != "rates":
+                continue
+            self._learned[id(loader)] = self._learned.get(id(loader), 0) + 1
+            self._recorded = [*self._recorded[-(RECORDED_BATCHES - 1) :], batch]
+            if self._learned[id(loader)] >= LEARN_STEPS:
+                del batches  # ends the workers of a non-persistent loader
+                self._begin(loader, open_loader)
+                yield from self._perform()
+                return
+
+    def _begin(self, loader: Any, open_loader: OpenLoader) -> None:
+        self._training = loader
+        training.quiet_schedulers()
+        self._phases = (
+            self._rates_run(loader, open_loader)
+            if self._config["kind"] == "rates"
+            else self._fetch_run(loader, open_loader)
+        )
+
+    def _perform(self) -> Iterator[Any]:
+        """Phases go on where an earlier epoch of the job left them."""
+        assert self._phases is not None
+        if self._left_at is not None:
+            self._gap_s += timing.clock() - self._left_at
+            self._left_at = None
+        try:
+            yield from _Shared(self._phases)
+        except GeneratorExit:
+            self._left_at = timing.clock()
+            raise
+
+    # -- the two runs -------------------------------------------------------------------------
+
+    def _rates_run(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
+        chosen = subset.choose(loader, self._config["samples"])
+        with open(self._config["subset_file"], "w") as file:
+            json.dump(chosen, file)
+        self._save_recorded()
+        answer = self._control.ask(
+            {"op": "subset", "ordinal": self._seen.index(loader), "emulated": training.emulated()}
+        )
+        indices = chosen["indices"][: answer["samples"]]
+        training.settle()
+        yield from self._ingestion(0, warm_up=True)
+        for number in range(self._config["rounds"]):
+            yield from self._ingestion(number)
+            if indices:
+                yield from self._loader_pass("prep", number, loader, open_loader, indices)
+        if indices:
+            self._drain(loader, open_loader, indices)
+        self._finish()
+
+    def _fetch_run(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
+        import torch
+
+        with open(self._config["subset_file"]) as file:
+            indices = json.load(file)["indices"][: self._config["samples"]]
+        self._recorded = torch.load(self._config["batches_file"], weights_only=False)
+        for step in range(LEAD_IN_STEPS):  # the model's first real steps touch no data file
+            yield self._recorded[step % len(self._recorded)]
+        training.settle()
+        for epoch in range(self._config["epochs"]):
+            yield from self._loader_pass("fetch", epoch, loader, open_loader, indices)
+            yield from self._ingestion(epoch)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._control.ask({"op": "done", "emulated": training.emulated()})
+        raise Complete(0)
+
+    def _save_recorded(self) -> None:
+        import torch
+
+        # The diverted torch.save would list this as a checkpoint of the job.
+        save = getattr(torch.save, "_dsanalyzer_original", torch.save)
+        save(self._recorded, self._config["batches_file"])
+
+    # -- passes -------------------------------------------------------------------------------
+
+    def _ingestion(self, number: int, *, warm_up: bool = False) -> Iterator[Any]:
+        """Recorded minibatches from memory, the loader shut down."""
+        batches = [subset.on_device(batch) for batch in self._recorded]
+        recorder = _Recorder(self)
+        started = timing.clock()
+        fewest, most = INGESTION_STEPS
+        for step in range(most):
+            if step >= fewest and timing.clock() - started > INGESTION_S:
+                break
+            yield from recorder.step(batches[step % len(batches)])
+        if not warm_up:
+            self._report("ingestion", number, recorder)
+
+    def _loader_pass(
+        self, phase: str, number: int, loader: Any, open_loader: OpenLoader, indices: list[int]
+    ) -> Iterator[Any]:
+        """One epoch of the subset through the job's own loader, stepping as the job does."""
+        self._control.ask({"op": "begin", "phase": phase})
+        order = self._pass_order(loader, indices, (phase, number))
+        recorder = _Recorder(self)
+        batches = self._open_pass(loader, open_loader, order)
+        for _ in order:
+            yield from recorder.step_from(batches)
+        self._report(phase, number, recorder)
+        self._close_pass(loader, batches)
+
+    def _drain(self, loader: Any, open_loader: OpenLoader, indices: list[int]) -> None:
+        """The loader alone, nobody training: the prep rate itself."""
+        for number in range(2):
+            self._control.ask({"op": "begin", "phase": "prep"})
+            order = self._pass_order(loader, indices, ("drain", number))
+            recorder = _Recorder(self)
+            batches = self._open_pass(loader, open_loader, order)
+            for _ in order:
+                for _ in recorder.step_from(batches):
+                    pass
+            self._report("drain", number, recorder)
+            self._close_pass(loader, batches)
+
+    def _pass_order(
+        self, loader: Any, indices: list[int], salt: tuple[str, int]
+    ) -> list[list[int]]:
+        """A fresh permutation of the subset, in batches: seeded, so that runs can be repeated."""
+        order = list(indices)
+        random.Random(f"{self._config['seed']} {salt}").shuffle(order)
+        size = subset.batch_size(loader)
+        return [order[i : i + size] for i in range(0, len(order), size)]
+
+    def _open_pass(
+        self, loader: Any, open_loader: OpenLoader, order: list[list[int]]
+    ) -> Iterator[Any]:
+        from dsanalyzer.hooks.dataloader import stream_of
+
+        stream_of(loader).batches = order
+        return open_loader()
+
+    def _close_pass(self, loader: Any, batches: Iterator[Any]) -> None:
+        from dsanalyzer.hooks.dataloader import stream_of
+
+        for _ in batches:  # the loader's own end of epoch
+            pass
+        stream_of(loader).batches = None
+
+    def _report(self, phase: str, number: int, recorder: _Recorder) -> None:
+        training.synchronize()
+        recorder.end()
+        record = recorder.record() | {"phase": phase, "round": number}
+        name = f"pass-{phase}-{number}.json"
+        with open(f"{self._config['run_dir']}/{name}", "w") as file:
+            json.dump(record, file)
+        self._control.ask({"op": "end", "phase": phase, "record": name})
+
+    def take_gap_s(self) -> float:
+        """Time spent outside the training loop since the last call."""
+        gap, self._gap_s = self._gap_s, 0.0
+        return gap
+
+
+class _Shared:
+    """Iterates without closing: a `break` in the job must not end the phases."""
+
+    def __init__(self, phases: Iterator[Any]) -> None:
+        self._phases = phases
+
+    def __iter__(self) -> _Shared:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._phases)
+
+
+class _Recorder:
+    """Times the steps of one pass."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self.samples = 0
+        self.start_s = 0.0
+        self.waits_s: list[float] = []
+        self.steps_s: list[float] = []
+        self._started = timing.clock()
+        self._mark = self._started
+        conductor.take_gap_s()
+
+    def step(self, batch: Any) -> Iterator[Any]:
+        yield from self._deliver(batch, timing.clock())
+
+    def step_from(self, batches: Iterator[Any]) -> Iterator[Any]:
+        asked = timing.clock()
+        batch = next(batches)
+        yield from self._deliver(batch, asked)
+
+    def _deliver(self, batch: Any, asked: float) -> Iterator[Any]:
+        now = timing.clock()
+        if not self.waits_s:
+            self.start_s = now - self._started  # workers started and the first minibatch there
+        self.waits_s.append(now - asked)
+        self.samples += subset.samples_in(batch)
+        yield batch
+        now = timing.clock()
+        self.steps_s.append(now - self._mark - self._conductor.take_gap_s())
+        self._mark = now
+
+    def end(self) -> None:
+        """The device has drained: what it still owed belongs to the last step."""
+        now = timing.clock()
+        if self.steps_s:
+            self.steps_s[-1] += now - self._mark
+        self._mark = now
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "samples": self.samples,
+            "wall_s": sum(self.steps_s),
+            "steps_s": self.steps_s,
+            "waits_s": self.waits_s,
+            "start_s": self.start_s,
+        }

@@ -1,0 +1,70 @@
+"""Tells the tool which files the job opens to read, in whichever process that happens.
+
+Python raises the audit event "open" for every open(2) it makes; libraries that read natively can
+raise it too, and coordl does. The hook is cheap for everything else: one string comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from dsanalyzer.hooks.wire import Connection
+
+_NOT_DATA = (".py", ".pyc", ".so", ".pth", ".pyd")
+_SYSTEM = ("/proc/", "/sys/", "/dev/", "/usr/", "/etc/")
+
+_local = threading.local()
+_events: Connection | None = None
+_pace: Callable[[str], None] | None = None
+
+
+class recording:
+    """Within it, opens of this thread are appended to a list and not sent to the tool."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def __enter__(self) -> list[str]:
+        _local.into = self.paths
+        return self.paths
+
+    def __exit__(self, *_: object) -> None:
+        _local.into = None
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    if event != "open":
+        return
+    path, _, flags = args
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    if not isinstance(path, str) or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)):
+        return
+    if path.endswith(_NOT_DATA) or path.startswith(_SYSTEM) or getattr(_local, "busy", False):
+        return
+    _local.busy = True  # what the hook itself opens is not the job's
+    try:
+        path = os.path.abspath(path)
+        into = getattr(_local, "into", None)
+        if into is not None:
+            into.append(path)
+        elif _events is not None:
+            _events.event({"op": "open", "path": path})
+            if _pace is not None:
+                _pace(path)
+    finally:
+        _local.busy = False
+
+
+def install(config: dict[str, Any]) -> None:
+    global _events, _pace
+    _events = Connection(config["socket"], "events")
+    if config.get("pace_bytes_per_s"):
+        from dsanalyzer.hooks.pacing import Pacer
+
+        _pace = Pacer(config["pace_file"], config["pace_bytes_per_s"], config["subset_file"])
+    sys.addaudithook(_audit)

@@ -1,0 +1,127 @@
+"""The samples a profile measures on, and the files behind them."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from typing import Any
+
+from dsanalyzer.hooks import opens
+
+PROBED_SAMPLES = 8  # loaded to check what a data set's own list of files claims
+
+
+class NotMeasurable(Exception):
+    """Why prep and fetch cannot be told apart on this loader."""
+
+
+def describe(loader: Any) -> dict[str, Any]:
+    """What the report says about a loader."""
+    dataset = loader.dataset
+    sized = hasattr(dataset, "__len__")
+    context = loader.multiprocessing_context
+    method = context.get_start_method() if context else multiprocessing.get_start_method()
+    return {
+        "class": f"{type(loader).__module__}.{type(loader).__qualname__}",
+        "batch_size": loader.batch_size or getattr(loader.batch_sampler, "batch_size", None),
+        "num_workers": loader.num_workers,
+        "prefetch_factor": loader.prefetch_factor,
+        "dataset_class": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
+        "dataset_samples": len(dataset) if sized else None,
+        "start_method": method if loader.num_workers else None,
+        "holds_cache": getattr(loader, "cache", None) is not None,
+    }
+
+
+def batch_size(loader: Any) -> int:
+    """Samples per minibatch as the job configured them."""
+    return int(loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1)
+
+
+def samples_in(batch: Any) -> int:
+    """Length of the first dimension of the first tensor, else of the batch itself."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
+            return int(leaf.shape[0])
+    return len(batch) if hasattr(batch, "__len__") else 1
+
+
+def on_device(batch: Any) -> Any:
+    """The batch in device memory where the job uses one, so that ingestion pays no copy."""
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return batch
+    return tree_map_only(torch.Tensor, lambda t: t.cuda(), batch)
+
+
+def choose(loader: Any, wanted: int) -> dict[str, Any]:
+    """A random subset of the loader's own samples, whole minibatches, and the files of each.
+
+    Returns a JSON-able dict: indices, files (a list of paths per index), sizes (bytes per path),
+    why (None, or the reason why there are no indices).
+    """
+    try:
+        return _choose(loader, wanted)
+    except NotMeasurable as reason:
+        return {"indices": [], "files": [], "sizes": {}, "why": str(reason)}
+
+
+def _choose(loader: Any, wanted: int) -> dict[str, Any]:
+    if not hasattr(loader.dataset, "__getitem__") or loader.batch_sampler is None:
+        raise NotMeasurable(
+            "the loader has no index sampler (an IterableDataset, or batch_size=None), so the "
+            "tool cannot choose what is read; only ingestion was measured"
+        )
+    sampler = getattr(loader.batch_sampler, "sampler", None)
+    stream = iter(sampler) if sampler is not None else itertools.chain(*loader.batch_sampler)
+    available = list(dict.fromkeys(int(i) for i in stream))
+    count = len(available) if wanted >= 0.8 * len(available) else wanted
+    size = batch_size(loader)
+    if len(available) < 2 * size:
+        raise NotMeasurable(
+            f"the data set has {len(available)} samples, fewer than two minibatches of {size}"
+        )
+    indices = available[: count // size * size]
+    files = _files(loader.dataset, indices)
+    sizes = {path: os.path.getsize(path) for paths in files for path in paths}
+    return {"indices": indices, "files": files, "sizes": sizes, "why": None}
+
+
+def _files(dataset: Any, indices: list[int]) -> list[list[str]]:
+    """Files each sample is read from: the data set's list where it proves true, else by loading."""
+    claimed = [_claimed_path(dataset, index) for index in indices]
+    step = max(1, len(indices) // PROBED_SAMPLES)
+    opened = {n: _opened_by(dataset, indices[n]) for n in range(0, len(indices), step)}
+    if all(claimed[n] in opened[n] for n in opened):
+        return [opened[n] if n in opened else [str(claimed[n])] for n in range(len(indices))]
+    files = [opened.get(n) or _opened_by(dataset, i) for n, i in enumerate(indices)]
+    if not any(files):
+        raise NotMeasurable(
+            "loading a sample opens no file (data in memory, or one archive opened beforehand), "
+            "so its residency cannot be controlled; only ingestion was measured"
+        )
+    return files
+
+
+def _opened_by(dataset: Any, index: int) -> list[str]:
+    with opens.recording() as paths:
+        dataset[index]
+    return list(dict.fromkeys(path for path in paths if os.path.isfile(path)))
+
+
+def _claimed_path(dataset: Any, index: int) -> str | None:
+    """Path the data set says sample `index` comes from (torchvision's `samples`, Subset)."""
+    while hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+        index, dataset = int(dataset.indices[index]), dataset.dataset
+    samples = getattr(dataset, "samples", None)
+    if not isinstance(samples, list) or not 0 <= index < len(samples):
+        return None
+    entry = samples[index]
+    path = entry[0] if isinstance(entry, tuple) and entry else entry
+    return os.path.abspath(path) if isinstance(path, str | os.PathLike) else None

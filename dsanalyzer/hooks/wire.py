@@ -1,0 +1,64 @@
+"""Messages between the job's processes and the tool: JSON over a Unix SOCK_SEQPACKET socket.
+
+Two kinds of connection. *Events* (opens of data files) flow one way from any process. *Control* is
+request and reply, from the job's main process, around each pass. Every process makes its own
+connections: a forked child sees that the PID changed and connects anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from typing import Any
+
+MESSAGE_BYTES = 60_000  # well under the default socket buffer
+
+
+class Connection:
+    """One process's connection; reconnects after fork. Thread-safe."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        self._path = path
+        self._kind = kind
+        self._socket: socket.socket | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None or self._pid != os.getpid():
+            self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            link.connect(self._path)
+            self._socket, self._pid = link, os.getpid()
+            self._send({"op": "hello", "kind": self._kind, "pid": self._pid})
+        return self._socket
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._socket is not None
+        self._socket.send(json.dumps(message).encode())
+
+    def event(self, message: dict[str, Any]) -> None:
+        """Send and forget; a tool that has gone is no reason to stop the job."""
+        try:
+            self._connected()
+            with self._lock:
+                self._send(message)
+        except OSError:
+            self._socket = None
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send and wait for the reply.
+
+        Raises:
+            ConnectionError: the tool is gone.
+        """
+        link = self._connected()
+        with self._lock:
+            self._send(message)
+            reply = link.recv(MESSAGE_BYTES)
+        if not reply:
+            raise ConnectionError("dsanalyzer is gone")
+        answer: dict[str, Any] = json.loads(reply)
+        return answer

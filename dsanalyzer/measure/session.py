@@ -1,0 +1,316 @@
+"""Measures one training command: a run for ingestion and prep, storage alone, a run for fetch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dsanalyzer.job import Job
+from dsanalyzer.measure.policy import PageCachePolicy
+from dsanalyzer.measure.throttle import ReadThrottle
+from dsanalyzer.observer import Observer
+
+MEMORY_SHARE = 0.5  # of the available memory that the measured subset may occupy
+STORAGE_LIMIT_S = 3.0
+_RUN_PREFIX = "dsanalyzer-"
+
+
+class NotMeasured(Exception):
+    """Nothing could be measured; the message says why and what to do."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, and under which conditions.
+
+    Args:
+        policy: "lru" or "never-evict", how the emulated page cache behaves in the fetch phase.
+        cached_fraction: share of the data set's bytes it may hold, 0 to 1.
+        storage_bytes_per_s: limit the job's reads; None leaves storage as it is.
+        gpu_rate: samples/s of an emulated accelerator; None measures the real one.
+        samples: samples to measure on; all, when that is most of the data set.
+        rounds: interleaved blocks of ingestion and prep.
+        epochs: fetch passes, the first of them cold.
+        seed: of the order of samples and of the bootstrap.
+        divert: whether checkpoints the job writes go elsewhere.
+    """
+
+    policy: str = "lru"
+    cached_fraction: float = 0.5
+    storage_bytes_per_s: float | None = None
+    gpu_rate: float | None = None
+    samples: int = 2048
+    rounds: int = 3
+    epochs: int = 3
+    seed: int = 0
+    divert: bool = True
+
+    def __post_init__(self) -> None:
+        if self.policy not in ("lru", "never-evict"):
+            raise ValueError(f"policy is {self.policy!r}; choose lru or never-evict")
+        if not 0 <= self.cached_fraction <= 1:
+            raise ValueError(f"cached fraction is {self.cached_fraction}; give 0 to 1, or 0% to 100%")
+        for name in ("storage_bytes_per_s", "gpu_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; give a positive number")
+        if self.samples < 1 or self.rounds < 1 or self.epochs < 2:
+            raise ValueError("samples and rounds must be at least 1, epochs at least 2")
+
+
+@dataclass
+class Measured:
+    """Everything the two runs saw, before any arithmetic."""
+
+    loader: dict[str, Any]
+    subset: dict[str, Any]
+    passes: list[dict[str, Any]]
+    storage: dict[str, Any] | None
+    storage_method: str | None
+    emulated: str | None
+    diverted: list[str]
+
+
+def _reap_stale_runs(root: Path) -> None:
+    for old in root.glob(_RUN_PREFIX + "*"):
+        pid = old.name.removeprefix(_RUN_PREFIX).split("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def run_directory() -> Iterator[Path]:
+    """A private directory for one profile; those of tools that were killed are removed first."""
+    root = Path(tempfile.gettempdir())
+    _reap_stale_runs(root)
+    directory = Path(tempfile.mkdtemp(prefix=f"{_RUN_PREFIX}{os.getpid()}-", dir=root))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Session:
+    """One profile of one command."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        options: Options,
+        directory: Path,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.command = list(command)
+        self.options = options
+        self._directory = directory
+        self._progress = progress
+        self._passes: list[dict[str, Any]] = []
+        self._diverted: list[str] = []
+        self._emulated: str | None = None
+
+    def measure(self) -> Measured:
+        """Raises NotMeasured; KeyboardInterrupt leaves nothing running."""
+        rates = self._run("rates", {"rounds": self.options.rounds})
+        assert rates.ordinal is not None
+        subset = self._subset()
+        storage = method = None
+        if subset["indices"]:
+            first = next(path for paths in subset["files"] for path in paths)
+            with contextlib.ExitStack() as stack:
+                throttle = None
+                if self.options.storage_bytes_per_s is not None:
+                    throttle = stack.enter_context(
+                        ReadThrottle(first, self.options.storage_bytes_per_s)
+                    )
+                    method = throttle.method
+                storage = self._storage(subset, rates.loaders[rates.ordinal], throttle)
+                fetch = {
+                    "loader_ordinal": rates.ordinal,
+                    "epochs": self.options.epochs,
+                    "samples": len(subset["indices"]),
+                }
+                self._run("fetch", fetch, throttle)
+        return Measured(
+            rates.loaders[rates.ordinal],
+            subset,
+            self._passes,
+            storage,
+            method,
+            self._emulated,
+            sorted(set(self._diverted)),
+        )
+
+    # -- runs -----------------------------------------------------------------------------------
+
+    def _run(
+        self, kind: str, extra: dict[str, Any], throttle: ReadThrottle | None = None
+    ) -> Observer:
+        run_dir = self._directory / kind
+        diverted = run_dir / "diverted"
+        diverted.mkdir(parents=True)
+        subset_file = run_dir / "subset.json"
+        if kind == "fetch":
+            shutil.copy(self._directory / "rates" / "subset.json", subset_file)
+        config = {
+            "kind": kind,
+            "run_dir": str(run_dir),
+            "socket": str(run_dir / "socket"),
+            "subset_file": str(subset_file),
+            "batches_file": str(self._directory / "batches.pt"),
+            "samples": self.options.samples,
+            "seed": self.options.seed,
+            "gpu_rate": self.options.gpu_rate,
+            "divert": self.options.divert,
+            "divert_dir": str(diverted),
+            **extra,
+        }
+        if throttle is not None and throttle.method == "pacing":
+            (run_dir / "pace").write_bytes(bytes(8))
+            config |= {
+                "pace_file": str(run_dir / "pace"),
+                "pace_bytes_per_s": throttle.bytes_per_s,
+            }
+        (run_dir / "config.json").write_text(json.dumps(config))
+        self._progress(f"{kind}: starting the job")
+        observer = Observer(
+            run_dir / "socket",
+            run_dir,
+            make_policy=self._policy if kind == "fetch" else None,
+            throttle=throttle,
+            limit_samples=self._limit_samples,
+            on_progress=self._progress,
+        )
+        try:
+            with open(run_dir / "job.log", "wb") as log:
+                with Job(self.command, run_dir, throttle=throttle, output=log) as job:
+                    observer.root_pid = job.pid
+                    code = self._wait(job, observer)
+        except FileNotFoundError as error:
+            raise NotMeasured(f"cannot run {self.command[0]!r}: {error.strerror}") from error
+        except PermissionError as error:
+            raise NotMeasured(f"cannot run {self.command[0]!r}: {error.strerror}") from error
+        finally:
+            observer.close()
+        self._check(observer, code, run_dir)
+        self._passes += observer.passes
+        self._diverted += observer.diverted
+        self._emulated = observer.emulated or self._emulated
+        return observer
+
+    @staticmethod
+    def _wait(job: Job, observer: Observer) -> int | None:
+        while (code := job.wait(0.1)) is None:
+            if observer.done.is_set():
+                return job.wait(10.0)  # a job that does not end by itself is ended
+            if observer.failure is not None or observer.refused is not None:
+                return job.wait(2.0)
+        return code
+
+    def _check(self, observer: Observer, code: int | None, run_dir: Path) -> None:
+        log = (run_dir / "job.log").read_text(errors="replace")
+        if observer.failure is not None:
+            raise NotMeasured(f"{observer.failure}", log) from observer.failure
+        if observer.refused is not None:
+            raise NotMeasured(observer.refused)
+        if observer.done.is_set():
+            return
+        if not observer.hooked:
+            if code:
+                raise NotMeasured(f"the command failed with exit code {code} before it began", log)
+            raise NotMeasured(
+                "no Python process of the command loaded the hooks. Does it run python with -I, -E "
+                "or -S, or inside a container or on another machine? Profile it there."
+            )
+        if code:
+            raise NotMeasured(f"the training script failed with exit code {code}", log)
+        if not observer.loaders:
+            raise NotMeasured(
+                "the script ended without iterating a torch DataLoader, so there was nothing to "
+                "measure",
+                log,
+            )
+        if observer.ordinal is None:
+            raise NotMeasured(
+                "the script ended before three training steps were seen (an optimizer step between "
+                "two minibatches of one DataLoader). Give it more steps or epochs.",
+                log,
+            )
+        raise NotMeasured(
+            "the script ended before the profile did. Give it more epochs (the profile stops by "
+            "itself), or measure less with --samples and --rounds.",
+            log,
+        )
+
+    # -- phases the tool does itself --------------------------------------------------------------
+
+    def _subset(self) -> dict[str, Any]:
+        subset: dict[str, Any] = json.loads(
+            (self._directory / "rates" / "subset.json").read_text()
+        )
+        return subset
+
+    def _policy(self, sizes: dict[str, int]) -> PageCachePolicy:
+        budget = self.options.cached_fraction * sum(sizes.values())
+        return PageCachePolicy(sizes, budget, self.options.policy)
+
+    def _limit_samples(self, chosen: dict[str, Any]) -> int:
+        """As many of the chosen samples as memory can hold beside the job."""
+        count = len(chosen["indices"])
+        total = sum(chosen["sizes"].values())
+        room = MEMORY_SHARE * psutil.virtual_memory().available
+        if total <= room or not count:
+            return count
+        raise NotMeasured(
+            f"the {count} samples to measure on hold {total / 2**30:.1f} GiB, more than half of the "
+            f"memory available. Choose fewer: --samples {int(count * room / total)}."
+        )
+
+    def _storage(
+        self, subset: dict[str, Any], loader: dict[str, Any], throttle: ReadThrottle | None
+    ) -> dict[str, Any]:
+        self._progress("storage: reading items without the job")
+        depths = sorted({1, max(1, loader["num_workers"]), 16})
+        request = self._directory / "storage.json"
+        request.write_text(
+            json.dumps(
+                {
+                    "paths": list(subset["sizes"]),
+                    "depths": depths,
+                    "limit_s": STORAGE_LIMIT_S,
+                    "seed": self.options.seed,
+                }
+            )
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "dsanalyzer.measure.storage", str(request)],
+            capture_output=True,
+            text=True,
+            preexec_fn=throttle.join if throttle is not None else None,
+        )
+        if done.returncode:
+            raise NotMeasured("reading items from storage failed", done.stderr)
+        measured: dict[str, Any] = json.loads(done.stdout)
+        if throttle is not None and throttle.method == "pacing":
+            # The storage reader has no hooks; paced storage is as fast as it is paced.
+            mean = sum(subset["sizes"].values()) / len(subset["sizes"])
+            for row in measured["cold"]:
+                row["bytes_per_s"] = min(row["bytes_per_s"], throttle.bytes_per_s)
+                row["samples_per_s"] = row["bytes_per_s"] / mean
+        return measured
+
+

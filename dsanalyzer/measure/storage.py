@@ -1,0 +1,84 @@
+"""How fast storage and memory deliver items, without the job: S by queue depth, and C.
+
+Runs as a process of its own so that it can join the job's read throttle:
+`python -m dsanalyzer.measure.storage REQUEST.json` prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import threading
+from typing import Any
+
+from dsanalyzer.measure import residency, timing
+
+
+def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[str, Any]:
+    """Read whole files with `depth` threads until they run out or `limit_s` has passed.
+
+    Returns samples_per_s and bytes_per_s, and `read_bytes`, what the block layer was asked for:
+    for a cold run it must be at least the bytes read, else memory answered.
+    """
+    if cold:
+        for path in paths:
+            residency.evict(path)
+    queue = iter(paths)
+    lock = threading.Lock()
+    done = [0, 0]
+    before = _read_bytes()
+    started = timing.clock()
+
+    def read() -> None:
+        buffer = bytearray(1 << 20)
+        while timing.clock() - started < limit_s:
+            with lock:
+                path = next(queue, None)
+            if path is None:
+                return
+            count = residency.warm(path, buffer)
+            with lock:
+                done[0] += 1
+                done[1] += count
+
+    threads = [threading.Thread(target=read) for _ in range(depth)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    elapsed = timing.clock() - started
+    return {
+        "queue_depth": depth,
+        "samples_per_s": done[0] / elapsed,
+        "bytes_per_s": done[1] / elapsed,
+        "samples": done[0],
+        "bytes": done[1],
+        "read_bytes": _read_bytes() - before,
+    }
+
+
+def _read_bytes() -> int:
+    with open("/proc/self/io") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("read_bytes"))
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """`request`: paths, depths, limit_s per depth, seed. Cold at each depth, then warm once."""
+    paths = list(request["paths"])
+    random.Random(request["seed"]).shuffle(paths)
+    cold = []
+    share = max(1, len(paths) // max(1, len(request["depths"])))
+    for number, depth in enumerate(request["depths"]):
+        part = paths[number * share : (number + 1) * share] or paths
+        cold.append(deliver(part, depth, request["limit_s"], cold=True))
+    buffer = bytearray(1 << 20)
+    resident = paths[: min(len(paths), 512)]
+    for path in resident:
+        residency.warm(path, buffer)
+    return {"cold": cold, "warm": deliver(resident, 1, request["limit_s"], cold=False)}
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1]) as file:
+        print(json.dumps(measure(json.load(file))))

@@ -1,0 +1,234 @@
+"""The tool's end of the wire: sees what the job reads, enforces the cached fraction, takes evidence.
+
+One thread serves all connections of the job's processes. Opens feed the page-cache policy; a pass
+begins with its files put where the phase wants them, and ends with what was read counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dsanalyzer.hooks.wire import MESSAGE_BYTES
+from dsanalyzer.measure import residency
+from dsanalyzer.measure.policy import PageCachePolicy
+from dsanalyzer.measure.throttle import ReadThrottle
+
+
+class Counters:
+    """What the job's processes have read and computed so far, by PID."""
+
+    def __init__(self, root_pid: int) -> None:
+        self.read_bytes: dict[int, int] = {}
+        self.cpu_s: dict[int, float] = {}
+        try:
+            root = psutil.Process(root_pid)
+            processes = [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            processes = []
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                self.cpu_s[process.pid] = times.user + times.system
+                self.read_bytes[process.pid] = process.io_counters().read_bytes
+
+    def since(self, earlier: Counters) -> tuple[int, float]:
+        """Bytes from storage and CPU seconds; processes born since count from zero."""
+        read = sum(v - earlier.read_bytes.get(pid, 0) for pid, v in self.read_bytes.items())
+        cpu = sum(v - earlier.cpu_s.get(pid, 0.0) for pid, v in self.cpu_s.items())
+        return read, cpu
+
+
+class Observer:
+    """Serves one run of the job; results are in its attributes when the job has ended."""
+
+    def __init__(
+        self,
+        socket_path: Path,
+        run_dir: Path,
+        *,
+        make_policy: Callable[[dict[str, int]], PageCachePolicy] | None,
+        throttle: ReadThrottle | None,
+        limit_samples: Callable[[dict[str, Any]], int],
+        on_progress: Callable[[str], None],
+    ) -> None:
+        self.loaders: list[dict[str, Any]] = []
+        self.passes: list[dict[str, Any]] = []
+        self.diverted: list[str] = []
+        self.ordinal: int | None = None
+        self.emulated: str | None = None
+        self.refused: str | None = None
+        self.failure: BaseException | None = None
+        self.done = threading.Event()
+        self.hooked = False
+        self.root_pid = 0
+        self._run_dir = run_dir
+        self._make_policy = make_policy
+        self._throttle = throttle
+        self._limit_samples = limit_samples
+        self._on_progress = on_progress
+        self._policy: PageCachePolicy | None = None
+        self._stop_read, self._stop_write = socket.socketpair()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(socket_path))
+        self._listener.listen(256)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ, "accept")
+        self._selector.register(self._stop_read, selectors.EVENT_READ, "stop")
+        self._thread = threading.Thread(target=self._serve, name="dsanalyzer-observer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop_write.send(b"x")
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        self._selector.close()
+        self._stop_write.close()
+
+    # -- the serving thread ---------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while True:
+            timeout = self._policy.next_eviction_s if self._policy else None
+            for key, _ in self._selector.select(timeout):
+                if key.data == "stop":
+                    return
+                if key.data == "accept":
+                    link, _ = self._listener.accept()
+                    self._selector.register(link, selectors.EVENT_READ, "job")
+                else:
+                    self._receive(key.fileobj)  # type: ignore[arg-type]
+            if self._policy is not None:
+                self._policy.evict_due()
+
+    def _receive(self, link: socket.socket) -> None:
+        try:
+            data = link.recv(MESSAGE_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(link)
+            link.close()
+            return
+        message = json.loads(data)
+        handle = getattr(self, "_on_" + message["op"])
+        try:
+            reply = handle(message)
+        except Exception as error:  # the job must not wait for ever for an answer
+            self.failure = error
+            reply = {"error": str(error)}
+        if reply is not None:
+            with contextlib.suppress(OSError):
+                link.send(json.dumps(reply).encode())
+
+    def _drain_events(self) -> None:
+        """Handle every open already sent: they lie in the sockets when a pass ends."""
+        busy = True
+        while busy:
+            busy = False
+            for key, _ in self._selector.select(0):
+                if key.data == "job":
+                    self._receive(key.fileobj)  # type: ignore[arg-type]
+                    busy = True
+                elif key.data == "accept":
+                    link, _ = self._listener.accept()
+                    self._selector.register(link, selectors.EVENT_READ, "job")
+                    busy = True
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def _on_hello(self, message: dict[str, Any]) -> None:
+        self.hooked = True
+
+    def _on_open(self, message: dict[str, Any]) -> None:
+        if self._policy is not None:
+            self._policy.touch(message["path"])
+
+    def _on_diverted(self, message: dict[str, Any]) -> None:
+        self.diverted.append(message["path"])
+
+    def _on_refuse(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.refused = message["why"]
+        return {}
+
+    def _on_loader(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.loaders.append(message["loader"])
+        self._on_progress("learning the training loop")
+        return {}
+
+    def _on_subset(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.ordinal, self.emulated = message["ordinal"], message["emulated"]
+        chosen = json.loads((self._run_dir / "subset.json").read_text())
+        return {"samples": self._limit_samples(chosen)}
+
+    def _on_begin(self, message: dict[str, Any]) -> dict[str, Any]:
+        sizes = self._sizes()
+        if message["phase"] == "prep":
+            self._on_progress("prep: reading the subset into memory")
+            buffer = bytearray(1 << 20)
+            for path in sizes:
+                residency.warm(path, buffer)
+            expected = 1.0
+        else:
+            if self._policy is None:
+                assert self._make_policy is not None
+                self._policy = self._make_policy(sizes)
+                for path in sizes:
+                    residency.evict(path)
+            self._policy.start_pass()
+            expected = self._policy.expected_share
+        self._before = residency.residency(sizes)
+        self._expected_before = expected
+        self._on_progress(f"{message['phase']}: pass over {len(sizes)} files")
+        self._counters = Counters(self.root_pid)
+        self._device_bytes = self._throttle.device_read_bytes() if self._throttle else None
+        return {}
+
+    def _on_end(self, message: dict[str, Any]) -> dict[str, Any]:
+        record = json.loads((self._run_dir / message["record"]).read_text())
+        if message["phase"] == "ingestion":
+            self.passes.append(record)
+            self._on_progress("ingestion: minibatches from memory")
+            return {}
+        read, cpu = Counters(self.root_pid).since(self._counters)
+        record |= {"read_bytes": read, "cpu_s": cpu, "device_bytes": None}
+        if self._throttle is not None and self._device_bytes is not None:
+            now = self._throttle.device_read_bytes()
+            record["device_bytes"] = None if now is None else now - self._device_bytes
+        self._drain_events()
+        if self._policy is not None:
+            self._policy.evict_due(everything=True)
+            record |= {
+                "opens": self._policy.opens,
+                "missed_files": self._policy.missed_files,
+                "missed_bytes": self._policy.missed_bytes,
+                "missed_device_bytes": self._policy.missed_device_bytes,
+                "resident_expected_after": self._policy.expected_share,
+            }
+        after = residency.residency(self._sizes())
+        record |= {
+            "resident_before": self._before.share,
+            "resident_expected_before": self._expected_before,
+            "resident_after": after.share,
+            "residency_method": after.method,
+        }
+        self.passes.append(record)
+        return {}
+
+    def _on_done(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.emulated = message["emulated"] or self.emulated
+        self.done.set()
+        return {}
+
+    def _sizes(self) -> dict[str, int]:
+        sizes: dict[str, int] = json.loads((self._run_dir / "subset.json").read_text())["sizes"]
+        return sizes

@@ -1,0 +1,1 @@
+"""What would change: the closed form and the questions asked of it."""
