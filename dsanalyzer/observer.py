@@ -167,6 +167,7 @@ class Observer:
 
     def _on_subset(self, message: dict[str, Any]) -> dict[str, Any]:
         self.ordinal, self.emulated = message["ordinal"], message["emulated"]
+        self.loaders[message["ordinal"]]["sample_shape"] = message["sample_shape"]
         chosen = json.loads((self._run_dir / "subset.json").read_text())
         return {"samples": self._limit_samples(chosen)}
 

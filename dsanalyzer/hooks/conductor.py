@@ -116,7 +116,12 @@ class Conductor:
             json.dump(chosen, file)
         self._save_recorded()
         answer = self._control.ask(
-            {"op": "subset", "ordinal": self._seen.index(loader), "emulated": training.emulated()}
+            {
+                "op": "subset",
+                "ordinal": self._seen.index(loader),
+                "emulated": training.emulated(),
+                "sample_shape": subset.sample_shape(self._recorded[0]),
+            }
         )
         indices = chosen["indices"][: answer["samples"]]
         training.settle()

@@ -50,6 +50,17 @@ def samples_in(batch: Any) -> int:
     return len(batch) if hasattr(batch, "__len__") else 1
 
 
+def sample_shape(batch: Any) -> list[int] | None:
+    """Shape of one sample: the first tensor's, without its first dimension."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, torch.Tensor) and leaf.dim() > 1:
+            return list(leaf.shape[1:])
+    return None
+
+
 def on_device(batch: Any) -> Any:
     """The batch in device memory where the job uses one, so that ingestion pays no copy."""
     import torch

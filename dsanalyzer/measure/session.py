@@ -80,7 +80,7 @@ class Measured:
     loader: dict[str, Any]
     subset: dict[str, Any]
     passes: list[dict[str, Any]]
-    storage: dict[str, Any] | None
+    storage: dict[str, Any]
     storage_method: str | None
     emulated: str | None
     diverted: list[str]
@@ -128,23 +128,23 @@ class Session:
         rates = self._run("rates", {"rounds": self.options.rounds})
         assert rates.ordinal is not None
         subset = self._subset()
-        storage = method = None
-        if subset["indices"]:
-            first = next(path for paths in subset["files"] for path in paths)
-            with contextlib.ExitStack() as stack:
-                throttle = None
-                if self.options.storage_bytes_per_s is not None:
-                    throttle = stack.enter_context(
-                        ReadThrottle(first, self.options.storage_bytes_per_s)
-                    )
-                    method = throttle.method
-                storage = self._storage(subset, rates.loaders[rates.ordinal], throttle)
-                fetch = {
-                    "loader_ordinal": rates.ordinal,
-                    "epochs": self.options.epochs,
-                    "samples": len(subset["indices"]),
-                }
-                self._run("fetch", fetch, throttle)
+        if not subset["indices"]:
+            raise NotMeasured(subset["why"])
+        method = None
+        with contextlib.ExitStack() as stack:
+            throttle = None
+            if self.options.storage_bytes_per_s is not None:
+                throttle = stack.enter_context(
+                    ReadThrottle(next(iter(subset["sizes"])), self.options.storage_bytes_per_s)
+                )
+                method = throttle.method
+            storage = self._storage(subset, rates.loaders[rates.ordinal], throttle)
+            fetch = {
+                "loader_ordinal": rates.ordinal,
+                "epochs": self.options.epochs,
+                "samples": len(subset["indices"]),
+            }
+            self._run("fetch", fetch, throttle)
         return Measured(
             rates.loaders[rates.ordinal],
             subset,

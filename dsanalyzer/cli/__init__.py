@@ -1,0 +1,24 @@
+"""The dsanalyzer command: one file per subcommand."""
+
+from __future__ import annotations
+
+import typer
+
+from dsanalyzer.cli.profile import profile
+from dsanalyzer.cli.whatif import whatif
+
+app = typer.Typer(
+    name="dsanalyzer",
+    help="Where each epoch goes: fetch stall, prep stall, GPU. And what would fix it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command(context_settings={"allow_interspersed_args": False})(profile)
+app.command()(whatif)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,156 @@
+"""dsanalyzer profile: measure a training command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dsanalyzer import quantity
+from dsanalyzer.job import terminate_as_interrupt
+from dsanalyzer.measure.session import NotMeasured, Options, Session, run_directory
+
+LOG_LINES = 40  # of the job's own output, shown when it failed
+err = Console(stderr=True)
+
+
+def parsed(parse: Callable[[str], float]) -> Callable[[str | None], float | None]:
+    """A typer callback that turns ValueError into a usage error."""
+
+    def convert(text: str | None) -> float | None:
+        try:
+            return None if text is None else parse(str(text))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return convert
+
+
+def profile(
+    command: Annotated[
+        list[str], typer.Argument(help="The training command, after --.", metavar="-- COMMAND...")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Result file (JSON).")] = Path(
+        "dsanalyzer.json"
+    ),
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the report as one HTML page.")
+    ] = None,
+    cached: Annotated[
+        str, typer.Option(help="Share of the data set the page cache may hold: 65% or 0.65.")
+    ] = "50%",
+    policy: Annotated[
+        str, typer.Option(help="How that cache behaves: lru or never-evict.")
+    ] = "lru",
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Slow storage down to this rate: 15MB/s, hdd, sata-ssd, nvme."),
+    ] = None,
+    gpu_rate: Annotated[
+        float | None,
+        typer.Option(help="Emulate an accelerator of N samples/s in place of the model's compute."),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Samples to measure on.")] = 2048,
+    rounds: Annotated[int, typer.Option(help="Interleaved ingestion and prep blocks.")] = 3,
+    epochs: Annotated[int, typer.Option(help="Fetch passes; the first is cold.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of sample order and bootstrap.")] = 0,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Let the job write its checkpoints.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the outputs.")] = False,
+) -> None:
+    """Measure how much of each epoch an unmodified training command stalls, and on what.
+
+    The command runs twice, each time until its profile is complete: once for ingestion (G) and prep
+    (P), once for fetch from cold storage under the page cache described by --cached and --policy.
+    Checkpoints it would write are diverted and listed.
+
+    [bold]Examples[/bold]
+
+      dsanalyzer profile -- python train.py --data /data/imagenet
+
+      dsanalyzer profile --cached 35% --storage hdd -- python train.py
+
+      dsanalyzer profile --gpu-rate 1200 -o v100.json -- python train.py   (no GPU here)
+    """
+    try:
+        options = Options(
+            policy=policy,
+            cached_fraction=quantity.fraction(cached),
+            storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage),
+            gpu_rate=gpu_rate,
+            samples=samples,
+            rounds=rounds,
+            epochs=epochs,
+            seed=seed,
+            divert=not keep_checkpoints,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    outputs = [path for path in (output, html) if path is not None]
+    _refuse_to_overwrite(outputs, force)
+    try:
+        with terminate_as_interrupt(), run_directory() as directory, _progress() as progress:
+            measured = Session(command, options, directory, progress).measure()
+    except NotMeasured as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        err.print("Interrupted; the job and everything it made were ended.")
+        raise typer.Exit(130) from None
+    from dsanalyzer import result as results
+    from dsanalyzer.report import terminal
+
+    try:
+        result = results.build(list(command), options, measured)
+    except NotMeasured as error:
+        _fail(error)
+    output.write_text(json.dumps(result, indent=1))
+    terminal.summary(result, Console())
+    if html is not None:
+        from dsanalyzer.report import page
+
+        page.write_page(result, html)
+    for path in outputs:
+        print(path)
+
+
+def _refuse_to_overwrite(outputs: list[Path], force: bool) -> None:
+    for path in outputs:
+        if path.exists() and not force:
+            err.print(f"{path} exists; choose another name or add --force.", highlight=False)
+            raise typer.Exit(2)
+        if not path.absolute().parent.is_dir():
+            err.print(f"{path.parent} is not a folder; make it first.", highlight=False)
+            raise typer.Exit(2)
+
+
+def _fail(error: NotMeasured) -> None:
+    lines = error.log.rstrip().splitlines()
+    if lines:
+        err.print(f"[dim]── the job's own output (last {min(len(lines), LOG_LINES)} lines)[/dim]")
+        print("\n".join(lines[-LOG_LINES:]), file=sys.stderr)
+    err.print(f"[bold red]Nothing measured:[/bold red] {error}", highlight=False)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Current phase on stderr: a live line on a terminal, plain lines elsewhere."""
+    if not err.is_terminal:
+        last: list[str] = []
+
+        def line(text: str) -> None:
+            if last != [text]:
+                print(f"dsanalyzer: {text}", file=sys.stderr, flush=True)
+            last[:] = [text]
+
+        yield line
+        return
+    with err.status("starting") as status:
+        yield status.update

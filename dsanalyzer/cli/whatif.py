@@ -1,0 +1,124 @@
+"""dsanalyzer whatif: predict from a profile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dsanalyzer import quantity
+from dsanalyzer.predict.whatif import Change, ask, usual_changes
+from dsanalyzer.report import load, terminal
+
+err = Console(stderr=True)
+
+
+def whatif(
+    result: Annotated[Path, typer.Argument(help="Result file of `dsanalyzer profile`.")],
+    cache: Annotated[str | None, typer.Option(help="Cached share of the data set: 80%.")] = None,
+    cores: Annotated[int | None, typer.Option(help="CPU cores for prep.", min=1)] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Storage rate: 500MB/s, hdd, sata-ssd, nvme.")
+    ] = None,
+    gpu_speedup: Annotated[str | None, typer.Option(help="Faster or more GPUs: 2x.")] = None,
+    loader: Annotated[
+        str | None, typer.Option(help="Another loader: coordl (its prep rate is measured now).")
+    ] = None,
+    rates: Annotated[
+        Path | None, typer.Option(help="What `coordl rates` wrote, instead of measuring now.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON too.")] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output.")] = False,
+) -> None:
+    """Predict the training speed after a change, from the rates a profile measured.
+
+    Each option is one scenario; several are also taken together. Without options the usual
+    questions are answered.
+
+    [bold]Examples[/bold]
+
+      dsanalyzer whatif dsanalyzer.json
+
+      dsanalyzer whatif dsanalyzer.json --cache 80% --cores 8 --storage nvme
+
+      dsanalyzer whatif dsanalyzer.json --loader coordl -o predicted.json
+    """
+    if output is not None and output.exists() and not force:
+        err.print(f"{output} exists; choose another name or add --force.", highlight=False)
+        raise typer.Exit(2)
+    try:
+        measured = load.read_result(result)
+        asked = _changes(cache, cores, storage, gpu_speedup, loader)
+    except ValueError as error:
+        err.print(str(error), highlight=False)
+        raise typer.Exit(2) from None
+    changes = asked or usual_changes(measured, coordl=_coordl() is not None)
+    loader_rates = None
+    if any(change.loader for change in changes):
+        loader_rates = json.loads(rates.read_text()) if rates else _measure_coordl(measured)
+    answer = ask(measured, changes, str(result), loader_rates)
+    if output is not None:
+        output.write_text(json.dumps(answer, indent=1))
+    terminal.whatif_table(answer, Console())
+    if output is not None:
+        print(output)
+
+
+def _changes(
+    cache: str | None,
+    cores: int | None,
+    storage: str | None,
+    gpu_speedup: str | None,
+    loader: str | None,
+) -> list[Change]:
+    if loader not in (None, "coordl"):
+        raise ValueError(f"unknown loader {loader!r}; coordl is the one that can be predicted")
+    single = [
+        Change(cached_fraction=None if cache is None else quantity.fraction(cache)),
+        Change(cores=cores),
+        Change(storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage)),
+        Change(gpu_speedup=None if gpu_speedup is None else quantity.factor(gpu_speedup)),
+        Change(loader=loader),
+    ]
+    asked = [change for change in single if change != Change()]
+    return asked if len(asked) < 2 else [*asked, reduce(Change.merged, asked)]
+
+
+def _coordl() -> str | None:
+    beside = Path(sys.executable).with_name("coordl")
+    return str(beside) if beside.exists() else shutil.which("coordl")
+
+
+def _measure_coordl(measured: dict[str, Any]) -> dict[str, Any]:
+    """Ask coordl for its prep rate on the profiled items. Only JSON passes between the packages."""
+    command = _coordl()
+    if command is None:
+        err.print("The coordl command is not installed here; give its rates with --rates.")
+        raise typer.Exit(2)
+    shape = measured["loader"].get("sample_shape") or [3, 224, 224]
+    with tempfile.TemporaryDirectory(prefix="dsanalyzer-") as scratch:
+        files, rates = Path(scratch, "files.txt"), Path(scratch, "rates.json")
+        files.write_text("\n".join(measured["dataset"]["files"]))
+        with err.status("measuring coordl's prep rate on these items"):
+            done = subprocess.run(
+                [
+                    *(command, "rates", "--files", str(files), "-o", str(rates)),
+                    *("--crop", f"{shape[-2]}x{shape[-1]}"),
+                    *("--threads", str(max(1, measured["loader"]["num_workers"]))),
+                ],
+                capture_output=True,
+                text=True,
+            )
+        if done.returncode:
+            err.print(f"coordl could not measure its rate:\n{done.stderr.strip()}", highlight=False)
+            raise typer.Exit(2)
+        found: dict[str, Any] = json.loads(rates.read_text())
+    return found

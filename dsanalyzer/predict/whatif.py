@@ -1,0 +1,166 @@
+"""What-if questions: the closed form with one or more of its rates changed."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+from dsanalyzer.predict import model
+
+SCHEMA = "dsanalyzer.whatif/1"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is different in a scenario; None leaves a thing as measured.
+
+    Args:
+        cached_fraction: share of the data set held in memory, 0 to 1.
+        cores: CPU cores for prep, in place of the machine's.
+        storage_bytes_per_s: sequential rate of the storage.
+        gpu_speedup: factor on the ingestion rate.
+        loader: "coordl", never-evict cache and native prep.
+    """
+
+    cached_fraction: float | None = None
+    cores: int | None = None
+    storage_bytes_per_s: float | None = None
+    gpu_speedup: float | None = None
+    loader: str | None = None
+
+    @property
+    def name(self) -> str:
+        parts = []
+        if self.loader:
+            parts.append(self.loader)
+        if self.cached_fraction is not None:
+            parts.append(f"cache {self.cached_fraction:.0%}")
+        if self.cores is not None:
+            parts.append(f"{self.cores} cores")
+        if self.storage_bytes_per_s is not None:
+            parts.append(f"storage {self.storage_bytes_per_s / 1e6:.0f} MB/s")
+        if self.gpu_speedup is not None:
+            parts.append(f"GPU ×{self.gpu_speedup:g}")
+        return " + ".join(parts) or "as measured"
+
+    def merged(self, other: Change) -> Change:
+        return Change(*(b if b is not None else a for a, b in zip(_values(self), _values(other), strict=True)))
+
+
+def _values(change: Change) -> tuple[Any, ...]:
+    return tuple(getattr(change, name) for name in Change.__dataclass_fields__)
+
+
+def predict(
+    result: dict[str, Any], change: Change, loader_rates: dict[str, Any] | None
+) -> dict[str, Any]:
+    """One scenario. `loader_rates` is what `coordl rates` wrote, needed for loader="coordl".
+
+    Assumptions, each noted in the scenario: prep scales with cores; storage with its rate; the
+    job's own loader keeps the share of min(F, P, G) that it reached when measured; coordl overlaps
+    fetch and prep fully.
+    """
+    rates, options = result["rates"], result["options"]
+    x = options["cached_fraction"] if change.cached_fraction is None else change.cached_fraction
+    policy = "never-evict" if change.loader else options["policy"]
+    notes = []
+    gpu = _scaled(rates["G"], change.gpu_speedup or 1)
+    prep = rates["P"]
+    if change.loader:
+        if loader_rates is None:
+            raise ValueError("predicting coordl needs its prep rate: run `coordl rates`")
+        prep = loader_rates["prep_rate"]
+        notes.append(f"prep rate measured by coordl itself with {loader_rates['threads']} threads")
+    if change.cores is not None:
+        prep = _scaled(prep, change.cores / result["machine"]["cores"])
+        notes.append("prep taken to scale with cores (enough workers to use them)")
+    storage = rates["S"]["value"]
+    if change.loader:  # a deep queue: the best rate storage showed
+        storage = max([storage, *(row["samples_per_s"] for row in result["storage"])])
+    if change.storage_bytes_per_s is not None:
+        storage = change.storage_bytes_per_s / result["dataset"]["mean_item_bytes"]
+    hits = model.hit_rate(policy, x)
+    fetch = model.fetch_rate(hits, storage, rates["C"]["value"])
+    speed, bound = model.speed(fetch, prep["value"], gpu["value"])
+    low = min(fetch, prep["low"], gpu["low"])
+    high = min(fetch, prep["high"], gpu["high"])
+    if not change.loader:
+        share = min(1.0, 1 / (1 + result["model"]["error"]))
+        speed, low, high = speed * share, low * share, high * share
+        notes.append(f"this loader reached {share:.0%} of min(F, P, G) when measured; kept")
+    samples = result["dataset"]["samples"]
+    return {
+        "name": change.name,
+        "changes": {k: v for k, v in vars(change).items() if v is not None},
+        "rates": {
+            "G": gpu["value"],
+            "P": prep["value"],
+            "S": storage,
+            "C": rates["C"]["value"],
+            "F": fetch,
+        },
+        "policy": policy,
+        "cached_fraction": x,
+        "hit_rate": hits,
+        "speed": {"value": speed, "low": low, "high": high},
+        "speedup": speed / result["steady"]["speed"]["value"],
+        "epoch_s": samples / speed,
+        "storage_bytes_per_epoch": (1 - hits) * samples * result["dataset"]["mean_item_bytes"],
+        "bound_by": bound,
+        "notes": notes,
+    }
+
+
+def _scaled(rate: dict[str, Any], by: float) -> dict[str, float]:
+    return {key: rate[key] * by for key in ("value", "low", "high")}
+
+
+def ask(
+    result: dict[str, Any],
+    changes: list[Change],
+    result_path: str,
+    loader_rates: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Answers to all changes, as the what-if file holds them (schema: whatif.schema.json)."""
+    grid = [n / 50 for n in range(51)]
+    rates = result["rates"]
+    speed, bound = result["steady"]["speed"]["value"], result["steady"]["bound_by"]
+    return {
+        "schema": SCHEMA,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "result": result_path,
+        "emulated": result["emulated"],
+        "baseline": {
+            "speed": speed,
+            "bound_by": bound,
+            "epoch_s": result["dataset"]["samples"] / speed,
+        },
+        "scenarios": [predict(result, change, loader_rates) for change in changes],
+        "curves": [
+            {
+                "policy": policy,
+                "x": grid,
+                "F": [
+                    model.fetch_rate(
+                        model.hit_rate(policy, x), rates["S"]["value"], rates["C"]["value"]
+                    )
+                    for x in grid
+                ],
+            }
+            for policy in model.POLICIES
+        ],
+    }
+
+
+def usual_changes(result: dict[str, Any], coordl: bool) -> list[Change]:
+    """The questions people ask first."""
+    cores = result["machine"]["cores"]
+    storage = max(row["bytes_per_s"] for row in result["storage"])
+    changes = [
+        Change(cached_fraction=1.0),
+        Change(cores=2 * cores),
+        Change(storage_bytes_per_s=2 * storage),
+        Change(gpu_speedup=2.0),
+    ]
+    return [Change(loader="coordl"), *changes] if coordl else changes

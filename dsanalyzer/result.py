@@ -1,0 +1,294 @@
+"""From what was measured to the result file: rates, epochs, stalls, checks, provenance."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import psutil
+
+import dsanalyzer
+from dsanalyzer import rates, stalls
+from dsanalyzer.measure import residency
+from dsanalyzer.measure.session import Measured, Options
+from dsanalyzer.predict import model
+
+SCHEMA = "dsanalyzer.result/1"
+FILES_KEPT = 512  # paths kept in the result, for what-if questions that need real items
+
+Timed = stalls.Timed
+
+
+def build(command: list[str], options: Options, measured: Measured) -> dict[str, Any]:
+    """The result as a JSON-able dict (schema: report/schema/result.schema.json)."""
+    loader, subset = measured.loader, measured.subset
+    sizes = list(subset["sizes"].values())
+    samples = loader["dataset_samples"] or len(subset["indices"])
+    by_phase = _by_phase(measured.passes)
+    random = np.random.default_rng(options.seed)
+    block = 2 * max(1, loader["num_workers"])
+
+    def timed(phase: str, first: int = 0, last: int | None = None) -> Timed:
+        return rates.time_per_sample(by_phase[phase][first:last], block, random)
+
+    ingestion, prep, drain = timed("ingestion"), timed("prep"), timed("drain")
+    cold, steady = timed("fetch", 0, 1), timed("fetch", 1)
+    whole_device_bytes = sum(map(residency.device_bytes, sizes))
+    scale = samples / len(subset["indices"])
+    checks = _checks(measured, options, by_phase, whole_device_bytes)
+    epochs = [
+        _epoch(number, record, stalls.epoch(ingestion, prep, each, samples), sizes, scale)
+        for number, record in enumerate(by_phase["fetch"])
+        for each in [cold if number == 0 else timed("fetch", number, number + 1)]
+    ]
+    summary = stalls.epoch(ingestion, prep, steady, samples)
+    _doubt(summary, checks)
+    read_share = float(np.mean([epoch["read_share"] for epoch in epochs[1:]]))
+    found = _rates(measured, ingestion, drain, read_share)
+    predicted, _ = model.speed(*(found[name]["value"] for name in ("F", "P", "G")))
+    return {
+        "schema": SCHEMA,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "tool": {"name": "dsanalyzer", "version": dsanalyzer.__version__},
+        "command": command,
+        "machine": _machine(),
+        "options": {
+            "policy": options.policy,
+            "cached_fraction": options.cached_fraction,
+            "storage_bytes_per_s": options.storage_bytes_per_s,
+            "storage_method": measured.storage_method,
+            "gpu_rate": options.gpu_rate,
+            "rounds": options.rounds,
+            "samples": options.samples,
+            "epochs": options.epochs,
+            "seed": options.seed,
+        },
+        "emulated": (
+            {"gpu_rate": options.gpu_rate, "how": measured.emulated or "no model was found"}
+            if options.gpu_rate
+            else None
+        ),
+        "loader": {key: value for key, value in loader.items() if key != "dataset_samples"},
+        "dataset": {
+            "samples": samples,
+            "measured_samples": len(subset["indices"]),
+            "measured_bytes": sum(sizes),
+            "mean_item_bytes": sum(sizes) / len(subset["indices"]),
+            "files": list(subset["sizes"])[:FILES_KEPT],
+        },
+        "rates": found,
+        "epochs": epochs,
+        "steady": {**summary, "bound_by": stalls.bound_by(ingestion, prep, steady)},
+        "passes": [_pass(record) for record in measured.passes],
+        "storage": [
+            {key: row[key] for key in ("queue_depth", "samples_per_s", "bytes_per_s")}
+            for row in measured.storage["cold"]
+        ],
+        "model": {
+            "predicted_speed": predicted,
+            "measured_speed": 1 / steady[0],
+            "error": predicted * steady[0] - 1,
+        },
+        "checks": [{k: c[k] for k in ("name", "ok", "detail")} for c in checks],
+        "diverted": measured.diverted,
+        "notes": _notes(options, measured),
+    }
+
+
+def _by_phase(passes: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for record in passes:
+        grouped.setdefault(record["phase"], []).append(record)
+    return grouped
+
+
+def _rates(
+    measured: Measured, ingestion: Timed, drain: Timed, read_share: float
+) -> dict[str, dict[str, Any]]:
+    depth = max(1, measured.loader["num_workers"])
+    cold = next(row for row in measured.storage["cold"] if row["queue_depth"] == depth)
+    storage, cache = cold["samples_per_s"], measured.storage["warm"]["samples_per_s"]
+    fetch = model.fetch_rate(1 - read_share, storage, cache)
+
+    def exact(value: float, how: str) -> dict[str, Any]:
+        return {"value": value, "low": value, "high": value, "unit": "samples/s", "how": how}
+
+    return {
+        "G": rates.rate(*ingestion, "recorded minibatches from memory, loader shut down"),
+        "P": rates.rate(*drain, "the loader alone on resident files, nobody training"),
+        "S": exact(storage, f"cold reads of whole items, {depth} at a time"),
+        "C": exact(cache, "reads of resident items, one at a time"),
+        "F": exact(fetch, f"1 / (h/C + (1-h)/S) at the measured hit rate h = {1 - read_share:.3f}"),
+    }
+
+
+def _epoch(
+    number: int, record: dict[str, Any], times: dict[str, Any], sizes: list[int], scale: float
+) -> dict[str, Any]:
+    return {
+        "epoch": number,
+        "label": "first epoch, cold" if number == 0 else f"epoch {number}",
+        **times,
+        "storage_bytes": int(record["read_bytes"] * scale),
+        "device_bytes": None
+        if record["device_bytes"] is None
+        else int(record["device_bytes"] * scale),
+        "read_share": record["read_bytes"] / sum(map(residency.device_bytes, sizes)),
+    }
+
+
+def _pass(record: dict[str, Any]) -> dict[str, Any]:
+    epoch = record["round"] if record["phase"] == "fetch" else None
+    unproved = {"read_bytes": 0, "device_bytes": None, "cpu_s": None}
+    unproved |= {"resident_before": None, "resident_after": None}
+    return {"epoch": epoch, **unproved, **record}
+
+
+def _checks(
+    measured: Measured,
+    options: Options,
+    by_phase: dict[str, list[dict[str, Any]]],
+    whole_device_bytes: int,
+) -> list[dict[str, Any]]:
+    """What must hold for the figures to mean what they say. `doubts`: the stalls it would touch."""
+    resident = [*by_phase["prep"], *by_phase["drain"]]
+    cold, steady = by_phase["fetch"][0], by_phase["fetch"][1:]
+    stray = sum(p["read_bytes"] for p in resident) / len(resident) / whole_device_bytes
+    least = min(min(p["resident_before"], p["resident_after"]) for p in resident)
+    cold_share = cold["read_bytes"] / whole_device_bytes
+    checks = [
+        _check(
+            "prep passes read no storage",
+            least >= 0.99 and stray <= 0.01,
+            f"{least:.1%} of the pages resident before and after ({resident[0]['residency_method']})"
+            f", {stray:.2%} of the bytes read from storage",
+            "prep fetch",
+        ),
+        _check(
+            "the first fetch pass is cold",
+            cold["resident_before"] <= 0.01 and 0.98 <= cold_share <= 1.05,
+            f"{cold['resident_before']:.1%} resident before; {cold_share:.1%} of the bytes read "
+            "from storage",
+            "fetch",
+        ),
+    ]
+    for record in steady:
+        expected, found = record["resident_expected_before"], record["resident_before"]
+        checks.append(
+            _check(
+                f"epoch {record['round']}: the cached fraction is what was asked for",
+                abs(found - expected) <= 0.02,
+                f"{found:.1%} of the pages resident before, the policy holds {expected:.1%}",
+                "fetch",
+            )
+        )
+        missed, read = record["missed_device_bytes"], record["read_bytes"]
+        checks.append(
+            _check(
+                f"epoch {record['round']}: bytes read are the policy's misses",
+                abs(read - missed) <= 0.02 * whole_device_bytes,
+                f"{read / 1e6:.1f} MB from storage (/proc/PID/io), {missed / 1e6:.1f} MB missed by "
+                f"{options.policy} in whole pages",
+                "fetch",
+            )
+        )
+    checks.append(_same_ingestion(by_phase["ingestion"], options.rounds))
+    loader = measured.loader
+    window = max(1, loader["num_workers"]) * (loader["prefetch_factor"] or 1) * loader["batch_size"]
+    count = len(measured.subset["indices"])
+    checks.append(
+        _check(
+            "a pass is long against the prefetch window",
+            count >= 8 * window,
+            f"{count} samples, window of {window}",
+            "",
+        )
+    )
+    if loader["holds_cache"] and loader["dataset_samples"]:
+        checks.append(
+            _check(
+                "the loader's own cache meets the whole data set",
+                count >= 0.97 * loader["dataset_samples"],
+                f"{count} of {loader['dataset_samples']} samples measured; a cache sized for all "
+                "holds more of a part (raise --samples)",
+                "fetch",
+            )
+        )
+    return checks
+
+
+def _same_ingestion(blocks: list[dict[str, Any]], rounds: int) -> dict[str, Any]:
+    """The two runs should ingest alike: an A/A comparison across processes."""
+    speeds = [
+        sum(b["samples"] for b in part) / sum(b["wall_s"] for b in part)
+        for part in (blocks[:rounds], blocks[rounds:])
+    ]
+    drift = abs(speeds[0] / speeds[1] - 1)
+    return _check(
+        "both runs ingest at the same rate",
+        drift <= 0.05,
+        f"{speeds[0]:.0f} and {speeds[1]:.0f} samples/s",
+        "prep",
+    )
+
+
+def _check(name: str, ok: bool, detail: str, doubts: str) -> dict[str, Any]:
+    return {"name": name, "ok": bool(ok), "detail": detail, "doubts": doubts.split()}
+
+
+def _doubt(summary: dict[str, Any], checks: list[dict[str, Any]]) -> None:
+    """A stall whose evidence failed is inconclusive, whatever its interval."""
+    for check in checks:
+        if not check["ok"]:
+            for stall in check["doubts"]:
+                summary[f"{stall}_stall_s"]["verdict"] = "inconclusive"
+
+
+def _notes(options: Options, measured: Measured) -> list[str]:
+    notes = []
+    if measured.storage_method == "pacing":
+        notes.append(
+            "storage was slowed down by the tool's own pacing (no control group to be had): opens "
+            "of files that were not resident waited as long as the disk asked for would take"
+        )
+    if measured.loader["holds_cache"]:
+        notes.append(
+            "the loader holds a cache of its own; the cached fraction above is the page cache's"
+        )
+    if options.gpu_rate and not measured.emulated:
+        notes.append("no model was found to hand to the emulated accelerator: steps ran for real")
+    return notes
+
+
+def _machine() -> dict[str, Any]:
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": _gpu_name(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+    }
+
+
+def _gpu_name() -> str | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
+        return name.decode() if isinstance(name, bytes) else str(name)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
