@@ -55,7 +55,7 @@ def whatif(
         err.print(f"{output} exists; choose another name or add --force.", highlight=False)
         raise typer.Exit(2)
     try:
-        measured = load.read_result(result)
+        measured = load.load_result(result)
         asked = _changes(cache, cores, storage, gpu_speedup, loader)
     except ValueError as error:
         err.print(str(error), highlight=False)

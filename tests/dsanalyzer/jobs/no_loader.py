@@ -1,0 +1,5 @@
+"""A script that never builds a loader."""
+
+import torch
+
+print(torch.zeros(1))

@@ -1,0 +1,3 @@
+"""A script with a mistake of its own."""
+
+raise RuntimeError("the script's own mistake")

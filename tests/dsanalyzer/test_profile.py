@@ -1,0 +1,225 @@
+"""`dsanalyzer profile` on unedited scripts: what it measures, and what it says when it cannot."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+QUICK = ("--rounds", 2, "--samples", 320, "--gpu-rate", 2000)
+
+
+def profiled(cli, *words, options=QUICK):
+    done = cli("profile", *options, "-o", "r.json", *cli.job("train.py", *words))
+    assert done.returncode == 0, done.stderr
+    assert cli.leftovers() == []
+    return json.loads((cli.folder / "r.json").read_text()), done
+
+
+def checks_of(result):
+    return {check["name"]: check for check in result["checks"]}
+
+
+@pytest.fixture(scope="session")
+def on_disk(pictures):
+    """Eviction is a no-op on tmpfs, and so is every cold phase."""
+    from dsanalyzer.measure import residency
+
+    some = str(next(pictures.glob("*/*.jpg")))
+    residency.evict(some)
+    if residency.residency([some]).resident_pages:
+        pytest.skip("the temporary folder keeps its pages (tmpfs); no cold phase can be had on it")
+    return pictures
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_phases_are_proved_for_forked_and_spawned_workers(cli, on_disk, context):
+    result, done = profiled(cli, on_disk, "--context", context)
+
+    checks = checks_of(result)
+    assert checks["prep passes read no storage"]["ok"], checks
+    assert checks["the first fetch pass is cold"]["ok"], checks
+    for epoch in (1, 2):
+        assert checks[f"epoch {epoch}: bytes read are the policy's misses"]["ok"], checks
+    assert result["loader"]["start_method"] == context
+    assert result["epochs"][0]["read_share"] == pytest.approx(1.0, abs=0.03)
+    assert "emulated" in done.stdout.lower()
+
+
+def test_the_device_rate_asked_for_is_the_ingestion_rate_measured(cli, on_disk):
+    result, _ = profiled(cli, on_disk, options=(*QUICK, "--gpu-rate", 400))
+
+    assert result["rates"]["G"]["value"] == pytest.approx(400, rel=0.05)
+    assert result["emulated"]["gpu_rate"] == 400
+
+
+def test_never_evict_reads_exactly_what_does_not_fit(cli, on_disk):
+    result, _ = profiled(
+        cli, on_disk, options=(*QUICK, "--policy", "never-evict", "--cached", "65%")
+    )
+
+    for epoch in result["epochs"][1:]:
+        assert epoch["read_share"] == pytest.approx(0.35, abs=0.02)
+
+
+def test_lru_reads_what_the_theory_says(cli, on_disk):
+    result, _ = profiled(cli, on_disk, options=(*QUICK, "--cached", "65%"))
+
+    shares = [epoch["read_share"] for epoch in result["epochs"][1:]]
+    assert sum(shares) / len(shares) == pytest.approx(0.717, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ["--workers", 0],
+        ["--persistent"],
+        ["--unlisted"],
+        ["--one-cycle", "--epochs", 1],
+        ["--steps", 7, "--epochs", 400],
+    ],
+    ids=lambda words: str(words[0]).strip("-"),
+)
+def test_common_shapes_of_a_training_loop_are_measured(cli, on_disk, shape):
+    result, _ = profiled(cli, on_disk, *shape)
+
+    assert checks_of(result)["the first fetch pass is cold"]["ok"]
+    assert result["dataset"]["measured_samples"] == 320
+
+
+def test_pacing_stands_in_where_there_is_no_control_group(cli, on_disk, monkeypatch):
+    monkeypatch.setenv("DSANALYZER_NO_CGROUP", "1")
+    result, _ = profiled(cli, on_disk, options=(*QUICK, "--storage", "5MB/s"))
+
+    assert result["options"]["storage_method"] == "pacing"
+    cold = result["epochs"][0]
+    assert cold["storage_bytes"] / cold["time_s"]["value"] == pytest.approx(5e6, rel=0.15)
+    assert any("pacing" in note for note in result["notes"])
+
+
+def test_a_checkpoint_is_diverted_and_listed(cli, on_disk):
+    precious = cli.folder / "model.pt"
+    precious.write_bytes(b"weeks of work")
+
+    result, done = profiled(cli, on_disk, "--checkpoint", precious)
+
+    assert precious.read_bytes() == b"weeks of work"
+    assert result["diverted"] == [str(precious)]
+    assert "model.pt" in done.stdout
+
+
+def test_the_result_fits_its_schema(cli, on_disk):
+    jsonschema = pytest.importorskip("jsonschema")
+    from dsanalyzer.report import load
+
+    result, _ = profiled(cli, on_disk)
+
+    jsonschema.validate(result, load.schema("result"))
+
+
+# -- bad input -----------------------------------------------------------------------------------
+
+
+def test_a_script_that_raises_shows_its_own_traceback_and_exits_2(cli):
+    done = cli("profile", *cli.job("raises.py"))
+
+    assert done.returncode == 2
+    assert "RuntimeError: the script's own mistake" in done.stderr
+    assert "exit code 1" in done.stderr
+    assert cli.leftovers() == []
+
+
+def test_a_script_without_a_loader_says_so(cli):
+    done = cli("profile", *cli.job("no_loader.py"))
+
+    assert done.returncode == 2
+    assert "without iterating a torch DataLoader" in done.stderr
+
+
+def test_a_command_that_does_not_exist_says_so(cli):
+    done = cli("profile", "--", "no-such-command")
+
+    assert done.returncode == 2
+    assert "cannot run 'no-such-command'" in done.stderr
+
+
+def test_python_without_environment_escapes_the_hooks_and_that_is_said(cli, on_disk):
+    job = cli.job("train.py", on_disk, "--epochs", 1)
+    done = cli("profile", job[0], job[1], "-E", *job[2:])
+
+    assert done.returncode == 2
+    assert "-I, -E or -S" in " ".join(done.stderr.split())
+
+
+def test_a_missing_and_an_empty_folder_are_the_scripts_own_errors(cli, tmp_path):
+    done = cli("profile", *cli.job("train.py", tmp_path / "nowhere"))
+
+    assert done.returncode == 2
+    assert "num_samples" in done.stderr
+
+
+def test_a_truncated_picture_ends_the_profile_with_the_traceback(cli, pictures):
+    folder = cli.folder / "data" / "class0"
+    folder.mkdir(parents=True)
+    for path in sorted(pictures.glob("class0/*.jpg"))[:64]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    bad = folder / "0042.jpg"
+    bad.write_bytes(bad.read_bytes()[:500])
+
+    done = cli("profile", *QUICK, *cli.job("train.py", folder.parent))
+
+    assert done.returncode == 2
+    assert "truncated" in done.stderr
+    assert cli.leftovers() == []
+
+
+def test_a_result_is_not_overwritten_without_force(cli):
+    (cli.folder / "r.json").write_text("mine")
+
+    done = cli("profile", "-o", "r.json", *cli.job("no_loader.py"))
+
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    assert (cli.folder / "r.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "phase", ["starting the job", "ingestion:", "prep: pass", "storage:", "fetch: pass"]
+)
+def test_ctrl_c_in_any_phase_leaves_nothing(cli, on_disk, interrupt, phase):
+    process = cli.start(
+        "profile", *QUICK, "--storage", "20MB/s", *cli.job("train.py", on_disk)
+    )
+
+    code, said = interrupt(process, lambda seen: phase in seen)
+
+    assert code == 130, said
+    assert "Interrupted" in said
+    assert cli.leftovers() == []
+
+
+def test_a_killed_tool_takes_its_job_with_it_and_the_next_one_sweeps(
+    cli, on_disk, interrupt, wait_for
+):
+    process = cli.start("profile", *QUICK, "--storage", "20MB/s", *cli.job("train.py", on_disk))
+    interrupt(process, lambda seen: "fetch: pass" in seen, signal.SIGKILL)
+
+    wait_for(lambda: not [p for p in cli.leftovers() if "train.py" in p])
+    cli("profile", *cli.job("no_loader.py"))
+    assert cli.leftovers() == []
+
+
+def test_a_cgroup_of_a_live_owner_is_left_alone():
+    from dsanalyzer.measure import throttle
+
+    root = Path("/sys/fs/cgroup/blkio")
+    if not os.access(root, os.W_OK):
+        pytest.skip("no writable blkio control group here")
+    mine = root / f"dsanalyzer-{os.getpid()}"
+    mine.mkdir()
+    try:
+        throttle._reap_stale()
+        assert mine.exists()
+    finally:
+        mine.rmdir()
