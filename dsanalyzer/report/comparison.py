@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dsanalyzer.report.document import Result, Scenario, WhatIf
-from dsanalyzer.report.units import figure, percent, rate, seconds, size, times
-from dsanalyzer.report.verdict import steady_storage_bytes
+from dsanalyzer.report.units import (
+    figure,
+    percent,
+    rate,
+    seconds,
+    signed_percent,
+    size,
+    times,
+)
+from dsanalyzer.report.verdict import emulation, steady_storage_bytes
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,14 @@ class Comparison:
             rows.append(_row("storage reads per epoch", bytes_before, bytes_after, size))
         return rows
 
+    def emulations(self) -> list[str]:
+        """What must be said first where a GPU was emulated; once where both say the same."""
+        before, after = emulation(self.before), emulation(self.after)
+        if before and before == after:
+            return [f"Before and after: {before}"]
+        told = (("Before", before), ("After", after))
+        return [f"{name}: {text}" for name, text in told if text]
+
     def differences(self) -> list[str]:
         """What else than the loader differs, so that the two are not like for like."""
         found = []
@@ -87,6 +103,22 @@ class Comparison:
         if (self.before["emulated"] is None) != (self.after["emulated"] is None):
             found.append("only one of the two ran with an emulated GPU")
         return found
+
+
+def headline(pair: Comparison) -> str:
+    """What changed, in one sentence."""
+    one, two = (r["steady"]["time_s"]["value"] for r in (pair.before, pair.after))
+    word = "faster" if pair.speedup >= 1 else "the speed"
+    text = f"An epoch went from {seconds(one)} to {seconds(two)}: {times(pair.speedup)} {word}."
+    error = pair.prediction_error
+    if pair.predicted is not None and error is not None:
+        off = "as measured"
+        if abs(error) >= 0.0005:
+            off = (
+                f"{signed_percent(abs(error))[1:]} {'more' if error > 0 else 'less'} than measured"
+            )
+        text += f" The prediction was {rate(pair.predicted['speed']['value'])}, {off}."
+    return text
 
 
 def pick_scenario(whatif: WhatIf, name: str | None) -> Scenario:

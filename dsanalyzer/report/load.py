@@ -89,7 +89,7 @@ def _check_version(path: Path, document: Any, kind: str) -> None:
     match = re.fullmatch(r"(dsanalyzer\.\w+)/(\d+)", found) if isinstance(found, str) else None
     if match is None:
         raise DocumentError(
-            f"{path}: not a dsanalyzer {kind} (no schema \"{known}\" in it).\n{_ask_for(kind)}"
+            f'{path}: not a dsanalyzer {kind} (no schema "{known}" in it).\n{_ask_for(kind)}'
         )
     if match[1] != name:
         raise DocumentError(f"{path}: holds {match[1]}, not {name}.\n{_ask_for(kind)}")

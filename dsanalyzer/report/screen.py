@@ -78,14 +78,15 @@ def _ascii_wrap(text: str) -> str:
     return NBSP.join(ascii_only(part) for part in text.split(NBSP))
 
 
-def split_cells(values: list[float], cells: int) -> list[int]:
-    """Whole cells for `values` that add up to `cells`; largest remainders get the odd ones."""
-    total = sum(values)
-    if total <= 0 or cells <= 0:
-        return [0] * len(values)
-    exact = [value / total * cells for value in values]
-    whole = [int(part) for part in exact]
-    order = sorted(range(len(values)), key=lambda i: whole[i] - exact[i])
-    for i in order[: cells - sum(whole)]:
-        whole[i] += 1
-    return whole
+def bar_cells(values: list[float], scale: float) -> list[int]:
+    """Whole cells for stacked `values` at `scale` cells per unit.
+
+    The ends are rounded, not the lengths: equal values stacked alike get equal cells in every bar,
+    and the bar's whole length is that of the sum.
+    """
+    cells, end, total = [], 0, 0.0
+    for value in values:
+        total += max(0.0, value)
+        cells.append(round(total * scale) - end)
+        end += cells[-1]
+    return cells

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from dsanalyzer.report import comparison as pairs
 from dsanalyzer.report.comparison import Comparison
 from dsanalyzer.report.document import Epoch, Result, Scenario, Steady, WhatIf
-from dsanalyzer.report.screen import FILL, STYLES, Screen, split_cells
+from dsanalyzer.report.screen import FILL, STYLES, Screen, bar_cells
 from dsanalyzer.report.units import (
     figure,
     percent,
@@ -64,15 +65,14 @@ def _epoch_bars(result: Result, screen: Screen) -> None:
     rows: list[tuple[str, Epoch | Steady]] = [("later epochs", result["steady"])]
     if first is not None:
         rows.insert(0, ("first epoch", first))
-    longest = max(row["time_s"]["value"] for _, row in rows)
+    longest = max(row["time_s"]["value"] for _, row in rows) or 1.0
     room = screen.width - LABEL
     for name, row in rows:
         whole = row["time_s"]["value"]
-        cells = round(room * whole / longest) if longest > 0 else 0
-        values = [max(0.0, row[f"{part}_{kind}"]["value"]) for part, kind in _keys()]  # type: ignore[literal-required]
+        values = [row[f"{part}_{kind}"]["value"] for part, kind in _keys()]  # type: ignore[literal-required]
         bar = [
             (FILL[part] * count, STYLES[part])
-            for (part, _), count in zip(PARTS, split_cells(values, cells), strict=True)
+            for (part, _), count in zip(PARTS, bar_cells(values, room / longest), strict=True)
         ]
         screen.line(f"  {name:<12}{seconds(whole):>8} ".ljust(LABEL), *bar)
     steady = result["steady"]
@@ -219,14 +219,9 @@ def comparison(
     """Prints the table before/after and, with a prediction, its error."""
     screen = Screen(console)
     pair = Comparison(before, after, predicted_scenario)
-    told = {"before": emulation(before), "after": emulation(after)}
-    if told["before"] and told["before"] == told["after"]:
-        screen.paragraph(f"Before and after: {told['before']}", "magenta", "EMULATED  ")
-    else:
-        for name, text in told.items():
-            if text:
-                screen.paragraph(f"{name.capitalize()}: {text}", "magenta", "EMULATED  ")
-    screen.paragraph(comparison_headline(pair), "bold")
+    for text in pair.emulations():
+        screen.paragraph(text, "magenta", "EMULATED  ")
+    screen.paragraph(pairs.headline(pair), "bold")
     screen.blank()
     screen.line((f"  {'':<25}{'before':>16}  {'after':>16}  {'change':>8}", "dim"))
     for row in pair.rows():
@@ -242,17 +237,3 @@ def comparison(
         screen.heading("Not like for like")
         for text in different:
             screen.paragraph(text, "yellow", "  ")
-
-
-def comparison_headline(pair: Comparison) -> str:
-    """What changed, in one sentence."""
-    one, two = (r["steady"]["time_s"]["value"] for r in (pair.before, pair.after))
-    word = "faster" if pair.speedup >= 1 else "the speed"
-    text = f"An epoch went from {seconds(one)} to {seconds(two)}: {times(pair.speedup)} {word}."
-    error = pair.prediction_error
-    if pair.predicted is not None and error is not None:
-        off = "as measured"
-        if abs(error) >= 0.0005:
-            off = f"{signed_percent(abs(error))[1:]} {'more' if error > 0 else 'less'} than measured"
-        text += f" The prediction was {rate(pair.predicted['speed']['value'])}, {off}."
-    return text

@@ -51,7 +51,10 @@ def headline(result: Result) -> str:
 def repeat_advice(result: Result) -> str | None:
     """What to run where a verdict is inconclusive, else None."""
     steady = result["steady"]
-    if "inconclusive" not in (steady["fetch_stall_s"]["verdict"], steady["prep_stall_s"]["verdict"]):
+    if "inconclusive" not in (
+        steady["fetch_stall_s"]["verdict"],
+        steady["prep_stall_s"]["verdict"],
+    ):
         return None
     rounds = result["options"]["rounds"]
     return (

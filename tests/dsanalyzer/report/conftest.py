@@ -1,4 +1,4 @@
-"""Results to report on: built from rates by the model, so that every figure agrees with the rest."""
+"""Results to report on, built from rates by the model: every figure agrees with the rest."""
 
 from __future__ import annotations
 
