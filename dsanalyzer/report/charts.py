@@ -62,23 +62,23 @@ def rate_chart(result: Result) -> Figure | None:
         data += _curve(policy, dash, storage, cache, min(limits.values(), default=None))
     data.append(
         {
-            "type": "scatter", "mode": "markers", "name": "you are here", "x": [here], "y": [at],
+            "type": "scatter", "mode": "markers", "x": [here], "y": [at],
+            "name": f"you are here: {percent(here)} cached, F {figure(at)}",
             "marker": {"size": 14, "color": "@bad", "symbol": "diamond",
                        "line": {"color": "@card", "width": 2}},
             "hovertemplate": f"{POLICY_WORDS[own]}, {percent(here)} cached<br>"
                              f"F {figure(at)} samples/s<extra></extra>",
-            "showlegend": False,
         }
     )  # fmt: skip
     layout = _layout("cached fraction of the data set", "samples/s")
     layout["xaxis"].update(range=[0, 1.0], tickformat=".0%", tickvals=[0, 0.2, 0.4, 0.6, 0.8, 1.0])
     layout["yaxis"].update(range=[0, top])
     layout["shapes"] = [
-        {"type": "line", "x0": 0, "x1": 1, "y0": value, "y1": value, "layer": "below",
+        {"type": "line", "x0": 0, "x1": 1, "y0": value, "y1": value, "layer": "between",
          "line": {"color": _limit_colour(letter), "width": 2, "dash": "dash"}}
         for letter, value in limits.items()
     ]  # fmt: skip
-    layout["annotations"] = [*_limit_labels(limits, top), _here_label(here, at)]
+    layout["annotations"] = _limit_labels(limits, top)
     return {"data": data, "layout": layout}
 
 
@@ -126,16 +126,6 @@ def _limit_labels(limits: dict[str, float], top: float) -> list[dict[str, Any]]:
          "font": {"color": _limit_colour(letter), "size": 13}}
         for letter, value in limits.items()
     ]  # fmt: skip
-
-
-def _here_label(x: float, y: float) -> dict[str, Any]:
-    # Below and to the right of F there is nothing, above it P, G and their labels.
-    side, shift = ("right", -14) if x > 0.8 else ("left", 14)
-    return {
-        "x": x, "y": y, "xanchor": side, "yanchor": "top", "xshift": shift, "yshift": 2,
-        "text": f"<b>you are here</b><br>{percent(x)} cached, F {figure(y)}", "showarrow": False,
-        "align": side, "font": {"color": "@ink", "size": 13},
-    }  # fmt: skip
 
 
 def wait_chart(passes: list[Pass]) -> Figure | None:
@@ -203,14 +193,14 @@ def step_chart(passes: list[Pass]) -> Figure | None:
 def _layout(x_title: str, y_title: str) -> dict[str, Any]:
     axis = {
         "gridcolor": "@rule", "linecolor": "@rule", "zeroline": False, "automargin": True,
-        "tickfont": {"color": "@muted"}, "fixedrange": True, "ticklabelposition": "outside",
+        "tickfont": {"color": "@muted"}, "fixedrange": True, "ticklabeloverflow": "allow",
     }  # fmt: skip
     title = {"font": {"color": "@muted", "size": 13}, "standoff": 8}
     return {
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif",
                  "size": 13, "color": "@ink"},
-        "margin": {"l": 12, "r": 16, "t": 8, "b": 12},
+        "margin": {"l": 12, "r": 24, "t": 8, "b": 12},
         "xaxis": {**axis, "title": {**title, "text": x_title}},
         "yaxis": {**axis, "title": {**title, "text": y_title}},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},

@@ -104,7 +104,7 @@ def _prediction(pair: Comparison, predicted: Scenario) -> str:
     return panels.section(
         "Predicted and measured",
         f"Speed in samples/s. Scenario: {predicted['name']}.",
-        f'<div class="versus">{rungs}</div><div class="key"><div class="tone-compute">'
+        f'<div class="versus">{rungs}</div><div class="key one"><div class="tone-compute">'
         f"<b>Error {escape(signed_percent(error))}</b><span>predicted over measured, less 1; the "
         f"measured speed lies {verdict} the predicted interval of "
         f"{escape(rate_range(predicted['speed']))}</span></div></div>",

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import tempfile
 from functools import cache
 from html import escape
@@ -74,7 +75,7 @@ def _body(result: Result, drawn: dict[str, Figure], whatif: WhatIf | None) -> st
         parts.append(banner("check failed", f"{names}. See the evidence below.", "bad"))
     parts.append(f"<h1>{escape(headline(result))}</h1>")
     if advice := repeat_advice(result):
-        parts.append(f'<p class="lead ask">{escape(advice)}</p>')
+        parts.append(f'<p class="lead ask">{with_code(advice)}</p>')
     parts.append(f'<p class="lead">{escape(setting(result))}</p>')
     parts.append(panels.tiles(result))
     parts.append('<div class="grid">')
@@ -165,6 +166,11 @@ def heading(created: str, command: str) -> str:
         f"<header><strong>dsanalyzer</strong><code>{escape(command)}</code>"
         f"<span>{when}</span></header>"
     )
+
+
+def with_code(text: str) -> str:
+    """`text` as HTML, what stands in backticks as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def banner(name: str, text: str, kind: str = "") -> str:

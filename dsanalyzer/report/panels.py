@@ -19,6 +19,7 @@ from dsanalyzer.report.verdict import (
     BOUND_WORDS,
     POLICY_WORDS,
     dataset_bytes,
+    inconclusive,
     rate_unit_of,
     steady_storage_bytes,
     wait_share,
@@ -45,6 +46,7 @@ def tiles(result: Result) -> str:
     wait = wait_share(result)
     read = steady_storage_bytes(result)
     whole = dataset_bytes(result)
+    doubt = "of each epoch – inconclusive" if inconclusive(result) else "of each epoch, for data"
     shown = [
         ("Epoch time", seconds(steady["time_s"]["value"]), "after the first epoch"),
         (
@@ -52,7 +54,7 @@ def tiles(result: Result) -> str:
             figure(steady["speed"]["value"]),
             f"{rate_range(steady['speed'])}, bound by {BOUND_WORDS[steady['bound_by']]}",
         ),
-        ("GPU waits", percent(wait["value"]), "of each epoch, for data"),
+        ("GPU waits", percent(wait["value"]), doubt),
         (
             "Read from storage",
             size(read) if read is not None else "–",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from dsanalyzer.report import comparison as pairs
@@ -215,8 +217,12 @@ def comparison(
     after: Result,
     predicted_scenario: Scenario | None,
     console: Console,
+    doubts: Sequence[str] = (),
 ) -> None:
-    """Prints the table before/after and, with a prediction, its error."""
+    """Prints the table before/after and, with a prediction, its error.
+
+    `doubts` are reasons why the prediction may not be one (comparison.prediction_doubts).
+    """
     screen = Screen(console)
     pair = Comparison(before, after, predicted_scenario)
     for text in pair.emulations():
@@ -233,6 +239,8 @@ def comparison(
         measured = after["steady"]["speed"]
         screen.line(f"  measured   {rate(measured['value'])} ({rate_range(measured)})")
         screen.line(("  error      ", ""), (signed_percent(pair.prediction_error), "bold"))
+    for doubt in doubts:
+        screen.paragraph(f"{doubt}.", "yellow", "  doubt: ")
     if different := pair.differences():
         screen.heading("Not like for like")
         for text in different:

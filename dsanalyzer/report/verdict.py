@@ -39,9 +39,11 @@ def headline(result: Result) -> str:
             "shorten it."
         )
     if unsettled:
-        names = " and ".join(f"{name} stall" for name in unsettled)
-        ranges = ", ".join(f"{name} {_with_range(_share(s))}" for name, s in unsettled.items())
-        sentences.append(f"Inconclusive for the {names}: {ranges}.")
+        ranges = " and ".join(
+            f"the {name} stall may be {percent_range(s['share_low'], s['share_high'])}{NBSP}%"
+            for name, s in unsettled.items()
+        )
+        sentences.append(f"Inconclusive: {ranges} of each epoch.")
     elif found:
         (other,) = stalls.keys() - found.keys()
         sentences.append(f"No {other} stall was found.")
@@ -61,6 +63,12 @@ def repeat_advice(result: Result) -> str | None:
         f"{rounds} rounds were too few to settle it: profile again with "
         f"`--rounds {rounds * 3}` on an otherwise idle machine."
     )
+
+
+def inconclusive(result: Result) -> bool:
+    """Whether either stall is left open."""
+    steady = result["steady"]
+    return "inconclusive" in (steady["fetch_stall_s"]["verdict"], steady["prep_stall_s"]["verdict"])
 
 
 def emulation(result: Result) -> str | None:

@@ -19,10 +19,16 @@
     const style = getComputedStyle(document.documentElement);
     for (const [id, figure] of Object.entries(charts)) {
       const { data, layout } = paint(figure, style);
-      Plotly.react(id, data, layout, { responsive: true, displayModeBar: false });
+      Plotly.react(id, data, layout, { displayModeBar: false });
     }
   }
 
+  // A place may change its width without the window doing so (a scroll bar, a print preview).
+  const fitted = new ResizeObserver((places) => {
+    for (const place of places) Plotly.Plots.resize(place.target);
+  });
+
   draw();
+  for (const id of Object.keys(charts)) fitted.observe(document.getElementById(id));
   dark.addEventListener("change", draw);
 })();

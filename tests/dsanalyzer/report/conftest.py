@@ -80,7 +80,7 @@ def build_result(
 
     def stall(value: float, verdict: str) -> dict[str, Any]:
         share = value / whole["time_s"]
-        half = 0.06 if verdict == "inconclusive" else 0.02
+        half = share * 1.1 if verdict == "inconclusive" else 0.02
         return {
             **interval(value),
             "share": share,
