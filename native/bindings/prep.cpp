@@ -8,7 +8,10 @@
 #include <nanobind/stl/tuple.h>
 
 #include <cmath>
+#include <cstring>
+#include <string>
 #include <tuple>
+#include <vector>
 
 #include "prep/draws.hpp"
 #include "prep/jpeg.hpp"
@@ -121,6 +124,27 @@ std::optional<std::pair<int, int>> jpeg_size(nb::handle item) {
   return std::pair{size->width, size->height};
 }
 
+bool decode_region(nb::handle item, int x, int y,
+                   nb::ndarray<std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu> out) {
+  const Bytes pinned(item);
+  coordl::JpegDecoder decoder;
+  const auto size = decoder.open(pinned.span());
+  if (!size) return false;
+  const std::int64_t width = std::int64_t(out.shape(1)), height = std::int64_t(out.shape(0));
+  require(x >= 0 && y >= 0 && width > 0 && height > 0 && x + width <= size->width &&
+              y + height <= size->height,
+          "the region lies outside the image of " + std::to_string(size->width) + " x " +
+              std::to_string(size->height));
+  std::vector<std::uint8_t> buffer;
+  const auto pixels = decoder.decode({x, y, int(width), int(height)}, buffer);
+  if (!pixels) return false;
+  for (std::int64_t row = 0; row < height; ++row) {
+    std::memcpy(out.data() + row * width * 3, pixels->first + row * pixels->stride,
+                std::size_t(width) * 3);
+  }
+  return true;
+}
+
 }  // namespace
 
 void bind_prep(nb::module_& m) {
@@ -152,6 +176,9 @@ void bind_prep(nb::module_& m) {
         "index"_a, "(x, y, width, height, flip) of a sample on an image of that size.");
   m.def("jpeg_size", &jpeg_size, "item"_a,
         "(width, height) of a JPEG the native pass takes, from its header; else None.");
+  m.def("decode_region", &decode_region, "item"_a, "x"_a, "y"_a, "out"_a,
+        "Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels\n"
+        "of a full decode. False when the item is not one for the native pass.");
   m.def("philox", &coordl::philox, "counter"_a, "key"_a,
         "Philox4x64-10: four 64-bit words that depend on counter and key only.");
   m.def("simd", [] { return coordl::kernels().name; },

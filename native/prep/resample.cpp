@@ -13,11 +13,12 @@ constexpr int kOne = 1 << 14;
 // Rounds the running sum, not each weight: they sum to one exactly, and their errors cancel between
 // neighbours, so that reductions by hundreds stay right.
 void quantise(std::span<const double> exact, double sum, std::int16_t* weights) {
+  const double unit = kOne / sum;
   double running = 0;
-  long before = 0;
+  int before = 0;
   for (std::size_t t = 0; t < exact.size(); ++t) {
     running += exact[t];
-    const long now = std::lrint(running / sum * kOne);
+    const int now = static_cast<int>(running * unit + 0.5);
     weights[t] = static_cast<std::int16_t>(now - before);
     before = now;
   }
@@ -45,6 +46,7 @@ void Axis::build(int source, int resized, int offset, int outputs) {
   taps_.resize(outputs);
   weights_.assign(std::size_t(outputs) * stride_, 0);
   exact_.resize(stride_);
+  const double slope = 1 / support;
   begin_ = source;
   end_ = 0;
   for (int o = 0; o < outputs; ++o) {
@@ -53,14 +55,15 @@ void Axis::build(int source, int resized, int offset, int outputs) {
     const int last = std::min(source, static_cast<int>(center + support + 0.5));
     double sum = 0;
     for (int i = first; i < last; ++i) {
-      exact_[i - first] = std::max(0.0, 1 - std::abs((i - center + 0.5) / support));
+      exact_[i - first] = std::max(0.0, 1 - std::abs((i - center + 0.5) * slope));
       sum += exact_[i - first];
     }
     std::int16_t* weights = weights_.data() + std::size_t(o) * stride_;
     quantise({exact_.data(), std::size_t(last - first)}, sum, weights);
     int count = last - first;
     while (weights[count - 1] == 0) --count;
-    const auto leading = std::find_if(weights, weights + count, [](auto w) { return w != 0; }) - weights;
+    const auto leading =
+        std::find_if(weights, weights + count, [](auto w) { return w != 0; }) - weights;
     std::copy(weights + leading, weights + count, weights);
     std::fill(weights + count - leading, weights + count, std::int16_t{0});
     first += static_cast<int>(leading);
