@@ -1,0 +1,1 @@
+"""Results -> text: readers of a result file; nothing here measures."""

@@ -1,0 +1,216 @@
+"""What result.json and whatif.json hold, as types; schema/*.schema.json is the same for others.
+
+Times in seconds, sizes in bytes, rates in samples/s, shares from 0 to 1. Intervals are 95 %.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+Policy = Literal["lru", "never-evict"]
+Bound = Literal["fetch", "prep", "gpu"]
+Phase = Literal["ingestion", "prep", "fetch"]
+Verdict = Literal["stall", "none", "inconclusive"]
+
+
+class Interval(TypedDict):
+    value: float
+    low: float
+    high: float
+
+
+class Rate(TypedDict):
+    """A rate that was not measured has None figures; `how` then says why."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    how: str
+
+
+class Rates(TypedDict):
+    G: Rate
+    P: Rate
+    S: Rate
+    C: Rate
+    F: Rate
+
+
+class Stall(Interval):
+    share: float
+    share_low: float
+    share_high: float
+    verdict: Verdict
+
+
+class Epoch(TypedDict):
+    epoch: int
+    label: str
+    time_s: Interval
+    compute_s: Interval
+    prep_stall_s: Interval
+    fetch_stall_s: Interval
+    storage_bytes: int
+    device_bytes: int | None
+    read_share: float
+    speed: Interval
+
+
+class Steady(TypedDict):
+    time_s: Interval
+    compute_s: Interval
+    prep_stall_s: Stall
+    fetch_stall_s: Stall
+    speed: Interval
+    bound_by: Bound
+
+
+class Pass(TypedDict):
+    phase: Phase
+    round: int
+    epoch: int | None
+    samples: int
+    wall_s: float
+    steps_s: list[float]
+    waits_s: list[float]
+    read_bytes: int
+    device_bytes: int | None
+    resident_before: float | None
+    resident_after: float | None
+    cpu_s: float | None
+    start_s: float
+
+
+class Check(TypedDict):
+    name: str
+    ok: bool
+    detail: str
+
+
+class Tool(TypedDict):
+    name: str
+    version: str
+
+
+class Machine(TypedDict):
+    cpu: str
+    cores: int
+    memory_bytes: int
+    gpu: str | None
+    kernel: str
+    python: str
+    torch: str
+
+
+class Options(TypedDict):
+    policy: Policy
+    cached_fraction: float
+    storage_bytes_per_s: float | None
+    storage_method: str | None
+    gpu_rate: float | None
+    rounds: int
+    samples: int | None
+
+
+class Emulated(TypedDict):
+    gpu_rate: float
+    how: str
+
+
+# Functional form: "class" is a keyword.
+Loader = TypedDict(
+    "Loader",
+    {
+        "class": str,
+        "batch_size": int | None,
+        "num_workers": int,
+        "prefetch_factor": int | None,
+        "dataset_class": str,
+        "start_method": str | None,
+        "holds_cache": bool,
+    },
+)
+
+
+class Dataset(TypedDict):
+    samples: int
+    measured_samples: int
+    measured_bytes: int
+    mean_item_bytes: float
+    files: list[str]
+
+
+class StorageRate(TypedDict):
+    queue_depth: int
+    samples_per_s: float
+    bytes_per_s: float
+
+
+class Model(TypedDict):
+    predicted_speed: float
+    measured_speed: float
+    error: float
+
+
+class Result(TypedDict):
+    schema: str
+    created: str
+    tool: Tool
+    command: list[str]
+    machine: Machine
+    options: Options
+    emulated: Emulated | None
+    loader: Loader
+    dataset: Dataset
+    rates: Rates
+    epochs: list[Epoch]
+    steady: Steady
+    passes: list[Pass]
+    storage: list[StorageRate]
+    model: Model | None
+    checks: list[Check]
+    diverted: list[str]
+    notes: list[str]
+
+
+class ScenarioRates(TypedDict):
+    G: float | None
+    P: float | None
+    S: float | None
+    C: float | None
+    F: float | None
+
+
+class Scenario(TypedDict):
+    name: str
+    changes: dict[str, Any]
+    rates: ScenarioRates
+    policy: Policy
+    cached_fraction: float
+    speed: Interval
+    speedup: float
+    epoch_s: float
+    bound_by: Bound
+    notes: list[str]
+
+
+class Baseline(TypedDict):
+    speed: float
+    bound_by: Bound
+    epoch_s: float
+
+
+class Curve(TypedDict):
+    policy: Policy
+    x: list[float]
+    F: list[float | None]
+
+
+class WhatIf(TypedDict):
+    schema: str
+    created: str
+    result: str
+    baseline: Baseline
+    scenarios: list[Scenario]
+    curves: list[Curve]

@@ -1,0 +1,247 @@
+"""Results on a terminal, from 80 columns: the verdict first, then what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from dsanalyzer.report import comparison as pairs
+from dsanalyzer.report.comparison import Comparison
+from dsanalyzer.report.document import Epoch, Result, Scenario, Steady, WhatIf
+from dsanalyzer.report.screen import FILL, STYLES, Screen, bar_cells
+from dsanalyzer.report.units import (
+    figure,
+    percent,
+    rate,
+    rate_range,
+    seconds,
+    signed_percent,
+    size,
+    times,
+)
+from dsanalyzer.report.verdict import (
+    BOUND_WORDS,
+    command_line,
+    dataset_bytes,
+    emulation,
+    expected_share,
+    headline,
+    loader_words,
+    next_command,
+    rate_unit_of,
+    repeat_advice,
+    setting,
+    steady_storage_bytes,
+)
+
+PARTS = (("compute", "compute"), ("prep", "prep stall"), ("fetch", "fetch stall"))
+RATES = (("G", "GPU", "gpu"), ("P", "prep", "prep"), ("F", "fetch", "fetch"))
+LABEL = 23  # columns left of a bar
+
+
+def summary(result: Result, console: Console, *, path: str = "result.json") -> None:
+    """Prints `result`: verdict, an epoch as bars, rates, evidence, next step.
+
+    `path` is where the result was written: it goes into the command to run next.
+    """
+    screen = Screen(console)
+    if told := emulation(result):
+        screen.paragraph(told, "magenta", "EMULATED  ")
+        screen.blank()
+    screen.paragraph(headline(result), "bold")
+    if advice := repeat_advice(result):
+        screen.paragraph(advice, "yellow")
+    screen.paragraph(f"Setting: {setting(result)}.", "dim")
+    _epoch_bars(result, screen)
+    _rate_ladder(result, screen)
+    _evidence(result, screen)
+    _checks(result, screen)
+    screen.heading("Next")
+    screen.command(command_line(next_command(result, path)))
+
+
+def _epoch_bars(result: Result, screen: Screen) -> None:
+    screen.heading("Where an epoch goes", f"{result['dataset']['samples']:,} samples")
+    first = next((epoch for epoch in result["epochs"] if epoch["epoch"] == 0), None)
+    rows: list[tuple[str, Epoch | Steady]] = [("later epochs", result["steady"])]
+    if first is not None:
+        rows.insert(0, ("first epoch", first))
+    longest = max(row["time_s"]["value"] for _, row in rows) or 1.0
+    room = screen.width - LABEL
+    for name, row in rows:
+        whole = row["time_s"]["value"]
+        values = [row[f"{part}_{kind}"]["value"] for part, kind in _keys()]  # type: ignore[literal-required]
+        bar = [
+            (FILL[part] * count, STYLES[part])
+            for (part, _), count in zip(PARTS, bar_cells(values, room / longest), strict=True)
+        ]
+        screen.line(f"  {name:<12}{seconds(whole):>8} ".ljust(LABEL), *bar)
+    steady = result["steady"]
+    whole = steady["time_s"]["value"]
+    for (part, name), key in zip(PARTS, _keys(), strict=True):
+        interval = steady["_".join(key)]  # type: ignore[literal-required]
+        share = interval["value"] / whole if whole > 0 else 0.0
+        bounds = f"{seconds(interval['low'])} to {seconds(interval['high'])}"
+        screen.line(
+            " " * LABEL,
+            (FILL[part] * 2, STYLES[part]),
+            f" {name:<12}{percent(share):>6}   {seconds(interval['value']):>8}",
+            (f"   {bounds}", "dim"),
+        )
+
+
+def _keys() -> list[tuple[str, str]]:
+    return [("compute", "s"), ("prep", "stall_s"), ("fetch", "stall_s")]
+
+
+def _rate_ladder(result: Result, screen: Screen) -> None:
+    screen.heading("Rates, samples/s", "the lowest of G, P and F sets the speed")
+    rates = result["rates"]
+    lowest = rate_unit_of(result["steady"]["bound_by"])
+    longest = max((rates[k]["value"] or 0.0 for k, _, _ in RATES), default=0.0)  # type: ignore[literal-required]
+    mark = "  ◀ lowest"
+    room = screen.width - LABEL - len(screen.plain(mark))
+    for letter, name, part in (*RATES, ("S", "storage", ""), ("C", "cache", "")):
+        inner = letter in "SC"
+        value = rates[letter]["value"]  # type: ignore[literal-required]
+        label = f"{'  ' if inner else ''}  {letter} {name:<8}"
+        if value is None:
+            why = rates[letter]["how"]  # type: ignore[literal-required]
+            screen.paragraph(f"not measured: {why}", "dim", f"{label:<14}")
+            continue
+        cells = round(room * value / longest) if longest > 0 else 0
+        fill = ("─" if inner else "█") * min(max(cells, 1), room)
+        beyond = "»" if cells > room else ""
+        screen.line(
+            f"{label:<14}{figure(value):>8} ",
+            (fill + beyond, "dim" if inner else STYLES[part]),
+            (mark if letter == lowest else "", "bold red"),
+        )
+    model = result["model"]
+    text = f"Measured speed {rate(result['steady']['speed']['value'])}"
+    text += f" ({rate_range(result['steady']['speed'])})"
+    if model is not None:
+        text += f"; the model says {rate(model['predicted_speed'])}"
+        text += f", error {signed_percent(model['error'])}"
+    screen.paragraph(text + ".", "dim", "  ")
+
+
+def _evidence(result: Result, screen: Screen) -> None:
+    screen.heading("Evidence")
+    whole = dataset_bytes(result)
+    if (read := steady_storage_bytes(result)) is not None and whole > 0:
+        _fact(
+            screen,
+            "storage reads",
+            f"{size(read)} of {size(whole)} per later epoch, {percent(read / whole)} "
+            f"(expected {percent(expected_share(result))})",
+        )
+    devices = [e["device_bytes"] for e in result["epochs"] if e["device_bytes"] is not None]
+    if devices:
+        shown = ", ".join(size(value) for value in devices)
+        _fact(screen, "block device", f"{shown} by epoch")
+    for phase, wanted in (("prep", "in memory"), ("fetch", "in memory")):
+        held = [
+            p["resident_before"]
+            for p in result["passes"]
+            if p["phase"] == phase and p["resident_before"] is not None
+        ]
+        if held:
+            span = " to ".join(dict.fromkeys((percent(min(held)), percent(max(held)))))
+            _fact(screen, f"before {phase}", f"{span} of the bytes {wanted}")
+    _fact(screen, "loader", loader_words(result))
+
+
+def _fact(screen: Screen, name: str, text: str) -> None:
+    screen.paragraph(text, "", f"  {name:<15}")
+
+
+def _checks(result: Result, screen: Screen) -> None:
+    failed = [check for check in result["checks"] if not check["ok"]]
+    passed = len(result["checks"]) - len(failed)
+    _fact(screen, "checks", f"{passed} passed, {len(failed)} failed")
+    for check in failed:
+        screen.paragraph(f"{check['name']}: {check['detail']}", "red", "  ✗ ")
+    if diverted := result["diverted"]:
+        count = f"{len(diverted)} file{'s' if len(diverted) > 1 else ''}"
+        _fact(screen, "checkpoints", f"{count} diverted, none overwritten:")
+        for path in diverted:
+            screen.paragraph(path, "dim", "    ")
+    for note in result["notes"]:
+        screen.paragraph(note, "dim", "  note: ")
+
+
+def whatif_table(whatif: WhatIf, console: Console) -> None:
+    """Prints the scenarios, the largest speedup first."""
+    screen = Screen(console)
+    base = whatif["baseline"]
+    screen.paragraph(
+        f"Now: {rate(base['speed'])}, {seconds(base['epoch_s'])} an epoch, "
+        f"bound by {BOUND_WORDS[base['bound_by']]}.",
+        "bold",
+    )
+    screen.heading("Predicted")
+    scenarios = sorted(whatif["scenarios"], key=lambda s: -s["speedup"])
+    if not scenarios:
+        screen.line("  no scenario was asked for")
+        return
+    fixed = 50
+    room = max(10, min(40, screen.width - fixed - 2))
+    head = f"{'samples/s':>9}  {'(95 %)':<13}{'speedup':>7}  {'epoch':>8}  bound"
+    screen.line(("  " + "change".ljust(room) + head, "dim"))
+    for scenario in scenarios:
+        _scenario(scenario, screen, room)
+
+
+def _scenario(scenario: Scenario, screen: Screen, room: int) -> None:
+    name = screen.plain(scenario["name"])
+    if len(name) > room - 1:  # a line of its own rather than a name cut short
+        screen.paragraph(name, "bold", "  ")
+        name = ""
+    bounds = screen.plain(f"({rate_range(scenario['speed'])})")
+    short = seconds(scenario["epoch_s"]).replace("min", "m")
+    screen.line(
+        ("  " + name.ljust(room), "bold"),
+        f"{figure(scenario['speed']['value']):>9}  ",
+        (f"{bounds:<13}", "dim"),
+        f"{times(scenario['speedup']):>7}  {short:>8}  ",
+        (BOUND_WORDS[scenario["bound_by"]], STYLES[scenario["bound_by"]]),
+    )
+    for note in scenario["notes"]:
+        screen.paragraph(note, "dim", "    ")
+
+
+def comparison(
+    before: Result,
+    after: Result,
+    predicted_scenario: Scenario | None,
+    console: Console,
+    doubts: Sequence[str] = (),
+) -> None:
+    """Prints the table before/after and, with a prediction, its error.
+
+    `doubts` are reasons why the prediction may not be one (comparison.prediction_doubts).
+    """
+    screen = Screen(console)
+    pair = Comparison(before, after, predicted_scenario)
+    for text in pair.emulations():
+        screen.paragraph(text, "magenta", "EMULATED  ")
+    screen.paragraph(pairs.headline(pair), "bold")
+    screen.blank()
+    screen.line((f"  {'':<25}{'before':>16}  {'after':>16}  {'change':>8}", "dim"))
+    for row in pair.rows():
+        screen.line(f"  {row.name:<25}{row.before:>16}  {row.after:>16}  {row.change:>8}")
+    if predicted_scenario is not None and pair.prediction_error is not None:
+        screen.heading("Prediction", predicted_scenario["name"])
+        speed = predicted_scenario["speed"]
+        screen.line(f"  predicted  {rate(speed['value'])} ({rate_range(speed)})")
+        measured = after["steady"]["speed"]
+        screen.line(f"  measured   {rate(measured['value'])} ({rate_range(measured)})")
+        screen.line(("  error      ", ""), (signed_percent(pair.prediction_error), "bold"))
+    for doubt in doubts:
+        screen.paragraph(f"{doubt}.", "yellow", "  doubt: ")
+    if different := pair.differences():
+        screen.heading("Not like for like")
+        for text in different:
+            screen.paragraph(text, "yellow", "  ")

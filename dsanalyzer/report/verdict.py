@@ -1,0 +1,178 @@
+"""The result in sentences: what the GPU waits for, how sure that is, and what to do next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+from dsanalyzer.report.curve import miss_share
+from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Stall
+from dsanalyzer.report.units import NBSP, percent, percent_range, rate
+
+CAUSES = {"fetch": "storage (fetch stall)", "prep": "decoding (prep stall)"}
+POLICY_WORDS = {"lru": "LRU", "never-evict": "never-evict"}
+BOUND_WORDS = {"fetch": "fetch", "prep": "prep", "gpu": "GPU"}
+
+
+def headline(result: Result) -> str:
+    """The verdict in one sentence or two, intervals first."""
+    stalls = {
+        "fetch": result["steady"]["fetch_stall_s"],
+        "prep": result["steady"]["prep_stall_s"],
+    }
+    found = {name: stall for name, stall in stalls.items() if stall["verdict"] == "stall"}
+    unsettled = {name: s for name, s in stalls.items() if s["verdict"] == "inconclusive"}
+    if len(found) == 2:
+        total = wait_share(result)
+        parts = sorted(found, key=lambda name: -found[name]["share"])
+        reasons = ", ".join(f"{percent(found[name]['share'])} for {CAUSES[name]}" for name in parts)
+        return f"The GPU waits {_with_range(total)} of each epoch: {reasons}."
+    sentences = []
+    for name, stall in found.items():
+        shown = _with_range(_share(stall))
+        sentences.append(f"The GPU waits {shown} of each epoch for {CAUSES[name]}.")
+    if not found and not unsettled:
+        total = wait_share(result)
+        return (
+            f"No data stall: the GPU is busy for {percent(1 - total['value'])} of each epoch "
+            f"({percent_range(1 - total['high'], 1 - total['low'])}). Only a faster GPU would "
+            "shorten it."
+        )
+    if unsettled:
+        ranges = " and ".join(
+            f"the {name} stall may be {percent_range(s['share_low'], s['share_high'])}{NBSP}%"
+            for name, s in unsettled.items()
+        )
+        sentences.append(f"Inconclusive: {ranges} of each epoch.")
+    elif found:
+        (other,) = stalls.keys() - found.keys()
+        sentences.append(f"No {other} stall was found.")
+    return " ".join(sentences)
+
+
+def repeat_advice(result: Result) -> str | None:
+    """What to run where a verdict is inconclusive, else None."""
+    steady = result["steady"]
+    if "inconclusive" not in (
+        steady["fetch_stall_s"]["verdict"],
+        steady["prep_stall_s"]["verdict"],
+    ):
+        return None
+    rounds = result["options"]["rounds"]
+    return (
+        f"{rounds} rounds were too few to settle it: profile again with "
+        f"`--rounds {rounds * 3}` on an otherwise idle machine."
+    )
+
+
+def inconclusive(result: Result) -> bool:
+    """Whether either stall is left open."""
+    steady = result["steady"]
+    return "inconclusive" in (steady["fetch_stall_s"]["verdict"], steady["prep_stall_s"]["verdict"])
+
+
+def emulation(result: Result) -> str | None:
+    """The sentence that must stand first where no real accelerator was measured."""
+    emulated = result["emulated"]
+    if emulated is None:
+        return None
+    return f"The GPU is emulated at {rate(emulated['gpu_rate'])}: {emulated['how']}."
+
+
+def wait_share(result: Result) -> Interval:
+    """Share of an epoch that the GPU waits for data, 1 − compute/epoch time.
+
+    The two times come from separate passes, so their relative half-widths add in quadrature.
+    """
+    compute, whole = result["steady"]["compute_s"], result["steady"]["time_s"]
+    if whole["value"] <= 0:
+        return {"value": 0.0, "low": 0.0, "high": 0.0}
+    ratio = compute["value"] / whole["value"]
+    up = math.hypot(_above(compute), _below(whole))
+    down = math.hypot(_below(compute), _above(whole))
+    low, high = 1 - ratio * (1 + up), 1 - ratio * (1 - down)
+    return {"value": 1 - ratio, "low": low, "high": min(high, 1.0)}
+
+
+def _above(interval: Interval) -> float:
+    return (interval["high"] / interval["value"] - 1) if interval["value"] > 0 else 0.0
+
+
+def _below(interval: Interval) -> float:
+    return (1 - interval["low"] / interval["value"]) if interval["value"] > 0 else 0.0
+
+
+def _share(stall: Stall) -> Interval:
+    return {"value": stall["share"], "low": stall["share_low"], "high": stall["share_high"]}
+
+
+def _with_range(share: Interval) -> str:
+    return f"{percent(share['value'])} ({percent_range(share['low'], share['high'])})"
+
+
+def rate_unit_of(bound: Bound) -> str:
+    """The letter of the rate that a bound names."""
+    return {"fetch": "F", "prep": "P", "gpu": "G"}[bound]
+
+
+def next_command(result: Result, path: str) -> list[str]:
+    """The what-if command worth running next, as words."""
+    bound = result["steady"]["bound_by"]
+    words = ["dsanalyzer", "whatif", path]
+    if bound == "fetch":
+        more = min(1.0, math.ceil((result["options"]["cached_fraction"] + 0.1) * 20) / 20)
+        words += ["--cache", f"{more:.0%}"]
+    if bound == "gpu":
+        return [*words, "--gpu-speedup", "2"]
+    if bound == "prep" or result["steady"]["prep_stall_s"]["verdict"] == "stall":
+        words += ["--cores", str(result["machine"]["cores"] * 2)]
+    return words if result["loader"]["holds_cache"] else [*words, "--loader", "coordl"]
+
+
+def command_line(words: list[str]) -> str:
+    """The command as one would type it."""
+    return shlex.join(words)
+
+
+def dataset_bytes(result: Result) -> float:
+    """Encoded bytes of the whole data set."""
+    return result["dataset"]["samples"] * result["dataset"]["mean_item_bytes"]
+
+
+def steady_epochs(result: Result) -> list[Epoch]:
+    """The epochs after the first; all of them where there is no later one."""
+    later = [epoch for epoch in result["epochs"] if epoch["epoch"] > 0]
+    return later or result["epochs"]
+
+
+def steady_storage_bytes(result: Result) -> float | None:
+    """Mean bytes read from storage per epoch after the first; None where none was measured."""
+    epochs = steady_epochs(result)
+    if not epochs:
+        return None
+    return sum(epoch["storage_bytes"] for epoch in epochs) / len(epochs)
+
+
+def expected_share(result: Result) -> float:
+    """Share of the bytes that the policy should read from storage per steady epoch."""
+    return miss_share(result["options"]["policy"], result["options"]["cached_fraction"])
+
+
+def setting(result: Result) -> str:
+    """The measured setting: "LRU at 65 % cached, storage held to 15 MB/s (blkio cgroup)"."""
+    options = result["options"]
+    text = f"{POLICY_WORDS[options['policy']]} at {percent(options['cached_fraction'])} cached"
+    if options["storage_bytes_per_s"] is not None:
+        held = f"{options['storage_bytes_per_s'] / 1e6:.3g}{NBSP}MB/s"
+        text += f", storage held to {held} ({options['storage_method'] or 'method unknown'})"
+    return text
+
+
+def loader_words(result: Result) -> str:
+    """The loader as one phrase."""
+    loader = result["loader"]
+    workers = loader["num_workers"]
+    text = f"{loader['class']}, {workers} worker{'' if workers == 1 else 's'}"
+    if loader["batch_size"] is not None:
+        text += f", minibatch of {loader['batch_size']}"
+    return text
