@@ -173,7 +173,7 @@ class Observer:
 
     def _on_begin(self, message: dict[str, Any]) -> dict[str, Any]:
         sizes = self._sizes()
-        if message["phase"] == "prep":
+        if message["phase"] != "fetch":
             self._on_progress("prep: reading the subset into memory")
             buffer = bytearray(1 << 20)
             for path in sizes:

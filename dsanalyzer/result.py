@@ -49,7 +49,7 @@ def build(command: list[str], options: Options, measured: Measured) -> dict[str,
     _doubt(summary, checks)
     read_share = float(np.mean([epoch["read_share"] for epoch in epochs[1:]]))
     found = _rates(measured, ingestion, drain, read_share)
-    predicted, _ = model.speed(*(found[name]["value"] for name in ("F", "P", "G")))
+    predicted, bound = model.speed(*(found[name]["value"] for name in ("F", "P", "G")))
     return {
         "schema": SCHEMA,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -82,7 +82,7 @@ def build(command: list[str], options: Options, measured: Measured) -> dict[str,
         },
         "rates": found,
         "epochs": epochs,
-        "steady": {**summary, "bound_by": stalls.bound_by(ingestion, prep, steady)},
+        "steady": {**summary, "bound_by": bound},
         "passes": [_pass(record) for record in measured.passes],
         "storage": [
             {key: row[key] for key in ("queue_depth", "samples_per_s", "bytes_per_s")}

@@ -31,8 +31,8 @@ def _stall(slow: Timed, fast: Timed, whole: Timed, samples: int) -> dict[str, An
     return {
         **seconds.json(),
         "share": share.value,
-        "share_low": max(0.0, share.low),
-        "share_high": max(0.0, share.high),
+        "share_low": min(1.0, max(0.0, share.low)),
+        "share_high": min(1.0, max(0.0, share.high)),
         "verdict": verdict(share),
     }
 
@@ -47,11 +47,3 @@ def epoch(ingestion: Timed, prep: Timed, fetch: Timed, samples: int) -> dict[str
         "speed": Interval.of(1 / fetch[0], 1 / fetch[1]).json(),
     }
 
-
-def bound_by(ingestion: Timed, prep: Timed, fetch: Timed) -> str:
-    """What sets the speed: fetch where fetch adds noticeably to prep, else prep, else the GPU."""
-    if fetch[0] - prep[0] > NOTICEABLE * fetch[0]:
-        return "fetch"
-    if prep[0] - ingestion[0] > NOTICEABLE * fetch[0]:
-        return "prep"
-    return "gpu"

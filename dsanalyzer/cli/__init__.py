@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from dsanalyzer.cli.compare import compare
 from dsanalyzer.cli.profile import profile
+from dsanalyzer.cli.report import report
 from dsanalyzer.cli.whatif import whatif
 
 app = typer.Typer(
@@ -17,6 +19,8 @@ app = typer.Typer(
 )
 app.command(context_settings={"allow_interspersed_args": False})(profile)
 app.command()(whatif)
+app.command()(report)
+app.command()(compare)
 
 
 def main() -> None:

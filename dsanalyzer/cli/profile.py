@@ -111,7 +111,7 @@ def profile(
     except NotMeasured as error:
         _fail(error)
     output.write_text(json.dumps(result, indent=1))
-    terminal.summary(result, Console())
+    terminal.summary(result, Console(), path=str(output))
     if html is not None:
         from dsanalyzer.report import page
 

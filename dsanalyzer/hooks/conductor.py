@@ -178,10 +178,8 @@ class Conductor:
         self, phase: str, number: int, loader: Any, open_loader: OpenLoader, indices: list[int]
     ) -> Iterator[Any]:
         """One epoch of the subset through the job's own loader, stepping as the job does."""
-        self._control.ask({"op": "begin", "phase": phase})
-        order = self._pass_order(loader, indices, (phase, number))
-        recorder = _Recorder(self)
-        batches = self._open_pass(loader, open_loader, order)
+        order, batches, start_s = self._open_pass(phase, number, loader, open_loader, indices)
+        recorder = _Recorder(self, start_s)
         for _ in order:
             yield from recorder.step_from(batches)
         self._report(phase, number, recorder)
@@ -190,32 +188,36 @@ class Conductor:
     def _drain(self, loader: Any, open_loader: OpenLoader, indices: list[int]) -> None:
         """The loader alone, nobody training: the prep rate itself."""
         for number in range(2):
-            self._control.ask({"op": "begin", "phase": "prep"})
-            order = self._pass_order(loader, indices, ("drain", number))
-            recorder = _Recorder(self)
-            batches = self._open_pass(loader, open_loader, order)
+            order, batches, start_s = self._open_pass("drain", number, loader, open_loader, indices)
+            recorder = _Recorder(self, start_s)
             for _ in order:
                 for _ in recorder.step_from(batches):
                     pass
             self._report("drain", number, recorder)
             self._close_pass(loader, batches)
 
-    def _pass_order(
-        self, loader: Any, indices: list[int], salt: tuple[str, int]
-    ) -> list[list[int]]:
-        """A fresh permutation of the subset, in batches: seeded, so that runs can be repeated."""
-        order = list(indices)
-        random.Random(f"{self._config['seed']} {salt}").shuffle(order)
-        size = subset.batch_size(loader)
-        return [order[i : i + size] for i in range(0, len(order), size)]
-
     def _open_pass(
-        self, loader: Any, open_loader: OpenLoader, order: list[list[int]]
-    ) -> Iterator[Any]:
+        self, phase: str, number: int, loader: Any, open_loader: OpenLoader, indices: list[int]
+    ) -> tuple[list[list[int]], Iterator[Any], float]:
+        """A fresh permutation of the subset in batches, its iterator, and how long workers took.
+
+        One sample per worker leads in, before the clock starts: it arrives when its worker is up.
+        An epoch of the whole data set pays that once; scaled up from a subset it would count often.
+        """
         from dsanalyzer.hooks.dataloader import stream_of
 
-        stream_of(loader).batches = order
-        return open_loader()
+        order = list(indices)
+        random.Random(f"{self._config['seed']} {phase} {number}").shuffle(order)
+        size = subset.batch_size(loader)
+        cut = [order[i : i + size] for i in range(0, len(order), size)]
+        lead_in = [[order[-1]]] * max(1, loader.num_workers)
+        self._control.ask({"op": "begin", "phase": phase})
+        stream_of(loader).batches = lead_in + cut
+        started = timing.clock()
+        batches = open_loader()
+        for _ in lead_in:
+            next(batches)
+        return cut, batches, timing.clock() - started
 
     def _close_pass(self, loader: Any, batches: Iterator[Any]) -> None:
         from dsanalyzer.hooks.dataloader import stream_of
@@ -255,14 +257,13 @@ class _Shared:
 class _Recorder:
     """Times the steps of one pass."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, start_s: float = 0.0) -> None:
         self._conductor = conductor
         self.samples = 0
-        self.start_s = 0.0
+        self.start_s = start_s
         self.waits_s: list[float] = []
         self.steps_s: list[float] = []
-        self._started = timing.clock()
-        self._mark = self._started
+        self._mark = timing.clock()
         conductor.take_gap_s()
 
     def step(self, batch: Any) -> Iterator[Any]:
@@ -274,10 +275,7 @@ class _Recorder:
         yield from self._deliver(batch, asked)
 
     def _deliver(self, batch: Any, asked: float) -> Iterator[Any]:
-        now = timing.clock()
-        if not self.waits_s:
-            self.start_s = now - self._started  # workers started and the first minibatch there
-        self.waits_s.append(now - asked)
+        self.waits_s.append(timing.clock() - asked)
         self.samples += subset.samples_in(batch)
         yield batch
         now = timing.clock()

@@ -65,10 +65,3 @@ def test_equal_phases_are_no_stall_and_noisy_ones_are_inconclusive():
         timed(0.004, 5e-4, 1), timed(0.0042, 5e-4, 2), timed(0.005, 5e-4, 3), samples=1
     )
     assert noisy["prep_stall_s"]["verdict"] == "inconclusive"
-
-
-def test_the_bound_is_the_last_step_that_adds_noticeably():
-    a, b, c = timed(0.001, 0), timed(0.002, 0), timed(0.005, 0)
-    assert stalls.bound_by(a, b, c) == "fetch"
-    assert stalls.bound_by(a, c, c) == "prep"
-    assert stalls.bound_by(c, c, c) == "gpu"
