@@ -117,10 +117,10 @@ def rate_unit_of(bound: Bound) -> str:
 
 def next_command(result: Result, path: str) -> list[str]:
     """The what-if command worth running next, as words."""
-    bound = result["steady"]["bound_by"]
+    bound, cached = result["steady"]["bound_by"], result["options"]["cached_fraction"]
     words = ["dsanalyzer", "whatif", path]
-    if bound == "fetch":
-        more = min(1.0, math.ceil((result["options"]["cached_fraction"] + 0.1) * 20) / 20)
+    if bound == "fetch" and cached < 1:
+        more = min(1.0, math.ceil((cached + 0.1) * 20 - 1e-9) / 20)
         words += ["--cache", f"{more:.0%}"]
     if bound == "gpu":
         return [*words, "--gpu-speedup", "2"]

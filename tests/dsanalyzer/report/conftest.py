@@ -321,7 +321,7 @@ def edited() -> Callable[..., dict[str, Any]]:
         for step in parents:
             place = place[int(step)] if isinstance(place, list) else place[step]
         if value:
-            place[last] = value[0]
+            place[int(last) if isinstance(place, list) else last] = value[0]
         else:
             del place[last]
         return new

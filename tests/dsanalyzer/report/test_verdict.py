@@ -1,0 +1,127 @@
+"""The result in sentences, and the figures in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dsanalyzer.report import units
+from dsanalyzer.report.verdict import (
+    emulation,
+    expected_share,
+    headline,
+    next_command,
+    repeat_advice,
+    steady_storage_bytes,
+    wait_share,
+)
+
+
+def text(words: str | None) -> str:
+    return (words or "").replace(units.NBSP, " ")
+
+
+def test_two_stalls_are_told_with_the_whole_wait_first_and_the_larger_next(result):
+    assert text(headline(result)) == (
+        "The GPU waits 79 % (78–80) of each epoch: 53 % for storage (fetch stall), "
+        "26 % for decoding (prep stall)."
+    )
+
+
+def test_one_stall_is_told_with_its_interval_and_the_other_denied(after):
+    assert text(headline(after)) == (
+        "The GPU waits 59 % (57–61) of each epoch for storage (fetch stall). "
+        "No prep stall was found."
+    )
+
+
+def test_no_stall_says_that_the_gpu_is_busy(make_result):
+    fed = make_result(gpu=100, verdicts=("none", "none"))
+    assert text(headline(fed)).startswith("No data stall: the GPU is busy for 100 % of each epoch")
+    assert repeat_advice(fed) is None
+
+
+def test_an_inconclusive_stall_claims_nothing_and_says_what_to_run(make_result):
+    open_case = make_result(gpu=150, storage_bytes_per_s=15e6, verdicts=("inconclusive", "none"))
+    open_case["steady"]["fetch_stall_s"].update(share=0.02, share_low=-0.03, share_high=0.07)
+    assert text(headline(open_case)) == (
+        "Inconclusive: the fetch stall may be −3 to 7 % of each epoch."
+    )
+    assert "`--rounds 9`" in text(repeat_advice(open_case))
+
+
+def test_a_stall_found_is_told_even_where_the_other_is_open(make_result):
+    mixed = make_result(verdicts=("stall", "inconclusive"))
+    assert text(headline(mixed)).startswith("The GPU waits 53 % (51–55) of each epoch for storage")
+    assert "Inconclusive: the prep stall may be" in text(headline(mixed))
+
+
+def test_wait_share_is_what_compute_leaves_of_the_epoch(result):
+    share = wait_share(result)
+    assert share["value"] == pytest.approx(1 - (2400 / 900) / result["steady"]["time_s"]["value"])
+    # compute and epoch time are each known to 3 %, their ratio to sqrt(2) times that
+    assert share["low"] == pytest.approx(share["value"] - (1 - share["value"]) * 0.03 * 2**0.5)
+    assert share["low"] < share["value"] < share["high"]
+
+
+def test_an_emulated_gpu_is_told_with_its_rate(result, make_result):
+    assert text(emulation(result)).startswith("The GPU is emulated at 900 samples/s: ")
+    assert emulation(make_result(emulated=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "words"),
+    [
+        ({}, ["--cache", "75%", "--cores", "4", "--loader", "coordl"]),
+        ({"prep": 150}, ["--cores", "4", "--loader", "coordl"]),
+        ({"gpu": 100, "verdicts": ("none", "none")}, ["--gpu-speedup", "2"]),
+        ({"policy": "never-evict", "verdicts": ("stall", "none")}, ["--cache", "75%"]),
+    ],
+)
+def test_the_next_command_asks_about_what_binds(make_result, rates, words):
+    assert next_command(make_result(**rates), "r.json") == [
+        "dsanalyzer",
+        "whatif",
+        "r.json",
+        *words,
+    ]
+
+
+def test_the_cache_asked_about_is_at_most_everything(make_result):
+    assert "100%" in next_command(make_result(cached=0.9, prep=2100), "r.json")
+    full = make_result(cached=1.0, cache=300)
+    assert "--cache" not in next_command(full, "r.json")
+
+
+def test_storage_bytes_are_those_of_the_epochs_after_the_first(result):
+    share = steady_storage_bytes(result) / (2400 * 110_000)
+    assert share == pytest.approx(expected_share(result), rel=1e-6)
+    assert share == pytest.approx(0.717, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted"),
+    [
+        (units.percent(0.413), "41 %"),
+        (units.percent(0.004), "0.4 %"),
+        (units.percent(-0.0001), "0 %"),
+        (units.percent(1.0), "100 %"),
+        (units.percent_range(0.38, 0.44), "38–44"),
+        (units.percent_range(-0.03, 0.02), "−3 to 2"),
+        (units.signed_percent(0.034), "+3.4 %"),
+        (units.signed_percent(-0.2), "−20 %"),
+        (units.seconds(12.84), "12.8 s"),
+        (units.seconds(0.0412), "41.2 ms"),
+        (units.seconds(0), "0 s"),
+        (units.seconds(119), "119 s"),
+        (units.seconds(858), "14.3 min"),
+        (units.seconds(9000), "2.5 h"),
+        (units.seconds(-1.25), "−1.25 s"),
+        (units.size(189_300_000), "189 MB"),
+        (units.size(0), "0 B"),
+        (units.size(999_600), "1 MB"),
+        (units.rate(5000), "5,000 samples/s"),
+        (units.times(2.834), "2.83×"),
+    ],
+)
+def test_quantities_read_as_people_write_them(shown, wanted):
+    assert text(shown) == wanted
