@@ -1,4 +1,4 @@
-"""The job under test: one training command, run under observation and ended with everything it made.
+"""The job under test: one training command, run observed and ended with all it made.
 
 The job gets a session of its own, so that a signal reaches all its processes; it is started inside
 the read throttle's control group where there is one, and dies with the tool (PR_SET_PDEATHSIG).

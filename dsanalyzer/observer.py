@@ -1,4 +1,4 @@
-"""The tool's end of the wire: sees what the job reads, enforces the cached fraction, takes evidence.
+"""The tool's end of the wire: sees what the job reads, enforces the cached fraction, counts.
 
 One thread serves all connections of the job's processes. Opens feed the page-cache policy; a pass
 begins with its files put where the phase wants them, and ends with what was read counted.

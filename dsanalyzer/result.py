@@ -6,7 +6,7 @@ import datetime
 import os
 import platform
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -16,14 +16,16 @@ from dsanalyzer import rates, stalls
 from dsanalyzer.measure import residency
 from dsanalyzer.measure.session import Measured, Options
 from dsanalyzer.predict import model
+from dsanalyzer.report.document import Result
 
 SCHEMA = "dsanalyzer.result/1"
+STRAY_BYTES = 2 << 20  # of interpreters and libraries, that a pass may read besides its data
 FILES_KEPT = 512  # paths kept in the result, for what-if questions that need real items
 
 Timed = stalls.Timed
 
 
-def build(command: list[str], options: Options, measured: Measured) -> dict[str, Any]:
+def build(command: list[str], options: Options, measured: Measured) -> Result:
     """The result as a JSON-able dict (schema: report/schema/result.schema.json)."""
     loader, subset = measured.loader, measured.subset
     sizes = list(subset["sizes"].values())
@@ -50,7 +52,7 @@ def build(command: list[str], options: Options, measured: Measured) -> dict[str,
     read_share = float(np.mean([epoch["read_share"] for epoch in epochs[1:]]))
     found = _rates(measured, ingestion, drain, read_share)
     predicted, bound = model.speed(*(found[name]["value"] for name in ("F", "P", "G")))
-    return {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "tool": {"name": "dsanalyzer", "version": dsanalyzer.__version__},
@@ -97,6 +99,7 @@ def build(command: list[str], options: Options, measured: Measured) -> dict[str,
         "diverted": measured.diverted,
         "notes": _notes(options, measured),
     }
+    return cast(Result, document)
 
 
 def _by_phase(passes: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -163,14 +166,15 @@ def _checks(
     checks = [
         _check(
             "prep passes read no storage",
-            least >= 0.99 and stray <= 0.01,
-            f"{least:.1%} of the pages resident before and after ({resident[0]['residency_method']})"
-            f", {stray:.2%} of the bytes read from storage",
+            least >= 0.99
+            and stray * whole_device_bytes <= max(STRAY_BYTES, whole_device_bytes / 100),
+            f"{least:.1%} of the pages resident before and after "
+            f"({resident[0]['residency_method']}), {stray:.2%} of the bytes read from storage",
             "prep fetch",
         ),
         _check(
             "the first fetch pass is cold",
-            cold["resident_before"] <= 0.01 and 0.98 <= cold_share <= 1.05,
+            cold["resident_before"] <= 0.01 and cold_share >= 0.98,
             f"{cold['resident_before']:.1%} resident before; {cold_share:.1%} of the bytes read "
             "from storage",
             "fetch",
@@ -190,7 +194,7 @@ def _checks(
         checks.append(
             _check(
                 f"epoch {record['round']}: bytes read are the policy's misses",
-                abs(read - missed) <= 0.02 * whole_device_bytes,
+                abs(read - missed) <= max(STRAY_BYTES, whole_device_bytes / 50),
                 f"{read / 1e6:.1f} MB from storage (/proc/PID/io), {missed / 1e6:.1f} MB missed by "
                 f"{options.policy} in whole pages",
                 "fetch",

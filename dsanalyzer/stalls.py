@@ -46,4 +46,3 @@ def epoch(ingestion: Timed, prep: Timed, fetch: Timed, samples: int) -> dict[str
         "fetch_stall_s": _stall(fetch, prep, fetch, samples),
         "speed": Interval.of(1 / fetch[0], 1 / fetch[1]).json(),
     }
-

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.console import Console
 from dsanalyzer import quantity
 from dsanalyzer.predict.whatif import Change, ask, usual_changes
 from dsanalyzer.report import load, terminal
+from dsanalyzer.report.document import Result
 
 err = Console(stderr=True)
 
@@ -97,13 +98,13 @@ def _coordl() -> str | None:
     return str(beside) if beside.exists() else shutil.which("coordl")
 
 
-def _measure_coordl(measured: dict[str, Any]) -> dict[str, Any]:
+def _measure_coordl(measured: Result) -> dict[str, Any]:
     """Ask coordl for its prep rate on the profiled items. Only JSON passes between the packages."""
     command = _coordl()
     if command is None:
         err.print("The coordl command is not installed here; give its rates with --rates.")
         raise typer.Exit(2)
-    shape = measured["loader"].get("sample_shape") or [3, 224, 224]
+    shape = cast(dict[str, Any], measured["loader"]).get("sample_shape") or [3, 224, 224]
     with tempfile.TemporaryDirectory(prefix="dsanalyzer-") as scratch:
         files, rates = Path(scratch, "files.txt"), Path(scratch, "rates.json")
         files.write_text("\n".join(measured["dataset"]["files"]))

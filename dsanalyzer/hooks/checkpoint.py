@@ -12,7 +12,6 @@ import functools
 import io
 import os
 import shutil
-from types import ModuleType
 from typing import Any
 
 from dsanalyzer.hooks.wire import Connection
@@ -95,7 +94,7 @@ def _moving(original: Any) -> Any:
     return move
 
 
-def after_serialization(module: ModuleType) -> None:
+def after_serialization(module: Any) -> None:
     """`module` is torch.serialization."""
     if not _directory:
         return
@@ -114,7 +113,7 @@ def after_serialization(module: ModuleType) -> None:
     module.save, module.load = diverted_save, diverted_load
 
 
-def after_safetensors(module: ModuleType) -> None:
+def after_safetensors(module: Any) -> None:
     """`module` is safetensors.torch."""
     if not _directory:
         return

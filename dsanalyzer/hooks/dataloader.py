@@ -91,7 +91,7 @@ def patch(module: ModuleType, config: dict[str, Any]) -> None:
 
         cls.__iter__ = __iter__  # type: ignore[attr-defined]
 
-    def init_subclass(cls: type, **kwargs: Any) -> None:
+    def init_subclass(cls: Any, /, **kwargs: Any) -> None:
         super(base, cls).__init_subclass__(**kwargs)
         wrap(cls)
 

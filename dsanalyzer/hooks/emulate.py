@@ -166,7 +166,7 @@ def _stub_forward(module: Any, learned_batch: int, kept: Any, queue: DeviceQueue
                 values = values[rows]
             if not (values.is_floating_point() and torch.is_grad_enabled()):
                 return values.clone()
-            return _Emulated.apply(anchor, values)
+            return _Emulated.apply(anchor, values)  # type: ignore[no-untyped-call]
 
         return tree_map_only(torch.Tensor, sized, kept)
 

@@ -66,7 +66,7 @@ def on_device(batch: Any) -> Any:
     import torch
     from torch.utils._pytree import tree_map_only
 
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):  # type: ignore[no-untyped-call]
         return batch
     return tree_map_only(torch.Tensor, lambda t: t.cuda(), batch)
 

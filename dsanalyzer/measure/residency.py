@@ -25,11 +25,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Range(ctypes.Structure):
-    _fields_ = [("offset", ctypes.c_uint64), ("length", ctypes.c_uint64)]  # noqa: RUF012
+    _fields_ = [("offset", ctypes.c_uint64), ("length", ctypes.c_uint64)]
 
 
 class _Cachestat(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         (name, ctypes.c_uint64)
         for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
     ]

@@ -64,7 +64,9 @@ class Options:
         if self.policy not in ("lru", "never-evict"):
             raise ValueError(f"policy is {self.policy!r}; choose lru or never-evict")
         if not 0 <= self.cached_fraction <= 1:
-            raise ValueError(f"cached fraction is {self.cached_fraction}; give 0 to 1, or 0% to 100%")
+            raise ValueError(
+                f"cached fraction is {self.cached_fraction}; give 0 to 1, or 0% to 100%"
+            )
         for name in ("storage_bytes_per_s", "gpu_rate"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -259,9 +261,7 @@ class Session:
     # -- phases the tool does itself --------------------------------------------------------------
 
     def _subset(self) -> dict[str, Any]:
-        subset: dict[str, Any] = json.loads(
-            (self._directory / "rates" / "subset.json").read_text()
-        )
+        subset: dict[str, Any] = json.loads((self._directory / "rates" / "subset.json").read_text())
         return subset
 
     def _policy(self, sizes: dict[str, int]) -> PageCachePolicy:
@@ -276,8 +276,8 @@ class Session:
         if total <= room or not count:
             return count
         raise NotMeasured(
-            f"the {count} samples to measure on hold {total / 2**30:.1f} GiB, more than half of the "
-            f"memory available. Choose fewer: --samples {int(count * room / total)}."
+            f"the {count} samples to measure on hold {total / 2**30:.1f} GiB, more than half of "
+            f"the memory available. Choose fewer: --samples {int(count * room / total)}."
         )
 
     def _storage(
@@ -312,5 +312,3 @@ class Session:
                 row["bytes_per_s"] = min(row["bytes_per_s"], throttle.bytes_per_s)
                 row["samples_per_s"] = row["bytes_per_s"] / mean
         return measured
-
-

@@ -38,6 +38,30 @@ def fetch_rate(hits: float, storage_rate: float, cache_rate: float) -> float:
     return 1 / (hits / cache_rate + (1 - hits) / storage_rate)
 
 
+def fetch_rate_at(policy: str, cached_fraction: float, storage: float, cache: float) -> float:
+    """F(x) in samples/s: the fetch rate when a share of the data set is cached under a policy."""
+    return fetch_rate(hit_rate(policy, cached_fraction), storage, cache)
+
+
+def knee(policy: str, storage: float, cache: float, limit: float) -> float | None:
+    """The cached fraction where F reaches `limit` samples/s; None where it never does.
+
+    0.0 where storage alone is fast enough. Beyond the knee more cache buys nothing.
+    """
+    if fetch_rate_at(policy, 0, storage, cache) >= limit:
+        return 0.0
+    if fetch_rate_at(policy, 1, storage, cache) < limit:
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(50):  # F rises with x under both policies, so bisection is safe
+        middle = (low + high) / 2
+        if fetch_rate_at(policy, middle, storage, cache) < limit:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def speed(fetch: float, prep: float, gpu: float) -> tuple[float, str]:
     """min(F, P, G) in samples/s, and which of them it is: fetch, prep or gpu."""
     return min((fetch, "fetch"), (prep, "prep"), (gpu, "gpu"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from dsanalyzer.predict import model
+from dsanalyzer.report.document import Result, Scenario, WhatIf
 
 SCHEMA = "dsanalyzer.whatif/1"
 
@@ -45,23 +46,24 @@ class Change:
         return " + ".join(parts) or "as measured"
 
     def merged(self, other: Change) -> Change:
-        return Change(*(b if b is not None else a for a, b in zip(_values(self), _values(other), strict=True)))
+        return Change(
+            *(b if b is not None else a for a, b in zip(_values(self), _values(other), strict=True))
+        )
 
 
 def _values(change: Change) -> tuple[Any, ...]:
     return tuple(getattr(change, name) for name in Change.__dataclass_fields__)
 
 
-def predict(
-    result: dict[str, Any], change: Change, loader_rates: dict[str, Any] | None
-) -> dict[str, Any]:
+def predict(result: Result, change: Change, loader_rates: dict[str, Any] | None) -> Scenario:
     """One scenario. `loader_rates` is what `coordl rates` wrote, needed for loader="coordl".
 
     Assumptions, each noted in the scenario: prep scales with cores; storage with its rate; the
     job's own loader keeps the share of min(F, P, G) that it reached when measured; coordl overlaps
     fetch and prep fully.
     """
-    rates, options = result["rates"], result["options"]
+    rates: dict[str, Any] = dict(result["rates"])
+    options = result["options"]
     x = options["cached_fraction"] if change.cached_fraction is None else change.cached_fraction
     policy = "never-evict" if change.loader else options["policy"]
     notes = []
@@ -86,11 +88,11 @@ def predict(
     low = min(fetch, prep["low"], gpu["low"])
     high = min(fetch, prep["high"], gpu["high"])
     if not change.loader:
-        share = min(1.0, 1 / (1 + result["model"]["error"]))
+        share = min(1.0, 1 / (1 + result["model"]["error"]) if result["model"] else 1.0)
         speed, low, high = speed * share, low * share, high * share
         notes.append(f"this loader reached {share:.0%} of min(F, P, G) when measured; kept")
     samples = result["dataset"]["samples"]
-    return {
+    scenario: dict[str, Any] = {
         "name": change.name,
         "changes": {k: v for k, v in vars(change).items() if v is not None},
         "rates": {
@@ -110,6 +112,7 @@ def predict(
         "bound_by": bound,
         "notes": notes,
     }
+    return cast(Scenario, scenario)
 
 
 def _scaled(rate: dict[str, Any], by: float) -> dict[str, float]:
@@ -117,16 +120,16 @@ def _scaled(rate: dict[str, Any], by: float) -> dict[str, float]:
 
 
 def ask(
-    result: dict[str, Any],
+    result: Result,
     changes: list[Change],
     result_path: str,
     loader_rates: dict[str, Any] | None,
-) -> dict[str, Any]:
+) -> WhatIf:
     """Answers to all changes, as the what-if file holds them (schema: whatif.schema.json)."""
     grid = [n / 50 for n in range(51)]
-    rates = result["rates"]
+    rates: dict[str, Any] = dict(result["rates"])
     speed, bound = result["steady"]["speed"]["value"], result["steady"]["bound_by"]
-    return {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "result": result_path,
@@ -142,18 +145,17 @@ def ask(
                 "policy": policy,
                 "x": grid,
                 "F": [
-                    model.fetch_rate(
-                        model.hit_rate(policy, x), rates["S"]["value"], rates["C"]["value"]
-                    )
+                    model.fetch_rate_at(policy, x, rates["S"]["value"], rates["C"]["value"])
                     for x in grid
                 ],
             }
             for policy in model.POLICIES
         ],
     }
+    return cast(WhatIf, document)
 
 
-def usual_changes(result: dict[str, Any], coordl: bool) -> list[Change]:
+def usual_changes(result: Result, coordl: bool) -> list[Change]:
     """The questions people ask first."""
     cores = result["machine"]["cores"]
     storage = max(row["bytes_per_s"] for row in result["storage"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import Any
 
-from dsanalyzer.report.curve import fetch_rate, knee
+from dsanalyzer.predict.model import fetch_rate_at, knee
 from dsanalyzer.report.document import Pass, Phase, Policy, Result
 from dsanalyzer.report.units import figure, percent
 from dsanalyzer.report.verdict import POLICY_WORDS
@@ -54,7 +54,7 @@ def rate_chart(result: Result) -> Figure | None:
     }
     here = result["options"]["cached_fraction"]
     own = result["options"]["policy"]
-    at = rates["F"]["value"] or fetch_rate(own, here, storage, cache)
+    at = rates["F"]["value"] or fetch_rate_at(own, here, storage, cache)
     top = 1.18 * max(at, *limits.values()) if limits else 1.3 * at
     data: list[dict[str, Any]] = []
     curves: tuple[tuple[Policy, str], ...] = (("never-evict", "solid"), ("lru", "dot"))
@@ -93,7 +93,7 @@ def _curve(
     traces: list[dict[str, Any]] = [
         {
             "type": "scatter", "mode": "lines", "name": f"F, {name}", "x": grid,
-            "y": [_round(fetch_rate(policy, x, storage, cache)) for x in grid],
+            "y": [_round(fetch_rate_at(policy, x, storage, cache)) for x in grid],
             "line": {"color": "@fetch", "width": 3, "dash": dash},
             "hovertemplate": "%{x:.0%} cached: F %{y:.0f}<extra>"
                              + POLICY_WORDS[policy] + "</extra>",

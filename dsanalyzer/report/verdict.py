@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 
-from dsanalyzer.report.curve import miss_share
+from dsanalyzer.predict.model import hit_rate
 from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Stall
 from dsanalyzer.report.units import NBSP, percent, percent_range, rate
 
@@ -59,10 +59,10 @@ def repeat_advice(result: Result) -> str | None:
     ):
         return None
     rounds = result["options"]["rounds"]
-    return (
-        f"{rounds} rounds were too few to settle it: profile again with "
-        f"`--rounds {rounds * 3}` on an otherwise idle machine."
-    )
+    why = f"{rounds} rounds were too few to settle it"
+    if not all(check["ok"] for check in result["checks"]):
+        why = "The evidence does not suffice (see the failed checks)"
+    return f"{why}: profile again with `--rounds {rounds * 3}` on an otherwise idle machine."
 
 
 def inconclusive(result: Result) -> bool:
@@ -155,7 +155,7 @@ def steady_storage_bytes(result: Result) -> float | None:
 
 def expected_share(result: Result) -> float:
     """Share of the bytes that the policy should read from storage per steady epoch."""
-    return miss_share(result["options"]["policy"], result["options"]["cached_fraction"])
+    return 1 - hit_rate(result["options"]["policy"], result["options"]["cached_fraction"])
 
 
 def setting(result: Result) -> str:

@@ -188,9 +188,7 @@ def test_a_result_is_not_overwritten_without_force(cli):
     "phase", ["starting the job", "ingestion:", "prep: pass", "storage:", "fetch: pass"]
 )
 def test_ctrl_c_in_any_phase_leaves_nothing(cli, on_disk, interrupt, phase):
-    process = cli.start(
-        "profile", *QUICK, "--storage", "20MB/s", *cli.job("train.py", on_disk)
-    )
+    process = cli.start("profile", *QUICK, "--storage", "20MB/s", *cli.job("train.py", on_disk))
 
     code, said = interrupt(process, lambda seen: phase in seen)
 

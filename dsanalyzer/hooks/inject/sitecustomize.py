@@ -19,6 +19,7 @@ def _start_hooks() -> None:
             os.path.join(package, "__init__.py"),
             submodule_search_locations=[package],
         )
+        assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules["dsanalyzer"] = module
         spec.loader.exec_module(module)

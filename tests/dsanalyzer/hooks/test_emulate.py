@@ -62,9 +62,7 @@ def step(model, optimizer, images):
     return loss
 
 
-def test_after_one_real_step_the_model_computes_nothing_and_the_job_goes_on(
-    clock, optimizer_hooks
-):
+def test_after_one_real_step_the_model_computes_nothing_and_the_job_goes_on(clock, optimizer_hooks):
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     emulator = Emulator(100, optimizer_hooks)

@@ -50,7 +50,11 @@ def main():
         persistent_workers=args.persistent,
     )
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = None

@@ -59,3 +59,15 @@ def test_an_unknown_policy_and_a_fraction_beyond_one_are_refused():
         model.hit_rate("fifo", 0.5)
     with pytest.raises(ValueError, match="not between 0 and 1"):
         model.hit_rate("lru", 1.5)
+
+
+def test_the_knee_is_where_f_meets_the_limit():
+    for policy in model.POLICIES:
+        bend = model.knee(policy, 136, 5000, 400)
+        assert model.fetch_rate_at(policy, bend, 136, 5000) == pytest.approx(400)
+    assert model.knee("never-evict", 136, 5000, 400) < model.knee("lru", 136, 5000, 400)
+
+
+def test_there_is_no_knee_where_even_a_full_cache_is_too_slow_or_none_is_needed():
+    assert model.knee("lru", 136, 500, 900) is None
+    assert model.knee("lru", 1000, 5000, 900) == 0.0
