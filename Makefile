@@ -1,0 +1,34 @@
+# Every target that runs the project sets it up first: tools/setup.sh, which does nothing the second time.
+#   make demo DATA=/path/to/pictures    make test ARGS="-k resume"    make PYTHON=python3.11 test
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench sanitize clean
+export DATA PYTHON
+
+help:  ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+demo:  ## the main job on real photographs: profile, what-if, coordl, profile, table (DATA=folder of yours)
+	@tools/setup.sh demo
+	@.venv/bin/python -m demo
+
+test:  ## the tests (ARGS="..." goes to pytest)
+	@tools/setup.sh test
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint:  ## ruff and mypy
+	@tools/setup.sh dev
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m mypy
+
+bench:  ## every benchmark, one after the other
+	@tools/setup.sh test
+	@set -e; for question in benchmarks/*.py; do .venv/bin/python "$$question"; done
+
+sanitize:  ## the native core and its tests under sanitizers
+	@tools/setup.sh test
+	@tools/sanitize.sh
+
+clean:  ## remove .venv, builds and caches of this tree (the pictures stay in the user's cache)
+	@rm -rf .venv build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
