@@ -53,6 +53,12 @@ struct Draw {
 Draw choose_draw(const Pass& pass, int image_width, int image_height, std::uint64_t seed,
                  std::uint64_t epoch, std::uint64_t index);
 
+// CenterCrop's offset: int(round((size - crop) / 2.0)), where Python rounds halves to even.
+constexpr int center_offset(int size, int crop) {
+  const int twice = size - crop, half = twice / 2;
+  return twice % 2 != 0 && half % 2 != 0 ? half + 1 : half;
+}
+
 enum class Prepared : std::uint8_t {
   done,
   not_ours,  // not a JPEG we take (other format, CMYK, decoder warnings, corrupt): the user's loader decides
@@ -71,7 +77,8 @@ class Scratch {  // buffers one thread reuses from sample to sample
   std::unique_ptr<Impl> impl_;
 };
 
-// Writes (3, out_height, out_width), C order, of pass.pixel into `out` (exactly sample_bytes()).
+// Writes (3, out_height, out_width), C order, of pass.pixel into `out` (exactly sample_bytes(), aligned
+// for the pixel type).
 // `out` is unspecified when the result is not_ours.
 Prepared prepare(std::span<const std::byte> item, const Pass& pass, std::uint64_t seed,
                  std::uint64_t epoch, std::uint64_t index, std::span<std::byte> out,
