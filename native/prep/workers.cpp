@@ -225,6 +225,8 @@ void Workers::State::fetch_loop(std::size_t) {
     fetch_row(row, bytes);
     std::lock_guard lock(mutex);
     if (row.view.data() == bytes.data() && !row.view.empty()) {
+      fetched_bytes += bytes.size() - row.charged;  // the table may not know sizes, or old ones
+      row.charged = bytes.size();
       row.owned = std::move(bytes);  // a moved vector keeps its storage: the view stays right
     } else {  // in the arena, or failed: nothing waits in memory of ours
       fetched_bytes -= row.charged;
