@@ -27,7 +27,8 @@ from torch.utils.data.dataloader import (
 
 from coordl import _native
 from coordl.datasets import open_rgb
-from coordl.errors import item_error
+from coordl.errors import ItemError, item_error
+from coordl.fetch.failure import unreadable_item
 from coordl.fetch.folder import Folder
 from coordl.history import EpochRecord, History
 from coordl.prep.vision import prepare_image
@@ -188,10 +189,13 @@ class NativeIterator(_BaseDataLoaderIter):
         """A sample the native pass left: Pillow decides whether and how it decodes."""
         index, path = int(minibatch.indices[row]), self._path(minibatch.rows[row])
         if what == "io_error":
-            raise item_error(OSError(errno, os.strerror(errno)), index, path)
+            raise unreadable_item(errno, index, path)
         if what == "truncated":
-            raise item_error(
-                OSError("the file ended early or changed while it was read"), index, path
+            raise ItemError(
+                f"sample {index}: {path} ended early or changed while it was read. "
+                "Nothing may write to the data set during an epoch.",
+                index,
+                path,
             )
         try:
             with io.BytesIO(minibatch.ticket.item(row)) as file:

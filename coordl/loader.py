@@ -15,6 +15,7 @@ import torch
 import torch.utils.data
 
 from coordl import _native
+from coordl.fetch.budget import parse_budget
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.folder import Folder, find_folder
 from coordl.fetch.source import CachedFolder, FolderItems, open_cache
@@ -57,7 +58,6 @@ class _Local:
     def __init__(self) -> None:
         self.history = History()
         self.items: FolderItems | None = None
-        self.cache: MinIOCache | None = None
         self.pool: _native.BufferPool | None = None
         self.warned = False
 
@@ -114,6 +114,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             raise ValueError(f"prep is 'auto', 'native' or 'python', got {prep!r}")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise TypeError(f"seed is an int or None, got {type(seed).__name__}")
+        if cache is not None and not isinstance(cache, MinIOCache):
+            parse_budget(cache, dataset_bytes=1 << 60)  # a wrong one is told now
         self.cache = cache
         self.seed = seed
         self.prep = prep
@@ -140,8 +142,6 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         route = self._route()
         if prep == "native" and not route.native:
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
-        if cache is not None and not isinstance(cache, MinIOCache) and route.folder is None:
-            open_cache(cache, None)  # a wrong argument is told also where it cannot serve
 
     def _get_iterator(self) -> Any:
         route = self._route()
@@ -190,7 +190,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         assert route.folder is not None and route.plan is not None
         local = self._local
         epoch = self._epoch_number()
-        items = self._folder_items(route)
+        items = self._folder_items(route.folder)
         if local.pool is None:
             ahead = self.num_workers * max(1, self.prefetch_factor or 2)
             local.pool = _native.BufferPool(ahead + 2)  # one in the consumer's hands, one to come
@@ -206,12 +206,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             history=local.history,
         )
 
-    def _folder_items(self, route: Route) -> FolderItems:
+    def _folder_items(self, folder: Folder) -> FolderItems:
         """The data set's items, their identities as they are now: a changed file is a new item."""
-        assert route.folder is not None
-        local = self._local
-        if local.items is None or not local.items.still(route.folder, route.cached):
-            local.items = FolderItems.of(route.folder, self.cache)
+        local, paths = self._local, folder.paths()
+        if local.items is not None:
+            local.items = local.items.renewed(paths)
+        else:
+            items = FolderItems.of(paths, self.cache is not None, None)
+            if self.cache is not None:
+                items = items.with_cache(open_cache(self.cache, folder, items.items))
+            local.items = items
         return local.items
 
     # -- as torch does it --------------------------------------------------------------------
@@ -219,7 +223,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def _python_dataset(self, route: Route) -> Any:
         dataset: Any = self.dataset
         if route.cached and route.folder is not None:
-            dataset = CachedFolder(route.folder, self._folder_items(route))
+            dataset = CachedFolder(route.folder, self._folder_items(route.folder))
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
         return dataset

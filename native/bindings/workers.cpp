@@ -27,7 +27,7 @@ using Array = nb::ndarray<const T, Shape, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Vector = Array<T, nb::ndim<1>>;
 
-std::shared_ptr<ItemTable> make_table(const nb::list& paths, Vector<std::uint64_t> sizes,
+std::shared_ptr<ItemTable> make_table(const nb::list& paths, Vector<std::int64_t> sizes,
                                       Vector<std::int64_t> mtimes_ns,
                                       Array<std::uint64_t, nb::shape<-1, 2>> keys) {
   const std::size_t count = paths.size();
@@ -40,7 +40,7 @@ std::shared_ptr<ItemTable> make_table(const nb::list& paths, Vector<std::uint64_
     // The file system's encoding, so that names that are no valid UTF-8 open as well.
     const auto encoded = nb::steal<nb::bytes>(PyUnicode_EncodeFSDefault(paths[i].ptr()));
     if (!encoded.is_valid()) throw nb::python_error();
-    table->add({encoded.c_str(), encoded.size()}, {sizes(i), mtimes_ns(i)},
+    table->add({encoded.c_str(), encoded.size()}, {static_cast<std::uint64_t>(sizes(i)), mtimes_ns(i)},
                {keys(i, 0), keys(i, 1)});
   }
   return table;
@@ -123,6 +123,9 @@ nb::dict counters(const Workers& workers) {
 }  // namespace
 
 void bind_workers(nb::module_& m) {
+  // A script may end with a minibatch or an iterator alive: the process frees them, not a leak.
+  nb::set_leak_warnings(false);
+
   nb::class_<ItemTable>(m, "ItemTable", "Paths and identities of a data set's items; immutable.")
       .def(nb::new_(&make_table), "paths"_a, "sizes"_a, "mtimes_ns"_a, "keys"_a)
       .def("__len__", &ItemTable::size);
