@@ -227,7 +227,7 @@ def _uniform(low: float, high: float) -> float:
 
 
 def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(pair) != 2 or not all(isinstance(x, numbers.Integral) and x > 0 for x in pair):
         raise ValueError(f"size must be a positive int or (height, width) in pixels; got {size!r}")
     return int(pair[0]), int(pair[1])

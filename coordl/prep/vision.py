@@ -43,7 +43,7 @@ def apply_draw(image: Image.Image, plan: Plan, draw: Draw) -> np.ndarray[Any, An
         image = image.crop(box).resize(out_size, Image.Resampling.BILINEAR)
     elif plan.geometry == "resize":
         image = image.resize(out_size, Image.Resampling.BILINEAR)
-    elif plan.geometry == "resizecenter_crop":
+    elif plan.geometry == "resize_center_crop":
         resized = shorter_edge_size(plan.resize_shorter, image.width, image.height)
         image = center_crop(image.resize(resized, Image.Resampling.BILINEAR), *out_size)
     else:

@@ -168,7 +168,8 @@ void bind_prep(nb::module_& m) {
            "pixel_bias[c]) or 'uint8'. Raises ValueError.")
       .def_prop_ro("sample_bytes", &Pass::sample_bytes);
 
-  m.def("prepare", &prepare, "item"_a, "pass_"_a, "seed"_a, "epoch"_a, "index"_a, "out"_a,
+  m.def("prepare", &prepare, "item"_a, "pass_"_a, "seed"_a, "epoch"_a, "index"_a,
+        "out"_a.noconvert(),  // never a copy of what the caller passed
         "Encoded bytes -> pixels in `out`, (3, out_height, out_width) of the pass's pixel type.\n"
         "False when the item is not one for the native pass; `out` is then unspecified.\n"
         "Releases the GIL.");
@@ -176,7 +177,7 @@ void bind_prep(nb::module_& m) {
         "index"_a, "(x, y, width, height, flip) of a sample on an image of that size.");
   m.def("jpeg_size", &jpeg_size, "item"_a,
         "(width, height) of a JPEG the native pass takes, from its header; else None.");
-  m.def("decode_region", &decode_region, "item"_a, "x"_a, "y"_a, "out"_a,
+  m.def("decode_region", &decode_region, "item"_a, "x"_a, "y"_a, "out"_a.noconvert(),
         "Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels\n"
         "of a full decode. False when the item is not one for the native pass.");
   m.def("philox", &coordl::philox, "counter"_a, "key"_a,

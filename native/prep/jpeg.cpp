@@ -1,5 +1,6 @@
 #include "prep/jpeg.hpp"
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
@@ -9,8 +10,10 @@
 namespace coordl {
 namespace {
 
+constexpr long kMaxCoefficientBytes = 256L << 20;  // of a progressive file: 44 Mpx in 4:4:4
 constexpr int kMaxScans = 64;  // a few bytes may ask for thousands of passes over a large image
 constexpr int kMargin = 1;     // smooth upsampling reads one chroma neighbour on each side
+constexpr int kNarrowest = 16;  // libjpeg upsamples crops of a few columns without smoothing
 
 struct Errors {
   jpeg_error_mgr base;
@@ -70,6 +73,7 @@ struct JpegDecoder::State {
   bool read_header(std::span<const std::byte> item);
   bool takes() const;
   bool decodes_regions() const;
+  bool has_all_scans() const;
   bool start(const Region& wanted, Region& decoded);
   bool read_rows(std::uint8_t* pixels, std::size_t stride, int rows);
 };
@@ -84,6 +88,7 @@ bool JpegDecoder::State::read_header(std::span<const std::byte> item) {
   // Created anew for every item: tables of an earlier item must not fill in for missing ones.
   created = true;
   jpeg_create_decompress(&codec);
+  codec.mem->max_memory_to_use = kMaxCoefficientBytes;  // beyond it libjpeg gives up
   jpeg_mem_src(&codec, reinterpret_cast<const unsigned char*>(item.data()),
                static_cast<unsigned long>(item.size()));
   return jpeg_read_header(&codec, TRUE) == JPEG_HEADER_OK && takes();
@@ -99,8 +104,7 @@ bool JpegDecoder::State::takes() const {
 }
 
 // True where libjpeg-turbo's crop and skip are known to give a full decode's pixels. Elsewhere (rare
-// samplings, separate scans per component, progressive files whose last scans are missing, which
-// libjpeg smooths across blocks) the whole image is decoded.
+// samplings, a separate scan for each component) the whole image is decoded.
 bool JpegDecoder::State::decodes_regions() const {
   const auto* part = codec.comp_info;
   for (int i = codec.num_components == 1 ? 0 : 1; i < codec.num_components; ++i) {
@@ -111,7 +115,13 @@ bool JpegDecoder::State::decodes_regions() const {
     const bool known = (across == 1 && down == 1) || (across == 2 && down <= 2);
     if (!known) return false;
   }
-  if (!codec.progressive_mode) return codec.comps_in_scan == codec.num_components;
+  return codec.progressive_mode || codec.comps_in_scan == codec.num_components;
+}
+
+// A progressive file whose last scans are missing is smoothed across blocks, and not in the same way
+// by all versions of libjpeg-turbo: not ours.
+bool JpegDecoder::State::has_all_scans() const {
+  if (!codec.progressive_mode) return true;
   if (codec.coef_bits == nullptr) return false;
   for (int i = 0; i < codec.num_components; ++i) {
     for (int k = 0; k < DCTSIZE2; ++k) {
@@ -126,13 +136,13 @@ bool JpegDecoder::State::start(const Region& wanted, Region& decoded) {
   codec.out_color_space = JCS_RGB;
   codec.dct_method = JDCT_ISLOW;
   codec.do_fancy_upsampling = TRUE;
-  if (!jpeg_start_decompress(&codec)) return false;
+  if (!jpeg_start_decompress(&codec) || !has_all_scans()) return false;
   const int width = static_cast<int>(codec.output_width);
   const int height = static_cast<int>(codec.output_height);
   decoded = {0, 0, width, height};
   if (!decodes_regions()) return true;
-  const int left = wanted.x > kMargin ? wanted.x - kMargin : 0;
-  const int right = width - wanted.x - wanted.width > kMargin ? wanted.x + wanted.width + kMargin : width;
+  const int right = std::min(width, std::max(wanted.x + wanted.width + kMargin, kNarrowest));
+  const int left = std::max(0, std::min(wanted.x - kMargin, right - kNarrowest));
   if (left > 0 || right < width) {
     JDIMENSION first = static_cast<JDIMENSION>(left);
     JDIMENSION count = static_cast<JDIMENSION>(right - left);
@@ -140,7 +150,7 @@ bool JpegDecoder::State::start(const Region& wanted, Region& decoded) {
     decoded.x = static_cast<int>(first);
     decoded.width = static_cast<int>(count);
   }
-  decoded.y = wanted.y > kMargin ? wanted.y - kMargin : 0;
+  decoded.y = std::max(0, wanted.y - kMargin);
   decoded.height = wanted.y + wanted.height - decoded.y;
   if (decoded.y > 0) {
     const auto skip = static_cast<JDIMENSION>(decoded.y);

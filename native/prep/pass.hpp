@@ -55,8 +55,8 @@ Draw choose_draw(const Pass& pass, int image_width, int image_height, std::uint6
 
 // CenterCrop's offset: int(round((size - crop) / 2.0)), where Python rounds halves to even.
 constexpr int center_offset(int size, int crop) {
-  const int twice = size - crop, half = twice / 2;
-  return twice % 2 != 0 && half % 2 != 0 ? half + 1 : half;
+  const int twice = size - crop, half = twice >> 1;  // rounded down
+  return (twice & 1) != 0 && (half & 1) != 0 ? half + 1 : half;
 }
 
 enum class Prepared : std::uint8_t {

@@ -1,35 +1,69 @@
-"""Fixtures of the loader's tests: a folder of photographs, and proof that nothing is left behind."""
+"""Photographs re-encoded in every way a data set may hold, and torchvision where it imports."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
+import importlib
+import io
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
-from recipe import native_threads
+import torch
+from PIL import Image
 
-CLASSES = 3
-PICTURES = 22
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "4:2:0": {"subsampling": "4:2:0"},
+    "4:2:2": {"subsampling": "4:2:2"},
+    "4:4:4": {"subsampling": "4:4:4"},
+    "progressive 4:2:0": {"subsampling": "4:2:0", "progressive": True},
+    "progressive 4:4:4": {"subsampling": "4:4:4", "progressive": True},
+    "restart markers": {"subsampling": "4:2:0", "restart_marker_blocks": 5},
+    "rgb": {"keep_rgb": True},
+    "grey": {"mode": "L"},
+    "grey progressive": {"mode": "L", "progressive": True},
+    "low quality": {"quality": 20},
+}
 
 
-@pytest.fixture
-def folder(tmp_path: Path, photos: list[Path]) -> Path:
-    """An image folder: 22 photographs (copies of the four) in 3 classes."""
-    root = tmp_path / "pictures"
-    for number in range(PICTURES):
-        home = root / f"class{number % CLASSES}"
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(photos[number % len(photos)], home / f"{number:03}.jpg")
-    return root
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """encode(photo, encoding, size=None) -> JPEG bytes of the photograph, cut to `size`."""
+
+    def encode(photo: Path, encoding: str, size: tuple[int, int] | None = None) -> bytes:
+        options = dict(ENCODINGS[encoding])
+        image = Image.open(photo).convert(options.pop("mode", "RGB"))
+        if size is not None:
+            image = image.crop((40, 30, 40 + size[0], 30 + size[1]))
+        out = io.BytesIO()
+        image.save(out, "JPEG", **{"quality": 90, **options})
+        return out.getvalue()
+
+    return encode
 
 
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """After the test: as many descriptors as before, and no thread of ours."""
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    assert native_threads() == []
-    after = set(os.listdir("/proc/self/fd"))
-    assert len(after) <= len(before), after - before
+@pytest.fixture(scope="session")
+def torchvision() -> ModuleType:
+    """The real torchvision, also its CUDA build beside a CPU torch; skips where it is absent."""
+    try:
+        return _with_transforms()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"torchvision is not installed: {error}")
+    except RuntimeError:  # its compiled operators cannot load; transforms need none of them
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _kept.append(library)
+        return _with_transforms()
+
+
+_kept: list[Any] = []  # a library's definitions end with the object
+
+
+def _with_transforms() -> ModuleType:
+    importlib.import_module("torchvision.transforms.v2")
+    return importlib.import_module("torchvision")
