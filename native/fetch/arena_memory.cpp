@@ -159,6 +159,11 @@ bool ArenaMemory::grow(std::uint64_t need) noexcept {
   }
 }
 
+void ArenaMemory::pass(std::uint64_t at, std::uint64_t claim) noexcept {
+  const std::uint64_t end = at + layout::record_bytes(layout::claim_payload(claim));
+  atomic(header().tail).compare_exchange_strong(at, end, std::memory_order_acq_rel);
+}
+
 std::optional<std::uint64_t> ArenaMemory::reserve(std::uint64_t bytes,
                                                   std::uint32_t member) noexcept {
   const std::uint64_t size = layout::record_bytes(bytes);
@@ -172,9 +177,7 @@ std::optional<std::uint64_t> ArenaMemory::reserve(std::uint64_t bytes,
                                                    std::memory_order_acq_rel);
     if (mine) at_step("admit:claimed");
     // Whoever's record it is: move the tail past it, so that its writer may die here.
-    std::uint64_t expected = at;
-    const std::uint64_t end = at + (mine ? size : layout::record_bytes(layout::claim_payload(claim)));
-    tail.compare_exchange_strong(expected, end, std::memory_order_acq_rel);
+    pass(at, mine ? layout::make_claim(bytes, member) : claim);
     if (mine) return at;
   }
 }
@@ -267,7 +270,13 @@ bool ArenaMemory::needs_repair(std::uint32_t who) const noexcept {
 }
 
 void ArenaMemory::repair(std::uint32_t who) noexcept {
-  const std::uint64_t tail = atomic(header().tail).load(std::memory_order_acquire);
+  // The dead may have claimed at the tail and not moved it.
+  std::uint64_t tail = atomic(header().tail).load(std::memory_order_acquire);
+  if (tail + sizeof(layout::Record) <= atomic(header().set_aside).load(std::memory_order_acquire)) {
+    const std::uint64_t claim = atomic(record(tail).claim).load(std::memory_order_acquire);
+    if (claim != 0) pass(tail, claim);
+    tail = atomic(header().tail).load(std::memory_order_acquire);
+  }
   for (std::uint64_t at = 0; at < tail;) {
     layout::Record& r = record(at);
     const std::uint64_t claim = atomic(r.claim).load(std::memory_order_acquire);

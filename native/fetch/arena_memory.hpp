@@ -69,6 +69,7 @@ class ArenaMemory {
   bool hold(std::uint64_t bytes) noexcept;
   void unhold(std::uint64_t bytes) noexcept;
   bool grow(std::uint64_t need) noexcept;
+  void pass(std::uint64_t at, std::uint64_t claim) noexcept;  // moves the tail, if it is at `at`
   std::optional<std::uint64_t> reserve(std::uint64_t bytes, std::uint32_t member) noexcept;
   Inserted insert(ItemKey key, std::uint64_t offset) noexcept;
   void abandon(std::uint64_t offset) noexcept;

@@ -126,8 +126,10 @@ constexpr Plan make_plan(std::uint64_t budget, std::uint64_t expected_items) {
   plan.members_offset = kPage;
   plan.index_offset = plan.members_offset + kMembers * sizeof(Member);
   plan.log_offset = round_up(plan.index_offset + 8 * plan.slots, kPage);
-  // Address space, not memory: twice the payload, as a lost race leaves a hole of no memory behind.
-  plan.log_bytes = round_up(2 * budget + 2 * kLine * plan.slots, kPage);
+  // Address space, not memory: twice the payload and some, as a lost race or a dead writer leaves a
+  // hole of no memory behind.
+  constexpr std::uint64_t some = std::uint64_t(64) << 20;
+  plan.log_bytes = round_up(2 * budget + 2 * kLine * plan.slots + some, kPage);
   plan.file_bytes = plan.log_offset + plan.log_bytes;
   const std::uint64_t chunk = round_up(budget / 16, std::uint64_t(64) << 10);
   constexpr std::uint64_t least = std::uint64_t(256) << 10, most = std::uint64_t(64) << 20;

@@ -180,7 +180,7 @@ ArenaMemory create_memory(const ArenaPaths& paths, std::uint64_t asked, std::uin
   remove_left_over(paths.file);
   SharedFile file = SharedFile::create(paths.file, plan.file_bytes);
   try {
-    at_step("open:created");
+    at_step("open:sized");
     return ArenaMemory::create(std::move(file), plan, budget, asked, paths.directory);
   } catch (...) {
     ::unlink(paths.file.c_str());

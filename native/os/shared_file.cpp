@@ -11,6 +11,8 @@
 #include <system_error>
 #include <utility>
 
+#include "os/steps.hpp"
+
 namespace coordl {
 namespace {
 
@@ -79,6 +81,7 @@ SharedFile SharedFile::create(const std::string& path, std::uint64_t bytes) {
     fail(EFBIG, "a file of " + std::to_string(bytes) + " bytes exceeds ulimit -f");
   }
   Descriptor fd = open_ours(path, O_RDWR | O_CREAT | O_EXCL);
+  at_step("open:created");
   if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
     const int error = errno;
     ::unlink(path.c_str());
