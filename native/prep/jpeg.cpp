@@ -10,6 +10,7 @@
 namespace coordl {
 namespace {
 
+constexpr long kMaxCoefficientBytes = 256L << 20;  // of a progressive file: 44 Mpx in 4:4:4
 constexpr int kMaxScans = 64;  // a few bytes may ask for thousands of passes over a large image
 constexpr int kMargin = 1;     // smooth upsampling reads one chroma neighbour on each side
 constexpr int kNarrowest = 16;  // libjpeg upsamples crops of a few columns without smoothing
@@ -87,6 +88,7 @@ bool JpegDecoder::State::read_header(std::span<const std::byte> item) {
   // Created anew for every item: tables of an earlier item must not fill in for missing ones.
   created = true;
   jpeg_create_decompress(&codec);
+  codec.mem->max_memory_to_use = kMaxCoefficientBytes;  // beyond it libjpeg gives up
   jpeg_mem_src(&codec, reinterpret_cast<const unsigned char*>(item.data()),
                static_cast<unsigned long>(item.size()));
   return jpeg_read_header(&codec, TRUE) == JPEG_HEADER_OK && takes();

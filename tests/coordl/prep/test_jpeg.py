@@ -82,6 +82,16 @@ def test_a_progressive_file_without_its_last_scans_is_left_to_the_users_loader(p
         assert region(item[: scans[keep]] + b"\xff\xd9", 0, 0, 8, 8) is None
 
 
+@pytest.mark.parametrize(
+    ("encoding", "factors"), [("4:2:2", 0x12), ("4:2:0", 0x41), ("4:2:0", 0x14)], ids=str
+)
+def test_rare_chroma_samplings_equal_a_full_decode(photos, encode, encoding, factors):
+    # The blocks of one unit of 4:2:2 read as one unit of 4:4:0, and so on: a valid, scrambled file.
+    item = bytearray(encode(photos[0], encoding, (128, 128)))
+    item[item.index(b"\xff\xc0") + 11] = factors
+    assert_regions_equal(bytes(item), 40, factors)
+
+
 def test_bytes_after_the_end_marker_are_ignored(photos):
     item = photos[0].read_bytes()
     assert_regions_equal(item + b"trailing \xff bytes", 3, 0)
@@ -157,6 +167,14 @@ def test_a_header_that_claims_a_giant_is_refused_before_memory_is_taken(
     photos, encode, encoding, size
 ):
     assert _native.jpeg_size(resized_header(encode(photos[0], encoding), *size)) is None
+
+
+def test_a_progressive_file_of_over_256_mib_of_coefficients_is_left_to_the_users_loader():
+    image = Image.new("RGB", (6800, 6800), (90, 120, 30))
+    for progressive in (False, True):
+        out = io.BytesIO()
+        image.save(out, "JPEG", subsampling="4:4:4", progressive=progressive)
+        assert (region(out.getvalue(), 3000, 8, 8, 8) is None) == progressive
 
 
 def test_a_header_that_claims_more_rows_than_there_are_is_not_ours(photos, encode):
