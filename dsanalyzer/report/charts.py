@@ -158,13 +158,12 @@ def wait_chart(passes: list[Pass]) -> Figure | None:
 
 def step_chart(passes: list[Pass]) -> Figure | None:
     """Step times in the order they ran, a colour per phase, a gap between passes."""
-    ordered = sorted(passes, key=lambda p: p["start_s"])
-    starts = [0, *accumulate(len(p["steps_s"]) for p in ordered)]
+    starts = [0, *accumulate(len(p["steps_s"]) for p in passes)]
     if starts[-1] == 0:
         return None
     data = []
     for phase, colour in PHASES:
-        own = [(p, s) for p, s in zip(ordered, starts, strict=False) if p["phase"] == phase]
+        own = [(p, s) for p, s in zip(passes, starts, strict=False) if p["phase"] == phase]
         bucket = max(1, -(-sum(len(p["steps_s"]) for p, _ in own) // MOST_POINTS))
         x: list[float | None] = []
         y: list[float | None] = []

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 Policy = Literal["lru", "never-evict"]
 Bound = Literal["fetch", "prep", "gpu"]
-Phase = Literal["ingestion", "prep", "fetch"]
+Phase = Literal["ingestion", "prep", "drain", "fetch"]
 Verdict = Literal["stall", "none", "inconclusive"]
 
 
@@ -79,7 +79,7 @@ class Pass(TypedDict):
     resident_before: float | None
     resident_after: float | None
     cpu_s: float | None
-    start_s: float
+    start_s: float  # until the loader's workers were up; not part of wall_s
 
 
 class Check(TypedDict):

@@ -8,10 +8,10 @@ from dsanalyzer.report.document import Pass, Result
 from dsanalyzer.report.units import figure, percent, rate, seconds, signed_percent, size
 from dsanalyzer.report.verdict import (
     command_line,
-    dataset_bytes,
     expected_share,
     loader_words,
     setting,
+    steady_read_share,
     steady_storage_bytes,
 )
 
@@ -32,7 +32,6 @@ def checks(result: Result) -> str:
 
 def reads(result: Result) -> str:
     """Bytes from storage per epoch against what the policy should read."""
-    whole = dataset_bytes(result)
     rows = []
     for epoch in result["epochs"]:
         expected = 1.0 if epoch["epoch"] == 0 else expected_share(result)
@@ -43,23 +42,23 @@ def reads(result: Result) -> str:
                 size(epoch["storage_bytes"]),
                 device,
                 percent(epoch["read_share"]),
-                percent(expected),
+                "–" if expected is None else percent(expected),
             ]
         )
-    if (mean := steady_storage_bytes(result)) is not None and len(rows) > 1 and whole > 0:
-        rows.append(["mean of later epochs", size(mean), "", percent(mean / whole), ""])
+    mean, share = steady_storage_bytes(result), steady_read_share(result)
+    if mean is not None and share is not None and len(rows) > 1:
+        rows.append(["mean of later epochs", size(mean), "", percent(share), ""])
     heads = ["epoch", "read by the job", "at the block device", "share of data", "expected"]
     return table(heads, rows, text_columns=1)
 
 
 def passes(result: Result) -> str:
     """One row per measured pass, in the order they ran."""
-    ordered = sorted(result["passes"], key=lambda p: p["start_s"])
     heads = [
         "phase", "round", "epoch", "samples", "time", "samples/s", "read", "block device",
         "in memory before → after", "CPU cores used",
     ]  # fmt: skip
-    return table(heads, [_pass_row(one) for one in ordered], text_columns=1)
+    return table(heads, [_pass_row(one) for one in result["passes"]], text_columns=1)
 
 
 def _pass_row(one: Pass) -> list[str]:

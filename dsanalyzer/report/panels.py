@@ -18,9 +18,9 @@ from dsanalyzer.report.units import (
 from dsanalyzer.report.verdict import (
     BOUND_WORDS,
     POLICY_WORDS,
-    dataset_bytes,
     inconclusive,
     rate_unit_of,
+    steady_read_share,
     steady_storage_bytes,
     wait_share,
 )
@@ -45,7 +45,7 @@ def tiles(result: Result) -> str:
     steady = result["steady"]
     wait = wait_share(result)
     read = steady_storage_bytes(result)
-    whole = dataset_bytes(result)
+    share = steady_read_share(result)
     doubt = "of each epoch – inconclusive" if inconclusive(result) else "of each epoch, for data"
     shown = [
         ("Epoch time", seconds(steady["time_s"]["value"]), "after the first epoch"),
@@ -58,9 +58,7 @@ def tiles(result: Result) -> str:
         (
             "Read from storage",
             size(read) if read is not None else "–",
-            f"per epoch, {percent(read / whole)} of the data"
-            if read is not None and whole > 0
-            else "not measured",
+            f"per epoch, {percent(share)} of the data" if share is not None else "not measured",
         ),
     ]
     cells = "".join(

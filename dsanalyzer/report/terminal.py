@@ -23,7 +23,6 @@ from dsanalyzer.report.units import (
 from dsanalyzer.report.verdict import (
     BOUND_WORDS,
     command_line,
-    dataset_bytes,
     emulation,
     expected_share,
     headline,
@@ -32,6 +31,7 @@ from dsanalyzer.report.verdict import (
     rate_unit_of,
     repeat_advice,
     setting,
+    steady_read_share,
     steady_storage_bytes,
 )
 
@@ -129,14 +129,12 @@ def _rate_ladder(result: Result, screen: Screen) -> None:
 
 def _evidence(result: Result, screen: Screen) -> None:
     screen.heading("Evidence")
-    whole = dataset_bytes(result)
-    if (read := steady_storage_bytes(result)) is not None and whole > 0:
-        _fact(
-            screen,
-            "storage reads",
-            f"{size(read)} of {size(whole)} per later epoch, {percent(read / whole)} "
-            f"(expected {percent(expected_share(result))})",
-        )
+    read, share = steady_storage_bytes(result), steady_read_share(result)
+    if read is not None and share is not None:
+        text = f"{size(read)} per later epoch, {percent(share)} of the data set"
+        if (expected := expected_share(result)) is not None:
+            text += f" (expected {percent(expected)})"
+        _fact(screen, "storage reads", text)
     devices = [e["device_bytes"] for e in result["epochs"] if e["device_bytes"] is not None]
     if devices:
         shown = ", ".join(size(value) for value in devices)

@@ -134,11 +134,6 @@ def command_line(words: list[str]) -> str:
     return shlex.join(words)
 
 
-def dataset_bytes(result: Result) -> float:
-    """Encoded bytes of the whole data set."""
-    return result["dataset"]["samples"] * result["dataset"]["mean_item_bytes"]
-
-
 def steady_epochs(result: Result) -> list[Epoch]:
     """The epochs after the first; all of them where there is no later one."""
     later = [epoch for epoch in result["epochs"] if epoch["epoch"] > 0]
@@ -153,8 +148,19 @@ def steady_storage_bytes(result: Result) -> float | None:
     return sum(epoch["storage_bytes"] for epoch in epochs) / len(epochs)
 
 
-def expected_share(result: Result) -> float:
-    """Share of the bytes that the policy should read from storage per steady epoch."""
+def steady_read_share(result: Result) -> float | None:
+    """Share of the data set, in whole pages, read from storage per epoch after the first."""
+    epochs = steady_epochs(result)
+    return sum(epoch["read_share"] for epoch in epochs) / len(epochs) if epochs else None
+
+
+def expected_share(result: Result) -> float | None:
+    """Share of the bytes that the policy should read from storage per steady epoch.
+
+    None for a loader that holds a cache of its own: the policy is the page cache's.
+    """
+    if result["loader"]["holds_cache"]:
+        return None
     return 1 - hit_rate(result["options"]["policy"], result["options"]["cached_fraction"])
 
 
