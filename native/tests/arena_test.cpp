@@ -145,6 +145,39 @@ TEST(threads_open_and_close_at_once) {
   CHECK(!left_behind(name));
 }
 
+TEST(processes_open_close_and_die_at_once) {
+  const std::string name = own_name("come-and-go");
+  std::vector<pid_t> children;
+  for (int child = 0; child < 6; ++child) {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      bool good = true;
+      for (std::uint64_t round = 0; round < 60; ++round) {
+        // A grandchild that dies with the arena open, in the middle of it all.
+        if (round % 20 == 5 && in_child([&] {
+              const auto arena = Arena::open(name, 1 << 16, 16);
+              arena->admit(key(1), item(1));
+              ::raise(SIGKILL);
+              return 0;
+            }) != -SIGKILL) {
+          good = false;
+        }
+        const auto arena = Arena::open(name, 1 << 16, 16);
+        good = good && arena->admit(key(round % 5), item(round % 5)) && holds(*arena, round % 5);
+      }
+      ::_exit(good ? 0 : 1);
+    }
+    children.push_back(pid);
+  }
+  for (const pid_t pid : children) {
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+  coordl::reap_arenas();
+  CHECK(!left_behind(name));
+}
+
 TEST(a_death_at_any_step_of_admit_leaves_a_sound_arena) {
   for (const char* step : coordl::kAdmitSteps) {
     const std::string name = own_name("admit");

@@ -103,9 +103,7 @@ def test_a_child_that_never_used_the_arena_takes_nothing_along(in_fork: InFork) 
         assert cache.stats()["users"] == 1
 
 
-def test_an_orderly_exit_without_close_leaves_nothing(
-    in_process: InProcess, shm_dir: Path
-) -> None:
+def test_an_orderly_exit_without_close_leaves_nothing(in_process: InProcess, shm_dir: Path) -> None:
     done = in_process(
         "from coordl.fetch.cache import MinIOCache\n"
         "cache = MinIOCache(1000, name='t-exit')\n"
