@@ -1,4 +1,4 @@
-"""`coordl status | clear | doctor`: the shared memory of this user's jobs, and the machine's limits.
+"""`coordl status | clear | doctor`: the caches of this user's jobs, and the machine's limits.
 
 Results go to stdout, everything else to stderr. Exit 0 fine, 2 could not do it.
 """
@@ -21,6 +21,7 @@ from coordl.fetch.budget import format_bytes
 app = typer.Typer(
     name="coordl",
     help="Caches that coordl's loaders share on this machine.",
+    epilog="Examples:\n\n    coordl status\n\n    coordl clear --force\n\n    coordl doctor",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -61,8 +62,9 @@ def status(format: FormatOption = Format.text) -> None:
     epilog="Examples:\n\n    coordl clear 3f9c0a61\n\n    coordl clear --force   (every one)"
 )
 def clear(
-    name: Annotated[str | None, typer.Argument(help="which cache; all of this user's if left out")]
-    = None,
+    name: Annotated[
+        str | None, typer.Argument(help="which cache; all of this user's if left out")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="also those in use; their jobs keep theirs")
     ] = False,

@@ -112,6 +112,15 @@ nb::dict stats_dict(const coordl::ArenaStats& stats) {
 
 using Keys = nb::ndarray<const std::uint64_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
 
+// Admits fresh items of `bytes` zeros, `count` of them: seconds of copy, checksum and index.
+double time_admissions(Arena& arena, std::uint64_t first, std::uint64_t count, std::size_t bytes) {
+  const std::vector<std::byte> item(bytes);
+  const nb::gil_scoped_release release;
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::uint64_t i = first; i < first + count; ++i) arena.admit({i, ~i}, item);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 // Lookups of every key, `rounds` times, in native code: (hits, seconds). For benchmarks.
 std::pair<std::uint64_t, double> time_lookups(const Arena& arena, const Keys& keys, int rounds) {
   const std::uint64_t* key = keys.data();
@@ -221,10 +230,13 @@ void bind_arena(nb::module_& m) {
                   nb::call_guard<nb::gil_scoped_release>(),
                   "Opens or creates. Raises OSError with the kernel's errno.")
       .def("find", &find, "hi"_a, "lo"_a,
+           nb::sig("def find(self, hi: int, lo: int) -> memoryview | None"),
            "The item as a read-only memoryview, or None. No copy; valid as long as it lives.")
       .def("admit", &admit, "hi"_a, "lo"_a, "data"_a,
+           nb::sig("def admit(self, hi: int, lo: int, data: bytes | bytearray | memoryview) -> bool"),
            "Copies the item in. False when it does not fit; True when it is held now.")
-      .def("stats", [](const Arena& arena) { return stats_dict(arena.stats()); })
+      .def("stats", [](const Arena& arena) { return stats_dict(arena.stats()); },
+           nb::sig("def stats(self) -> dict[str, int]"))
       .def("verify", [](const Arena& arena) {
         std::vector<std::string> faults;
         {
@@ -238,6 +250,7 @@ void bind_arena(nb::module_& m) {
            "Takes this process's lease now. False when the arena was cleared meanwhile.")
       .def("close", &Arena::close, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("name", &Arena::name)
+      .def("_time_admissions", &time_admissions, "first"_a, "count"_a, "bytes"_a)
       .def("_time_lookups", &time_lookups, "keys"_a, "rounds"_a);
   m.def("list_arenas", [] {
     nb::list out;
@@ -248,7 +261,8 @@ void bind_arena(nb::module_& m) {
       out.append(entry);
     }
     return out;
-  }, "Live arenas of this user: Arena.stats() of each, with name and readable.");
+  }, nb::sig("def list_arenas() -> list[dict[str, typing.Any]]"),
+        "Live arenas of this user: Arena.stats() of each, with name and readable.");
   m.def("reap_arenas", &coordl::reap_arenas,
         "Unlinks this user's arenas that have no live user; their names.");
   m.def("clear_arena", &coordl::clear_arena, "name"_a, "force"_a = false,
@@ -256,6 +270,7 @@ void bind_arena(nb::module_& m) {
         "Unlinks an arena. OSError EBUSY when in use and not force, ENOENT when there is none.");
   m.def("arena_directory", &coordl::arena_directory);
   m.def("memory_limits", &memory_limits,
+        nb::sig("def memory_limits() -> dict[str, typing.Any]"),
         "Bytes by limit (None: unlimited), and what an arena may take now (allowed_bytes, limit).");
 }
 
@@ -265,16 +280,22 @@ void bind_fetch(nb::module_& m) {
   nb::register_exception_translator(translate);
   bind_arena(m);
   m.def("stat_files", &stat_files, "paths"_a, "threads"_a = 1,
+        nb::sig("def stat_files(paths: collections.abc.Sequence[str], threads: int = 1) -> "
+                "tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]"),
         "(sizes, mtimes_ns, errnos): (N,) int64, int64, int32. EISDIR, EINVAL: no plain file.");
   m.def("read_file", [](nb::handle path) { return nb::object(read_identified(path, true)[0]); },
-        "path"_a, "The whole file. OSError; EOFError when it changed while it was read.");
+        "path"_a, nb::sig("def read_file(path: str | bytes | os.PathLike) -> bytes"),
+        "The whole file. OSError; EOFError when it changed while it was read.");
   m.def("read_identified", &read_identified, "path"_a, "keep_in_page_cache"_a = true,
+        nb::sig("def read_identified(path: str | bytes | os.PathLike, "
+                "keep_in_page_cache: bool = True) -> tuple[bytes, int, int]"),
         "(bytes, size, mtime_ns) of the whole file. Raises as read_file does.");
   m.def("drop_from_page_cache", [](nb::handle given) {
     const std::string path = file_path(given);
     const nb::gil_scoped_release release;
     coordl::drop_from_page_cache(path);
-  }, "path"_a, "Advises the kernel to drop the file's clean pages.");
+  }, "path"_a, nb::sig("def drop_from_page_cache(path: str | bytes | os.PathLike) -> None"),
+        "Advises the kernel to drop the file's clean pages.");
   m.def("_signal_at", &signal_at, "step"_a, "signal"_a,
         "Tests only: send oneself `signal` at the named step; an empty step ends it.");
   m.attr("_open_steps") = nb::cast(names_of(coordl::kOpenSteps));

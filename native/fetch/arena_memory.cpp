@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <system_error>
 #include <utility>
@@ -47,6 +48,14 @@ ArenaMemory::ArenaMemory(SharedFile file, std::string directory)
   slot_mask_ = header().slots - 1;
   probes_ = std::min(header().slots, layout::kMaxProbes);
 }
+
+ArenaMemory::ArenaMemory(ArenaMemory&& other) noexcept
+    : file_(std::move(other.file_)),
+      directory_(std::move(other.directory_)),
+      log_(other.log_),
+      index_(other.index_),
+      slot_mask_(other.slot_mask_),
+      probes_(other.probes_) {}
 
 ArenaMemory ArenaMemory::create(SharedFile file, const layout::Plan& plan,
                                 std::uint64_t budget_bytes, std::uint64_t asked_bytes,
@@ -114,19 +123,27 @@ bool ArenaMemory::hold(std::uint64_t bytes) noexcept {
   const std::uint64_t budget = header().budget_bytes;
   if (bytes > budget) return false;
   auto held = atomic(header().held_bytes);
-  // Held but unused bytes of a race's loser come back within one copy: worth a short wait, or the
-  // last items of a budget would be refused by chance.
-  for (int wait = 0; wait < 64;) {
+  // What the loser of a race holds comes back within one copy: worth a short wait, or the last
+  // items of a budget would be refused by chance. Not for the dead or stopped: a wait that saw
+  // nothing move is not repeated until something does.
+  constexpr auto longest = std::chrono::milliseconds(20);
+  std::optional<std::chrono::steady_clock::time_point> since;
+  for (;;) {
     std::uint64_t now = held.load(std::memory_order_relaxed);
     if (now <= budget - bytes) {
       if (held.compare_exchange_weak(now, now + bytes, std::memory_order_acq_rel)) return true;
       continue;
     }
-    if (atomic(header().used_bytes).load(std::memory_order_relaxed) > budget - bytes) return false;
+    auto used = atomic(header().used_bytes).load(std::memory_order_relaxed);
+    if (used > budget - bytes || stuck_at_.load(std::memory_order_relaxed) == now) return false;
+    const auto time = std::chrono::steady_clock::now();
+    if (!since) since = time;
+    if (time - *since > longest) {
+      stuck_at_.store(now, std::memory_order_relaxed);
+      return false;
+    }
     ::sched_yield();
-    ++wait;
   }
-  return false;
 }
 
 void ArenaMemory::unhold(std::uint64_t bytes) noexcept {

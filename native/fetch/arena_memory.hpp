@@ -13,6 +13,7 @@
 // Concurrency: all methods from any thread of any process, except repair(): one at a time per
 // member, whose process is dead.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -35,6 +36,7 @@ class ArenaMemory {
                             std::uint64_t asked_bytes, std::string directory);
   // Takes what is there. Throws std::system_error EPROTO when it is another version's or damaged.
   static ArenaMemory attach(SharedFile file, std::string directory);
+  ArenaMemory(ArenaMemory&& other) noexcept;
 
   std::optional<std::span<const std::byte>> find(ItemKey key) const noexcept;
   bool admit(ItemKey key, std::span<const std::byte> bytes, std::uint32_t member) noexcept;
@@ -50,7 +52,6 @@ class ArenaMemory {
  private:
   enum class Inserted { here, other, full };
   ArenaMemory(SharedFile file, std::string directory);
-
   layout::Header& header() const noexcept {
     return *reinterpret_cast<layout::Header*>(file_.data());
   }
@@ -76,6 +77,7 @@ class ArenaMemory {
   bool admit_new(ItemKey key, std::span<const std::byte> bytes, std::uint32_t member) noexcept;
 
   SharedFile file_;
+  std::atomic<std::uint64_t> stuck_at_{0};  // held_bytes when waiting for it to fall was in vain
   std::string directory_;
   // Constant for the arena's life; kept here so that find() touches neither header nor Plan.
   std::byte* log_ = nullptr;

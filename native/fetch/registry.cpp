@@ -88,8 +88,20 @@ void give_lease_back(Core& core) noexcept {
   core.leased_generation.store(0, std::memory_order_release);
 }
 
-void unlink_files(const ArenaPaths& paths) noexcept {
-  ::unlink(paths.file.c_str());  // first: a lock file alone is found and reaped, see reap_one()
+// Removes an arena file. Throws EACCES for what is another user's or no plain file: it was put in
+// our place, and is not ours to remove, even as root.
+void remove_arena_file(const std::string& path) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0) return;
+  if (info.st_uid != ::geteuid() || !S_ISREG(info.st_mode)) {
+    fail(EACCES, path + " is no plain file or belongs to user " + std::to_string(info.st_uid) +
+                     ", so coordl does not trust it; remove it");
+  }
+  ::unlink(path.c_str());
+}
+
+void unlink_files(const ArenaPaths& paths) {
+  remove_arena_file(paths.file);  // first: a lock file alone is found and reaped, see reap_one()
   at_step("close:unlinked");
   ::unlink(paths.lock.c_str());
 }
@@ -117,10 +129,16 @@ void leave_all() {
 // REQUIRES process_mutex().
 bool reap_one(const ArenaPaths& paths) {
   if (core_at(paths.lock)) return false;
+  const bool existed = ::access(paths.lock.c_str(), F_OK) == 0;
   const auto lock = open_lock(paths.lock, true);
   const Gate gate(*lock, 0);
   if (!gate || !lock->is_at(paths.lock) || lock->other_users() > 0) return false;
-  unlink_files(paths);
+  try {
+    unlink_files(paths);
+  } catch (...) {
+    if (!existed) ::unlink(paths.lock.c_str());
+    throw;
+  }
   return true;
 }
 
@@ -151,17 +169,6 @@ std::vector<std::string> reap_all() {
   return reaped;
 }
 
-// What the dead left, or one killed half-way. Another user's file is not ours to remove.
-void remove_left_over(const std::string& path) {
-  struct stat info {};
-  if (::lstat(path.c_str(), &info) != 0) return;
-  if (info.st_uid != ::geteuid() || !S_ISREG(info.st_mode)) {
-    fail(EACCES, path + " is no plain file or belongs to user " + std::to_string(info.st_uid) +
-                     ", so coordl does not trust it; remove it");
-  }
-  ::unlink(path.c_str());
-}
-
 ArenaMemory create_memory(const ArenaPaths& paths, std::uint64_t asked, std::uint64_t expected) {
   const Allowance allowance = memory_allowance(read_memory_limits(paths.directory));
   const std::uint64_t overhead =
@@ -177,7 +184,7 @@ ArenaMemory create_memory(const ArenaPaths& paths, std::uint64_t asked, std::uin
     }
   }
   const layout::Plan plan = layout::make_plan(budget, expected);
-  remove_left_over(paths.file);
+  remove_arena_file(paths.file);  // left by the dead, or by one killed half-way
   SharedFile file = SharedFile::create(paths.file, plan.file_bytes);
   try {
     at_step("open:sized");
@@ -349,8 +356,8 @@ void clear_arena(const std::string& name, bool force) {
   if (!lock->is_at(paths.lock)) return;  // its last user unlinked it meanwhile
   const std::uint64_t users = lock->other_users() + (own && own->leased() ? 1 : 0);
   if (users > 0 && !force) {
-    fail(EBUSY, "arena " + name + " has " + std::to_string(users) +
-                    " live users. End them, or clear it with --force: they keep what they have "
+    fail(EBUSY, "arena " + name + " is in use by " + std::to_string(users) +
+                    (users == 1 ? " process" : " processes") + ". End them, or clear it with --force: they keep what they have "
                     "mapped, and its memory is free when they end");
   }
   unlink_files(paths);

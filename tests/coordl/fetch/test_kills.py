@@ -95,9 +95,10 @@ def test_one_killed_at_any_step_of_close_leaves_what_the_next_open_reaps(
 def test_many_killed_writers_cost_no_memory_beyond_the_budget(in_fork: InFork) -> None:
     with MinIOCache(4 * len(LARGE), name="t-many") as cache:
         for i in range(20):
-            assert in_fork(
-                killed_at("admit:copied", lambda i=i: cache.admit((i, 9), LARGE))
-            ) == -signal.SIGKILL
+            assert (
+                in_fork(killed_at("admit:copied", lambda i=i: cache.admit((i, 9), LARGE)))
+                == -signal.SIGKILL
+            )
         # The last dead one's share is still held; a joining process gives it back.
         assert in_fork(lambda: cache.admit((100, 0), LARGE)) == 0
         assert cache.admit((101, 0), LARGE) and cache.admit((102, 0), LARGE)

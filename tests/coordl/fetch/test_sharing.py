@@ -23,9 +23,8 @@ def item(i: int) -> bytes:
 
 def admit_all(cache: MinIOCache, count: int) -> None:
     for i in range(count):
-        cache.admit((i, ~i % 2**64), item(i))
-    for i in range(count):
-        assert cache.get((i, ~i % 2**64)) == item(i)
+        if cache.admit((i, ~i % 2**64), item(i)):
+            assert cache.get((i, ~i % 2**64)) == item(i)
 
 
 def holds_seven(cache: MinIOCache) -> None:
@@ -43,8 +42,10 @@ def test_eight_processes_admitting_the_same_items_keep_each_once() -> None:
             worker.start()
         for worker in workers:
             worker.join()
-        # Every one found all items at the end, so none was refused while losers of races held room.
         assert [worker.exitcode for worker in workers] == [0] * 8
+        assert cache.stats()["used_bytes"] <= total
+        # While the loser of a race held room another item may have been refused; it fits now.
+        admit_all(cache, count)
         stats = cache.stats()
         assert (stats["items"], stats["used_bytes"]) == (count, total)
         assert cache.verify() == []
@@ -103,9 +104,7 @@ def test_a_child_that_never_used_the_arena_takes_nothing_along(in_fork: InFork) 
         assert cache.stats()["users"] == 1
 
 
-def test_an_orderly_exit_without_close_leaves_nothing(
-    in_process: InProcess, shm_dir: Path
-) -> None:
+def test_an_orderly_exit_without_close_leaves_nothing(in_process: InProcess, shm_dir: Path) -> None:
     done = in_process(
         "from coordl.fetch.cache import MinIOCache\n"
         "cache = MinIOCache(1000, name='t-exit')\n"
