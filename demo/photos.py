@@ -277,9 +277,19 @@ def _refuse_strangers(place: Path) -> None:
         raise PhotosError(f"{place} exists and is no picture set of ours. Name another folder.")
 
 
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One build at a time: the folder itself is what is locked, so that no lock file stays."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _locked_build(place: Path, origin: str, console: Console) -> None:
-    with open(place.parent / f".{place.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _lock(place.parent):
         if _is_whole(place):
             return
         _refuse_strangers(place)
@@ -299,9 +309,7 @@ def _locked_build(place: Path, origin: str, console: Console) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def build(
-    place: Path | None = None, origin: str = "auto", console: Console | None = None
-) -> Path:
+def build(place: Path | None = None, origin: str = "auto", console: Console | None = None) -> Path:
     """Returns the folder of the picture set, building it first where it is not there yet.
 
     Args:
