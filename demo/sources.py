@@ -162,14 +162,14 @@ def packages(photos: list[Photo]) -> list[str]:
 
 
 def _run(what: str, command: list[str], cwd: Path) -> None:
-    """Runs one package tool quietly; PhotosError carries what it said last."""
+    """Runs one package tool quietly; PhotosError carries its first error."""
     done = subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["(it said nothing)"]
         errors = [line for line in said if line.startswith(("E:", "ERROR:"))] or said
-        raise PhotosError(f"{what} failed: {errors[-1]}")
+        raise PhotosError(f"{what} failed: {errors[0]}")
 
 
 class Apt:
@@ -254,6 +254,6 @@ def unpack(origin: str, work: Path) -> Iterator[tuple[str, list[Unpacked]]]:
         work: an empty folder; about 250 MB are written for apt, 60 MB for pip.
 
     Raises:
-        PhotosError: a package tool failed; its last line is in the message.
+        PhotosError: a package tool failed; its first error is in the message.
     """
     return _unpack_debian(work) if origin == "apt" else _unpack_pip(work)
