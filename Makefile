@@ -23,7 +23,7 @@ lint:  ## ruff and mypy
 
 bench:  ## every benchmark, one after the other
 	@tools/setup.sh test
-	@set -e; for question in benchmarks/*.py; do .venv/bin/python "$$question"; done
+	@set -e; for question in $(wildcard benchmarks/*.py); do .venv/bin/python "$$question"; done
 
 sanitize:  ## the native core and its tests under sanitizers
 	@tools/setup.sh test

@@ -1,8 +1,8 @@
 """One photograph -> many pictures with the statistics of ImageNet's files.
 
-300-600 px a side, a fifth of them portrait, 50-120 KB; mostly 4:2:0, with 4 % 4:4:4, 1.5 % grey and
-1 % progressive. Every draw comes from (version, photograph, index), so the same photograph gives the
-same pictures on every machine that has the same Pillow and libjpeg-turbo.
+300-600 px a side, a fifth of them portrait, 50-120 KB; mostly 4:2:0, with 4 % 4:4:4, 1.5 % grey
+and 1 % progressive. Every draw comes from (version, photograph, index), so the same photograph
+gives the same pictures on every machine that has the same Pillow and libjpeg-turbo.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CELL = 8  # source pixels a side of one cell of the detail map
 
 @dataclass(frozen=True)
 class Order:
-    """Pictures to cut from one photograph: the first `train` go to one folder, `val` to the other."""
+    """Pictures to cut from one photograph: `train` for one folder, `val` more for the other."""
 
     name: str
     file: Path

