@@ -207,7 +207,7 @@ class Observer:
             record["device_bytes"] = None if now is None else now - self._device_bytes
         self._drain_events()
         if self._policy is not None:
-            self._policy.evict_due(everything=True)
+            self._policy.end_pass()
             record |= {
                 "opens": self._policy.opens,
                 "missed_files": self._policy.missed_files,

@@ -161,14 +161,16 @@ def _checks(
     resident = [*by_phase["prep"], *by_phase["drain"]]
     cold, steady = by_phase["fetch"][0], by_phase["fetch"][1:]
     stray = sum(p["read_bytes"] for p in resident) / len(resident) / whole_device_bytes
-    least = min(min(p["resident_before"], p["resident_after"]) for p in resident)
+    # A loader with a cache of its own may drop what it holds from the page cache as it reads.
+    when = ("before",) if measured.loader["holds_cache"] else ("before", "after")
+    least = min(p[f"resident_{moment}"] for p in resident for moment in when)
     cold_share = cold["read_bytes"] / whole_device_bytes
     checks = [
         _check(
             "prep passes read no storage",
             least >= 0.99
             and stray * whole_device_bytes <= max(STRAY_BYTES, whole_device_bytes / 100),
-            f"{least:.1%} of the pages resident before and after "
+            f"{least:.1%} of the pages resident {' and '.join(when)} "
             f"({resident[0]['residency_method']}), {stray:.2%} of the bytes read from storage",
             "prep fetch",
         ),

@@ -77,19 +77,31 @@ class PageCachePolicy:
             self._leave(oldest)
 
     def _leave(self, path: str) -> None:
-        due = self._opened_at[path] + EVICTION_LAG_S
+        due = self._opened_at.get(path, 0.0) + EVICTION_LAG_S
         if due <= timing.clock():
-            self._evict(path)
+            self._evict(path)  # last opened long ago
         else:
             self._leaving.append((due, path))
 
-    def evict_due(self, *, everything: bool = False) -> None:
-        """Evict the files whose time has come, or at the end of a pass all that must go."""
+    def evict_due(self) -> None:
+        """Evict the files whose time has come."""
         now = timing.clock()
-        while self._leaving and (everything or self._leaving[0][0] <= now):
-            _, path = self._leaving.popleft()
-            if path not in self._held:
-                self._evict(path)
+        while self._leaving and self._leaving[0][0] <= now:
+            self._evict_unless_held(self._leaving.popleft()[1])
+
+    def end_pass(self) -> None:
+        """Everything opened in this pass has been read by now: evict all that is not held.
+
+        A loader with a deep queue reads long after it opened, when the eviction was already done.
+        """
+        self._leaving.clear()
+        for path in self._opened_at:
+            self._evict_unless_held(path)
+        self._opened_at.clear()
+
+    def _evict_unless_held(self, path: str) -> None:
+        if path not in self._held:
+            self._evict(path)
 
     @property
     def next_eviction_s(self) -> float | None:

@@ -34,8 +34,7 @@ class Numbers(torch.utils.data.Dataset):
 
 def same(left: list[Any], right: list[Any]) -> bool:
     return len(left) == len(right) and all(
-        torch.equal(a, c) and torch.equal(b, d)
-        for (a, b), (c, d) in zip(left, right, strict=True)
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(left, right, strict=True)
     )
 
 

@@ -41,11 +41,22 @@ def test_a_file_is_not_evicted_right_after_its_open_because_the_read_comes_later
     assert evicted == ["f0"]
 
 
+def test_a_file_read_long_after_its_open_is_evicted_when_the_pass_ends(clock):
+    cache, evicted = policy_over(3, budget=0, policy="lru")
+    cache.touch("f0")
+    clock[0] = EVICTION_LAG_S
+    cache.evict_due()  # too early: the loader's queue was deep and the read comes after this
+
+    cache.end_pass()
+
+    assert evicted == ["f0", "f0"]
+
+
 def test_never_evict_keeps_what_came_first(clock):
     cache, evicted = policy_over(4, budget=200, policy="never-evict")
     for name in ["f0", "f1", "f2", "f3", "f0"]:
         cache.touch(name)
-    cache.evict_due(everything=True)
+    cache.end_pass()
 
     assert evicted == ["f2", "f3"]
     assert cache.missed_files == 4
