@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <system_error>
 #include <utility>
 
@@ -252,8 +251,8 @@ bool ArenaMemory::admit_new(ItemKey key, std::span<const std::byte> bytes,
   layout::Record& r = record(*offset);
   r.key_hi = key.hi;
   r.key_lo = key.lo;
-  if (!bytes.empty()) std::memcpy(payload(*offset).data(), bytes.data(), bytes.size());
-  r.checksum = checksum(key, payload(*offset));
+  r.checksum = checksum(key, bytes);
+  file_.write(header().log_offset + *offset + sizeof(layout::Record), bytes);
   at_step("admit:copied");
   const Inserted inserted = insert(key, *offset);
   at_step("admit:indexed");

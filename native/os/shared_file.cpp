@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <system_error>
 #include <utility>
 
@@ -62,6 +63,9 @@ SharedFile::SharedFile(Descriptor fd, bool writable) : fd_(std::move(fd)) {
   size_ = static_cast<std::uint64_t>(info.st_size);
   inode_ = info.st_ino;
   if (size_ == 0) return;
+  rlimit limit{};
+  writes_ = ::getrlimit(RLIMIT_FSIZE, &limit) == 0 &&
+            (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= size_);
   void* at = ::mmap(nullptr, size_, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
                     fd_.get(), 0);
   if (at == MAP_FAILED) {
@@ -103,10 +107,23 @@ SharedFile::SharedFile(SharedFile&& other) noexcept
     : fd_(std::move(other.fd_)),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
-      inode_(other.inode_) {}
+      inode_(other.inode_),
+      writes_(other.writes_) {}
 
 SharedFile::~SharedFile() {
   if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+void SharedFile::write(std::uint64_t offset, std::span<const std::byte> bytes) const noexcept {
+  while (writes_ && !bytes.empty()) {
+    const ssize_t n =
+        ::pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;  // the mapping still works
+    offset += static_cast<std::uint64_t>(n);
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+  }
+  if (!bytes.empty()) std::memcpy(data_ + offset, bytes.data(), bytes.size());
 }
 
 int SharedFile::set_aside(std::uint64_t offset, std::uint64_t bytes) const noexcept {

@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 namespace coordl {
@@ -47,6 +48,8 @@ class SharedFile {
   // Makes the kernel promise (and zero) the memory of the range. 0, or errno with nothing promised
   // beyond what was before. No SIGBUS can come from a promised range.
   int set_aside(std::uint64_t offset, std::uint64_t bytes) const noexcept;
+  // Copies into a promised range. Through the kernel, not the mapping: no page fault per 4 KiB.
+  void write(std::uint64_t offset, std::span<const std::byte> bytes) const noexcept;
   // Gives whole pages of the range back; they read as zero. False when the kernel cannot.
   bool give_back(std::uint64_t offset, std::uint64_t bytes) const noexcept;
 
@@ -56,6 +59,7 @@ class SharedFile {
   std::byte* data_ = nullptr;
   std::uint64_t size_ = 0;
   std::uint64_t inode_ = 0;
+  bool writes_ = true;  // write(2) may reach the end: no ulimit -f below it
 };
 
 }  // namespace coordl
