@@ -1,4 +1,4 @@
-"""What this machine gives a cache and its loaders, and what to change. `coordl doctor` prints it."""
+"""What this machine gives a cache and its loaders, and what to change: `coordl doctor`."""
 
 from __future__ import annotations
 

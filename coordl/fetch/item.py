@@ -44,8 +44,9 @@ def identify(paths: Sequence[str], *, threads: int = 8) -> Items:
     """Stats every file and hashes its identity.
 
     The key is BLAKE2b-128 over (size, mtime in ns, first byte, end of the byte range, absolute path
-    with its folder's links resolved). A link as the last component is not resolved: two names of one
-    file are two items, which costs cache, never correctness; its size and mtime are the target's.
+    with its folder's links resolved). A link as the last component is not resolved: two names of
+    one file are two items, which costs cache, never correctness; its size and mtime are the
+    target's.
 
     Args:
         paths: files, relative ones against the current directory.

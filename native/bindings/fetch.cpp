@@ -221,6 +221,7 @@ void bind_arena(nb::module_& m) {
                   nb::call_guard<nb::gil_scoped_release>(),
                   "Opens or creates. Raises OSError with the kernel's errno.")
       .def("find", &find, "hi"_a, "lo"_a,
+           nb::sig("def find(self, hi: int, lo: int) -> memoryview | None"),
            "The item as a read-only memoryview, or None. No copy; valid as long as it lives.")
       .def("admit", &admit, "hi"_a, "lo"_a, "data"_a,
            "Copies the item in. False when it does not fit; True when it is held now.")
@@ -269,6 +270,8 @@ void bind_fetch(nb::module_& m) {
   m.def("read_file", [](nb::handle path) { return nb::object(read_identified(path, true)[0]); },
         "path"_a, "The whole file. OSError; EOFError when it changed while it was read.");
   m.def("read_identified", &read_identified, "path"_a, "keep_in_page_cache"_a = true,
+        nb::sig("def read_identified(path: object, keep_in_page_cache: bool = True) -> "
+                "tuple[bytes, int, int]"),
         "(bytes, size, mtime_ns) of the whole file. Raises as read_file does.");
   m.def("drop_from_page_cache", [](nb::handle given) {
     const std::string path = file_path(given);

@@ -34,8 +34,7 @@ class Numbers(torch.utils.data.Dataset):
 
 def same(left: list[Any], right: list[Any]) -> bool:
     return len(left) == len(right) and all(
-        torch.equal(a, c) and torch.equal(b, d)
-        for (a, b), (c, d) in zip(left, right, strict=True)
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(left, right, strict=True)
     )
 
 
@@ -122,6 +121,7 @@ def test_without_normalise_and_float_the_pixels_are_levels(folder: Path) -> None
     assert torch.allclose(levels, levels.round(), atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_seed_gives_the_same_batches_with_any_number_of_workers(folder: Path) -> None:
     data = coordl.ImageFolder(folder, train_transform())
     runs = []
