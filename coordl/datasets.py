@@ -1,8 +1,8 @@
 """Image folders with torchvision's layout and attributes, without torchvision.
 
-    root/class_a/1.jpg
-    root/class_a/sub/2.png
-    root/class_b/3.jpg
+root/class_a/1.jpg
+root/class_a/sub/2.png
+root/class_b/3.jpg
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMAGE_EXTENSIONS = (
 
 
 def open_rgb(source: str | IO[bytes]) -> Any:
-    """The picture as a PIL image in RGB, decoded, its file closed: what torchvision's loader does."""
+    """The picture as a PIL image in RGB, decoded, its file closed: as torchvision's loader."""
     from PIL import Image
 
     if isinstance(source, str):

@@ -7,13 +7,15 @@
 
 Bad arguments raise ValueError or TypeError; what the kernel refuses raises OSError with its errno.
 
-What a sample fails with keeps its class: `item_error(FileNotFoundError(...))` is a FileNotFoundError
-and an ItemError, so an `except` written for torch's loader goes on working.
+What a sample fails with keeps its class: `item_error(UnidentifiedImageError(...))` is one, and an
+ItemError as well, so an `except` written for torch's loader goes on working.
 """
 
 from __future__ import annotations
 
 import copyreg
+import functools
+from typing import Any
 
 
 class CoordlError(Exception):
@@ -51,24 +53,22 @@ class _Combined(type):
     """Metaclass of the classes item_error() makes: it is how pickle finds out to make them anew."""
 
 
-def _combine(cause: type[Exception]) -> type[ItemError]:
-    made = _combinations.get(cause)
-    if made is None:
-        made = _Combined(f"Item{cause.__name__}", (ItemError, cause), {"__module__": __name__})
-        _combinations[cause] = made
-    return made
+@functools.cache
+def _combine(cause: Any) -> Any:
+    return _Combined(f"Item{cause.__name__}", (ItemError, cause), {"__module__": __name__})
 
 
-_combinations: dict[type[Exception], type[ItemError]] = {}
-copyreg.pickle(_Combined, lambda made: (_combine, (made.__bases__[1],)))
+def _reduce(made: Any) -> tuple[Any, tuple[type]]:
+    return _combine, (made.__bases__[1],)
 
 
-def _rebuild(made: type[ItemError], message: str, index: int, path: str, errno: int | None) -> (
-    ItemError
-):
+copyreg.pickle(_Combined, _reduce)
+
+
+def _rebuild(made: Any, message: str, index: int, path: str, errno: int | None) -> Any:
     error = made(message, index, path)
     if errno is not None:
-        error.errno = errno  # type: ignore[attr-defined]
+        error.errno = errno
     return error
 
 
@@ -85,11 +85,12 @@ def item_error(cause: Exception, index: int, path: str, what: str = "") -> ItemE
     message = f"sample {index}, {path}: {said}"
     if isinstance(cause, ItemError):
         return cause
+    kind: Any = type(cause)
     try:
-        error = _combine(type(cause))(message, index, path)
+        error = _combine(kind)(message, index, path)
     except TypeError:  # a class that cannot be built from a message, or not be a base
         return ItemError(f"{message} ({type(cause).__name__})", index, path)
     if isinstance(cause, OSError):
-        error.errno = cause.errno  # type: ignore[attr-defined]
-        error.filename = path  # type: ignore[attr-defined]
-    return error
+        error.errno = cause.errno
+        error.filename = path
+    return error  # type: ignore[no-any-return]

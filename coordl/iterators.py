@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import _utils
+from torch.utils.data import default_collate
+from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import (
     _BaseDataLoaderIter,
     _MultiProcessingDataLoaderIter,
@@ -103,11 +104,10 @@ class NativeIterator(_BaseDataLoaderIter):
         )
         epoch.record.counters = self._workers.counters
         self._finish = weakref.finalize(self, _end, self._workers, epoch.record)
-        seeded = epoch.seed is not None
-        self._key = (
-            (epoch.seed if seeded else self._base_seed) & ((1 << 64) - 1),
-            epoch.epoch if seeded else self._passes,
-        )
+        seed, number = int(self._base_seed), self._passes
+        if epoch.seed is not None:
+            seed, number = epoch.seed, epoch.epoch
+        self._key = (seed & ((1 << 64) - 1), number)
         self._window: deque[_Minibatch] = deque()
         try:
             while len(self._window) < self._ahead and self._put():
@@ -128,7 +128,7 @@ class NativeIterator(_BaseDataLoaderIter):
         if not self._finish.alive:
             return False
         try:
-            asked = self._next_index()
+            asked = self._next_index()  # type: ignore[no-untyped-call]
         except StopIteration:
             return False
         epoch, none = self._epoch, np.empty(0, np.int64)
@@ -168,7 +168,7 @@ class NativeIterator(_BaseDataLoaderIter):
             raise minibatch.error
         data = self._collate(minibatch)
         if self._pin_memory:
-            data = _utils.pin_memory.pin_memory(data, self._pin_memory_device)
+            data = pin_memory(data, self._pin_memory_device)  # type: ignore[no-untyped-call]
         return data
 
     def _collate(self, minibatch: _Minibatch) -> list[Any]:
@@ -181,7 +181,7 @@ class NativeIterator(_BaseDataLoaderIter):
         targets = [dataset.samples[row][1] for row in minibatch.rows.tolist()]
         if dataset.target_transform is not None:
             targets = [dataset.target_transform(target) for target in targets]
-        return [torch.from_numpy(images), _utils.collate.default_collate(targets)]
+        return [torch.from_numpy(images), default_collate(targets)]
 
     def _by_the_users_loader(
         self, minibatch: _Minibatch, row: int, what: str, errno: int

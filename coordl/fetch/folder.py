@@ -59,8 +59,8 @@ class Folder:
     def jpeg_share(self) -> float:
         """Share of files whose name says JPEG."""
         samples = self.dataset.samples
-        named = sum(sample[0].lower().endswith(_JPEG) for sample in samples)
-        return named / max(1, len(samples))
+        named = sum(1 for sample in samples if sample[0].lower().endswith(_JPEG))
+        return float(named / max(1, len(samples)))
 
 
 def _as_index(index: Any) -> int:

@@ -1,4 +1,4 @@
-"""Fixtures of the loader's tests: a folder of photographs, and proof that nothing is left behind."""
+"""Fixtures of the loader's tests: a folder of photographs, proof that nothing is left behind."""
 
 from __future__ import annotations
 

@@ -121,6 +121,7 @@ def test_without_normalise_and_float_the_pixels_are_levels(folder: Path) -> None
     assert torch.allclose(levels, levels.round(), atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_seed_gives_the_same_batches_with_any_number_of_workers(folder: Path) -> None:
     data = coordl.ImageFolder(folder, train_transform())
     runs = []
