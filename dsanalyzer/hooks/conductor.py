@@ -74,7 +74,11 @@ class Conductor:
     def _learn(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
         """The loader's own minibatches, until training steps show what it is for."""
         batches = open_loader()
-        for batch in batches:
+        while True:  # a for loop would keep the iterator, and so its workers, alive below
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
             before = training.steps()
             yield batch
             if training.steps() == before or self._config["kind"] != "rates":

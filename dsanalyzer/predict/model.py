@@ -10,8 +10,24 @@ Source: Mohan et al., VLDB 2021, section 5.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dsanalyzer.report.document import Result
 
 POLICIES = ("lru", "never-evict")
+
+
+def effective_cache(result: Result) -> tuple[str, float]:
+    """Policy and cached fraction that a profiled job's reads followed.
+
+    The page cache's as asked for; or, for a loader with a cache of its own, never-evict at the
+    share of the data set that epochs after the first did not read from storage.
+    """
+    later = [epoch["read_share"] for epoch in result["epochs"] if epoch["epoch"] > 0]
+    if result["loader"]["holds_cache"] and later:
+        return "never-evict", min(1.0, max(0.0, 1 - sum(later) / len(later)))
+    return result["options"]["policy"], result["options"]["cached_fraction"]
 
 
 def hit_rate(policy: str, cached_fraction: float) -> float:

@@ -63,9 +63,9 @@ def predict(result: Result, change: Change, loader_rates: dict[str, Any] | None)
     fetch and prep fully.
     """
     rates: dict[str, Any] = dict(result["rates"])
-    options = result["options"]
-    x = options["cached_fraction"] if change.cached_fraction is None else change.cached_fraction
-    policy = "never-evict" if change.loader else options["policy"]
+    policy, x = model.effective_cache(result)
+    x = x if change.cached_fraction is None else change.cached_fraction
+    policy = "never-evict" if change.loader else policy
     notes = []
     gpu = _scaled(rates["G"], change.gpu_speedup or 1)
     prep = rates["P"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import Any
 
-from dsanalyzer.predict.model import fetch_rate_at, knee
+from dsanalyzer.predict.model import effective_cache, fetch_rate_at, knee
 from dsanalyzer.report.document import Pass, Phase, Policy, Result
 from dsanalyzer.report.units import figure, percent
 from dsanalyzer.report.verdict import POLICY_WORDS
@@ -52,8 +52,7 @@ def rate_chart(result: Result) -> Figure | None:
         for letter, value in (("G", rates["G"]["value"]), ("P", rates["P"]["value"]))
         if value
     }
-    here = result["options"]["cached_fraction"]
-    own = result["options"]["policy"]
+    own, here = effective_cache(result)
     at = rates["F"]["value"] or fetch_rate_at(own, here, storage, cache)
     top = 1.18 * max(at, *limits.values()) if limits else 1.3 * at
     data: list[dict[str, Any]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from dsanalyzer.predict.model import effective_cache
 from dsanalyzer.report.document import Result, Scenario, WhatIf
 from dsanalyzer.report.units import (
     figure,
@@ -92,7 +93,6 @@ class Comparison:
             ("gpu", "GPU", "machine"),
             ("torch", "torch", "machine"),
             ("gpu_rate", "emulated GPU rate", "options"),
-            ("cached_fraction", "cached fraction", "options"),
             ("storage_bytes_per_s", "storage limit, B/s", "options"),
             ("storage_method", "storage limit by", "options"),
         )
@@ -100,6 +100,9 @@ class Comparison:
             one, two = self.before[section][key], self.after[section][key]  # type: ignore[literal-required]
             if one != two:
                 found.append(f"{name}: {_shown(one)} before, {_shown(two)} after")
+        held = [effective_cache(result)[1] for result in (self.before, self.after)]
+        if abs(held[0] - held[1]) > 0.02:
+            found.append(f"cached fraction: {percent(held[0])} before, {percent(held[1])} after")
         if (self.before["emulated"] is None) != (self.after["emulated"] is None):
             found.append("only one of the two ran with an emulated GPU")
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from dsanalyzer.predict.model import effective_cache
 from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Scenario, Steady, WhatIf
 from dsanalyzer.report.units import (
     figure,
@@ -149,10 +150,8 @@ def rate_ladder(result: Result) -> str:
     rungs = []
     for letter, name, part in (("G", "GPU", "gpu"), ("P", "Prep", "prep"), ("F", "Fetch", "fetch")):
         rungs.append(_rung(result, letter, name, part, scale, letter == lowest))
-    feeds = (
-        f"What F is made of under {POLICY_WORDS[result['options']['policy']]} at "
-        f"{percent(result['options']['cached_fraction'])} cached:"
-    )
+    policy, cached = effective_cache(result)
+    feeds = f"What F is made of under {POLICY_WORDS[policy]} at {percent(cached)} cached:"
     rungs.append(f'<p class="feeds">{escape(feeds)}</p>')
     for letter, name in (("S", "Storage"), ("C", "Cache")):
         rungs.append(_rung(result, letter, name, "", scale, False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 
-from dsanalyzer.predict.model import hit_rate
+from dsanalyzer.predict.model import effective_cache, hit_rate
 from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Stall
 from dsanalyzer.report.units import NBSP, percent, percent_range, rate
 
@@ -117,7 +117,7 @@ def rate_unit_of(bound: Bound) -> str:
 
 def next_command(result: Result, path: str) -> list[str]:
     """The what-if command worth running next, as words."""
-    bound, cached = result["steady"]["bound_by"], result["options"]["cached_fraction"]
+    bound, cached = result["steady"]["bound_by"], effective_cache(result)[1]
     words = ["dsanalyzer", "whatif", path]
     if bound == "fetch" and cached < 1:
         more = min(1.0, math.ceil((cached + 0.1) * 20 - 1e-9) / 20)
@@ -168,6 +168,11 @@ def setting(result: Result) -> str:
     """The measured setting: "LRU at 65 % cached, storage held to 15 MB/s (blkio cgroup)"."""
     options = result["options"]
     text = f"{POLICY_WORDS[options['policy']]} at {percent(options['cached_fraction'])} cached"
+    if result["loader"]["holds_cache"]:
+        held = percent(effective_cache(result)[1])
+        text = (
+            f"{held} cached by the loader itself, {percent(options['cached_fraction'])} beside it"
+        )
     if options["storage_bytes_per_s"] is not None:
         held = f"{options['storage_bytes_per_s'] / 1e6:.3g}{NBSP}MB/s"
         text += f", storage held to {held} ({options['storage_method'] or 'method unknown'})"

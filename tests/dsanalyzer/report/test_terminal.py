@@ -169,5 +169,5 @@ def test_the_comparison_says_what_else_differs(result, make_result, printed):
     other = make_result(gpu=1800, cached=0.8)
     shown = printed(terminal.comparison, result, other, None)
     assert "emulated GPU rate: 900 before, 1800 after" in shown
-    assert "cached fraction: 0.65 before, 0.8 after" in shown
+    assert "cached fraction: 65 % before, 80 % after" in shown
     assert "Prediction" not in shown
