@@ -3,6 +3,9 @@
 // Concurrency contract: every const and non-const method may be called from any thread of any
 // process that has the arena open. Readers take no lock: an item, once published, never moves and
 // is never evicted, so a view stays valid for the life of the Arena object it came from.
+//
+// Fork: a forked child may go on using the parent's Arena objects. It takes a lease of its own on
+// first use (find and admit see to it), so it keeps the arena alive when the parent is gone.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "fetch/item_key.hpp"
 
@@ -21,12 +25,19 @@ struct ArenaStats {
   std::uint64_t reserved_bytes = 0;  // shared memory set aside so far, overhead included
   std::uint64_t items = 0;
   std::uint64_t users = 0;           // live processes that hold a lease
+  std::uint64_t asked_bytes = 0;     // what its creator asked for; more than budget_bytes: the
+                                     // machine did not allow it
+  int stopped = 0;                   // errno that ended growth before the budget was full, or 0
 };
 
 class Arena {
  public:
   // Opens the arena `name` of this user, or creates it with room for `budget_bytes` of encoded
   // items and about `expected_items` of them. Throws std::system_error (errno kept).
+  //
+  // One arena has one budget, its creator's: who attaches later gets that one (see stats()).
+  // A budget above what the machine allows makes a smaller arena; ENOSPC when under 1 MiB is left.
+  // `name`: 1 to 128 of [A-Za-z0-9._-], not starting with a dot, not ending in ".lock".
   static std::shared_ptr<Arena> open(const std::string& name, std::uint64_t budget_bytes,
                                      std::uint64_t expected_items);
   virtual ~Arena() = default;
@@ -37,6 +48,33 @@ class Arena {
   // held now, also when another process was first.
   virtual bool admit(ItemKey key, std::span<const std::byte> bytes) noexcept = 0;
   virtual ArenaStats stats() const noexcept = 0;
+
+  // Walks log and index and re-checks every published item. One line per fault; empty when sound.
+  virtual std::vector<std::string> verify() const = 0;
+  virtual const std::string& name() const noexcept = 0;
+  // Takes this process's lease now instead of on first use. False when the arena was cleared
+  // meanwhile: what is mapped stays usable, but nobody else will find it.
+  virtual bool ensure_lease() noexcept = 0;
+  // Ends this object's use. The process's last one gives the lease back, and the last process
+  // unlinks the arena. Views stay readable while this object lives; find() and admit() then miss.
+  virtual void close() noexcept = 0;
 };
+
+// One arena of this user as seen from outside (`coordl status`).
+struct ArenaInfo {
+  std::string name;
+  ArenaStats stats;
+  bool readable = false;  // false: another version's, or not ours to read; stats.users is still right
+};
+
+// Arenas of this user that live, sorted by name. Stale ones (no live user) are not in it.
+std::vector<ArenaInfo> list_arenas();
+// Unlinks the arenas of this user that have no live user; returns their names.
+std::vector<std::string> reap_arenas();
+// Unlinks the arena. EBUSY when it has live users and not `force` (they keep what they mapped);
+// ENOENT when there is none.
+void clear_arena(const std::string& name, bool force);
+// Where arenas are files: $COORDL_SHM_DIR, else /dev/shm.
+std::string arena_directory();
 
 }  // namespace coordl

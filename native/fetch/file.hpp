@@ -1,7 +1,10 @@
 // Storage, the source of last resort: reads one whole file.
+//
+// Thread safety: free functions, no state.
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,8 +23,18 @@ struct FileRead {
 };
 
 // Reads the file into `bytes` (resized). Never throws for a bad file: the caller names index and path.
+// A directory is EISDIR, anything else that is no plain file EINVAL; never blocks on a FIFO.
 // `keep_in_page_cache` false advises the kernel to drop the pages afterwards (the arena holds them).
-FileRead read_file(const std::string& path, std::vector<std::byte>& bytes);
+FileRead read_file(const std::string& path, std::vector<std::byte>& bytes,
+                   bool keep_in_page_cache = true);
 void drop_from_page_cache(const std::string& path) noexcept;
+
+struct FileStat {
+  FileIdentity identity;
+  int error = 0;  // errno; EISDIR or EINVAL for what is no plain file
+};
+
+// Identities of many files, by `threads` threads (at least 1). `out` is as long as `paths`.
+void stat_files(std::span<const std::string> paths, unsigned threads, std::span<FileStat> out);
 
 }  // namespace coordl

@@ -1,0 +1,145 @@
+"""`coordl status | clear | doctor`: the caches of this user's jobs, and the machine's limits.
+
+Results go to stdout, everything else to stderr. Exit 0 fine, 2 could not do it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from coordl import _native
+from coordl.doctor import examine
+from coordl.fetch.budget import format_bytes
+
+app = typer.Typer(
+    name="coordl",
+    help="Caches that coordl's loaders share on this machine.",
+    epilog="Examples:\n\n    coordl status\n\n    coordl clear --force\n\n    coordl doctor",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    text = "text"
+    json = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="text, or json for programs")]
+
+
+@app.command(
+    epilog="Examples:\n\n    coordl status\n\n    coordl status --format json | jq .arenas[0].items"
+)
+def status(format: FormatOption = Format.text) -> None:
+    """List the caches of this user; remove what killed jobs left."""
+    reaped = _native.reap_arenas()
+    arenas = _native.list_arenas()
+    if format is Format.json:
+        _print_json({"directory": _native.arena_directory(), "arenas": arenas, "reaped": reaped})
+        return
+    console = _console()
+    if arenas:
+        console.print(_arena_table(arenas))
+    else:
+        console.print(f"No caches of this user in {_native.arena_directory()}.")
+    for name in reaped:
+        console.print(f"Reaped {name}: its last user was killed.")
+
+
+@app.command(
+    epilog="Examples:\n\n    coordl clear 3f9c0a61\n\n    coordl clear --force   (every one)"
+)
+def clear(
+    name: Annotated[
+        str | None, typer.Argument(help="which cache; all of this user's if left out")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="also those in use; their jobs keep theirs")
+    ] = False,
+) -> None:
+    """Remove caches. Those in use are refused unless --force."""
+    cleared = _native.reap_arenas()
+    names = [name] if name is not None else [arena["name"] for arena in _native.list_arenas()]
+    refused = False
+    for each in names:
+        if each in cleared:
+            continue
+        try:
+            _native.clear_arena(each, force)
+            cleared.append(each)
+        except OSError as error:
+            refused = True
+            print(f"coordl: {error.strerror}", file=sys.stderr)
+    for each in cleared:
+        print(f"Cleared {each}.")
+    if refused:
+        raise typer.Exit(2)
+    if not cleared:
+        print("Nothing to clear.")
+
+
+@app.command(epilog="Example:\n\n    coordl doctor")
+def doctor(format: FormatOption = Format.text) -> None:
+    """Show what limits caches and loaders here, and what to change."""
+    findings = examine()
+    if format is Format.json:
+        _print_json({"findings": [finding.as_dict() for finding in findings]})
+        return
+    console = _console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        table.add_row(finding.name, finding.value)
+    console.print(table)
+    for finding in findings:
+        if finding.advice:
+            console.print(f"• {finding.name}: {finding.advice}", markup=False)
+
+
+def _console() -> Console:
+    return Console(width=80, highlight=False, soft_wrap=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _arena_table(arenas: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cache", overflow="fold")
+    for heading in ("budget", "used", "", "items", "users"):
+        table.add_column(heading, justify="right")
+    for arena in arenas:
+        users = str(arena["users"])
+        if not arena["readable"]:
+            table.add_row(arena["name"], "another version's", "", "", "", users)
+            continue
+        budget, used = arena["budget_bytes"], arena["used_bytes"]
+        share = f"{100 * used / budget:.0f} %"
+        sizes = format_bytes(budget), format_bytes(used), share
+        table.add_row(arena["name"], *sizes, f"{arena['items']:,}", users)
+    return table
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="coordl")
+    except OSError as error:
+        print(f"coordl: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Sample index -> encoded bytes, in lookup order: cache, (peers), storage."""

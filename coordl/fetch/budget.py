@@ -1,0 +1,71 @@
+"""How much a cache may hold: bytes, "2GiB", or "65%" of the data set."""
+
+from __future__ import annotations
+
+import operator
+import re
+from fractions import Fraction
+from typing import SupportsIndex
+
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _UNITS[f"{_letter}b"] = 1000**_power
+    _UNITS[f"{_letter}ib"] = 1024**_power
+
+_BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*|%)\s*")
+
+
+def parse_budget(budget: SupportsIndex | str, dataset_bytes: int | None = None) -> int:
+    """The budget in bytes, rounded down.
+
+    Args:
+        budget: bytes; or text: "500MB" (10**6), "2GiB" (2**30), "1.5 TiB", or "65%" of the encoded
+            bytes of the data set.
+        dataset_bytes: encoded bytes of the data set; needed for a percentage.
+
+    Raises:
+        ValueError: it is not one of these, or is no byte at all.
+        TypeError: neither a whole number nor text.
+    """
+    if isinstance(budget, bool):
+        raise TypeError(f"cache={budget!r}: give bytes (int) or text such as '2GiB' or '65%'")
+    if not isinstance(budget, str):
+        try:
+            size = operator.index(budget)
+        except TypeError:
+            raise TypeError(
+                f"cache={budget!r}: give bytes (int) or text such as '2GiB' or '65%'"
+            ) from None
+        return _positive(size, budget)
+    match = _BUDGET.fullmatch(budget)
+    unit = match[2].lower() if match else None
+    if match is None or (unit != "%" and unit not in _UNITS):
+        raise ValueError(
+            f"cache={budget!r} is no size; write bytes, '500MB', '2GiB', or '65%' of the data set"
+        )
+    number = Fraction(match[1])
+    if unit != "%":
+        return _positive(int(number * _UNITS[unit or ""]), budget)
+    if number > 100:
+        raise ValueError(f"cache={budget!r}: a data set has at most 100%")
+    if dataset_bytes is None:
+        raise ValueError(
+            f"cache={budget!r} needs the data set's encoded bytes, which are not known here; "
+            "write the size in bytes, as '2GiB'"
+        )
+    return _positive(int(number * dataset_bytes / 100), budget)
+
+
+def _positive(size: int, budget: object) -> int:
+    if size < 1:
+        raise ValueError(f"cache={budget!r} is {size} bytes; a cache needs at least one")
+    return size
+
+
+def format_bytes(size: float) -> str:
+    """1536 -> "1.5 KiB"; at most three digits and a unit."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"

@@ -1,0 +1,199 @@
+"""The MinIO cache: shared memory that admits items until its budget is full, and never evicts.
+
+Every process of this user that opens the same name shares one arena. It is there as long as one of
+them lives; the last to leave removes it, and what a killed one leaves is reaped by the next open.
+docs/shared-memory.md has the layout and the protocol.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from types import TracebackType
+from typing import Any, SupportsIndex
+
+from coordl import _native
+from coordl.errors import CacheError
+from coordl.fetch.budget import format_bytes, parse_budget
+
+_MEAN_ITEM_BYTES = 8192  # small for an image: an index with room to spare costs 0.2 % of the budget
+_OURS = {errno.ENOSPC, errno.ENOMEM, errno.EPROTO, errno.EUSERS, errno.ETIMEDOUT, errno.EAGAIN}
+_LIMITS = {
+    "shm": "{directory} has {free} free; make it larger (mount -o remount,size=..., or docker run "
+    "--shm-size=...), or clear other arenas (coordl status)",
+    "cgroup": "the memory cgroup leaves {free}; raise the container's or job's memory limit "
+    "(docker run --memory=..., sbatch --mem=...)",
+    "memory": "the machine has {free} of memory available; end other jobs or ask for less",
+    "none": "run coordl doctor",
+}
+
+
+def cache_name(source: str | os.PathLike[str] | Iterable[str]) -> str:
+    """The arena's name for a data set: same source, same name, in every job of this user.
+
+    Args:
+        source: the data set's root folder (links resolved), or its list of files.
+    """
+    if isinstance(source, str | os.PathLike):
+        return blake2b(os.fsencode(os.path.realpath(source)), digest_size=12).hexdigest()
+    digest = blake2b(digest_size=12, person=b"files")
+    for path in source:
+        digest.update(os.fsencode(os.path.abspath(path)) + b"\0")
+    return digest.hexdigest()
+
+
+class MinIOCache:
+    """A never-evict cache in shared memory; threads, forked and spawned processes share it.
+
+    Picklable: a spawned worker opens the same arena by name. A forked child goes on using it and
+    takes a lease of its own on first use.
+
+    Args:
+        budget: bytes it may hold, see parse_budget; never more than `dataset_bytes`.
+        name: which arena; cache_name() makes one from a data set.
+        dataset_bytes: encoded bytes of the data set, if known; a percentage needs it.
+        expected_items: how many items, if known; sizes the index.
+
+    Warns:
+        UserWarning: the machine does not allow that much, or another process opened the arena with
+            another budget first. The message says what to change.
+
+    Raises:
+        CacheError: no usable cache can be had; says what to change.
+        ValueError: a bad budget or name.
+        OSError: a file in the way belongs to someone else or is a link.
+    """
+
+    def __init__(
+        self,
+        budget: SupportsIndex | str,
+        *,
+        name: str,
+        dataset_bytes: int | None = None,
+        expected_items: int | None = None,
+    ) -> None:
+        size = parse_budget(budget, dataset_bytes)
+        if dataset_bytes:
+            size = min(size, dataset_bytes)
+        self._open(name, size, expected_items or max(1024, size // _MEAN_ITEM_BYTES))
+        self._warn_if_other_than_asked()
+
+    def _open(self, name: str, size: int, expected_items: int) -> None:
+        self.name = name
+        self._asked_bytes = size
+        self._expected_items = expected_items
+        self._warned_stop = False
+        try:
+            self._arena = _native.Arena.open(name, size, expected_items)
+        except OSError as error:
+            text = error.strerror or str(error)
+            if error.errno == errno.EINVAL:
+                raise ValueError(text) from error
+            if error.errno in _OURS:
+                raise CacheError(text) from error
+            raise
+
+    def get(self, key: Sequence[int] | Any) -> memoryview | None:
+        """The item as a read-only view, or None. No copy, no lock; valid as long as the view lives.
+
+        Args:
+            key: (high, low) halves of its 128-bit key, e.g. a row of Items.keys.
+        """
+        high, low = key
+        return self._arena.find(int(high), int(low))
+
+    def admit(self, key: Sequence[int] | Any, data: bytes | bytearray | memoryview) -> bool:
+        """Copies an item in. False when it does not fit any more; True when it is held now."""
+        high, low = key
+        held = self._arena.admit(int(high), int(low), data)
+        if not held and not self._warned_stop:
+            self._warn_if_stopped()
+        return held
+
+    @property
+    def arena(self) -> _native.Arena:
+        """The native arena, for native prep."""
+        return self._arena
+
+    @property
+    def budget_bytes(self) -> int:
+        """What the arena may hold; less than asked when the machine allows less."""
+        return int(self.stats()["budget_bytes"])
+
+    def stats(self) -> dict[str, int]:
+        """budget_bytes, asked_bytes (by the arena's creator), used_bytes, reserved_bytes (memory
+        taken, overhead included), items, users (live processes), stopped_errno (what ended growth
+        early, or 0)."""
+        return dict(self._arena.stats())
+
+    def verify(self) -> list[str]:
+        """Re-checks every item's checksum; one line per fault."""
+        return list(self._arena.verify())
+
+    def close(self) -> None:
+        """Ends this object's use. Views stay readable; get() then misses. May be called again."""
+        self._arena.close()
+
+    def __enter__(self) -> MinIOCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> tuple[str, int, int]:
+        return self.name, self._asked_bytes, self._expected_items
+
+    def __setstate__(self, state: tuple[str, int, int]) -> None:
+        self._open(*state)  # quietly: who opened it first has been told
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        return (
+            f"MinIOCache({self.name!r}: {format_bytes(stats['used_bytes'])} of "
+            f"{format_bytes(stats['budget_bytes'])}, {stats['items']} items)"
+        )
+
+    def _warn_if_other_than_asked(self) -> None:
+        stats = self.stats()
+        budget, asked = stats["budget_bytes"], stats["asked_bytes"]
+        if asked != self._asked_bytes:
+            warnings.warn(
+                f"cache {self.name} is in use already with a budget of {format_bytes(budget)}; "
+                f"the {format_bytes(self._asked_bytes)} asked for here do not apply. One arena has "
+                "one budget: its first user's, until its last one ends.",
+                stacklevel=3,
+            )
+        elif budget < asked:
+            warnings.warn(
+                f"cache {self.name} holds {format_bytes(budget)} instead of the "
+                f"{format_bytes(asked)} asked for: {_limit_advice()}.",
+                stacklevel=3,
+            )
+
+    def _warn_if_stopped(self) -> None:
+        stats = self.stats()
+        if stats["stopped_errno"]:
+            self._warned_stop = True
+            warnings.warn(
+                f"cache {self.name} stopped growing at {format_bytes(stats['used_bytes'])} of "
+                f"{format_bytes(stats['budget_bytes'])}, as memory became short: "
+                f"{_limit_advice()}. What it holds stays.",
+                stacklevel=3,
+            )
+
+
+def _limit_advice() -> str:
+    limits = _native.memory_limits()
+    limit = str(limits["limit"])
+    free = limits.get(f"{limit}_free_bytes")
+    return _LIMITS[limit].format(
+        directory=_native.arena_directory(), free=format_bytes(free) if free is not None else "?"
+    )

@@ -1,0 +1,48 @@
+"""The Python way to an item's bytes: the cache, then the file. Native prep has its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from coordl import _native
+from coordl.errors import ItemError
+from coordl.fetch.cache import MinIOCache
+from coordl.fetch.failure import unreadable_item
+from coordl.fetch.item import Items
+
+
+def fetch(items: Items, index: int, cache: MinIOCache | None = None) -> bytes | memoryview:
+    """The encoded bytes of sample `index`: a read-only view of the cache, or bytes read now.
+
+    What was read is admitted to the cache when the file still is the one identified; a file that
+    was replaced since is delivered as it is now (as torch would) and stays out of the cache.
+
+    Raises the audit event "open" once per read from storage, as `os.open` would, so that profilers
+    see native reads too.
+
+    Raises:
+        ItemError: names index and path. Also an OSError (FileNotFoundError, PermissionError, ...)
+            when the kernel refused the file; a plain ItemError when it changed while it was read.
+    """
+    key = items.keys[index]
+    if cache is not None:
+        held = cache.get(key)
+        if held is not None:
+            return held
+    path = items.paths[index]
+    sys.audit("open", path, None, os.O_RDONLY)
+    try:
+        data, size, mtime_ns = _native.read_identified(path)
+    except OSError as error:
+        raise unreadable_item(error.errno or 0, index, path) from error
+    except EOFError as error:
+        raise ItemError(
+            f"sample {index}: {error}. Nothing may write to the data set during an epoch.",
+            index,
+            path,
+        ) from error
+    unchanged = size == items.sizes[index] and mtime_ns == items.mtimes_ns[index]
+    if cache is not None and unchanged:
+        cache.admit(key, data)
+    return data

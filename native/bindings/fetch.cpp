@@ -1,0 +1,304 @@
+// Bindings of native/fetch: Arena, file reads, and the tests' step hook. Check and convert only.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "fetch/arena.hpp"
+#include "fetch/file.hpp"
+#include "os/limits.hpp"
+#include "os/steps.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using coordl::Arena;
+using coordl::ItemKey;
+
+// OSError, or its subclass for that errno, with the path as its filename.
+[[noreturn]] void raise_os_error(int error, nb::handle path) {
+  errno = error;
+  PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path.ptr());
+  throw nb::python_error();
+}
+
+// std::system_error -> OSError (and its errno's subclass, PermissionError and so on).
+void translate(const std::exception_ptr& pointer, void*) {
+  try {
+    std::rethrow_exception(pointer);
+  } catch (const std::system_error& error) {
+    PyObject* args = Py_BuildValue("(is)", error.code().value(), error.what());
+    if (args != nullptr) PyErr_SetObject(PyExc_OSError, args);
+    Py_XDECREF(args);
+  }
+}
+
+// A path as the kernel takes it: str (undecodable bytes escaped), bytes or os.PathLike.
+std::string file_path(nb::handle object) {
+  PyObject* bytes = nullptr;
+  if (PyUnicode_FSConverter(object.ptr(), &bytes) == 0) throw nb::python_error();
+  const nb::bytes owned = nb::steal<nb::bytes>(bytes);
+  return {owned.c_str(), owned.size()};
+}
+
+// A Python buffer, held contiguous and readable while native code works without the GIL.
+class Bytes {
+ public:
+  explicit Bytes(nb::handle object) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
+  }
+  ~Bytes() { PyBuffer_Release(&view_); }
+  Bytes(const Bytes&) = delete;
+  Bytes& operator=(const Bytes&) = delete;
+  std::span<const std::byte> span() const {
+    return {static_cast<const std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)};
+  }
+
+ private:
+  Py_buffer view_{};
+};
+
+// What a memoryview of an item points to: keeps the arena mapped as long as any view lives.
+struct Item {
+  std::shared_ptr<Arena> arena;
+  std::span<const std::byte> bytes;
+};
+
+int item_buffer(PyObject* self, Py_buffer* view, int flags) {
+  const Item* item = nb::inst_ptr<Item>(self);
+  return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(item->bytes.data()),
+                           static_cast<Py_ssize_t>(item->bytes.size()), /*readonly=*/1, flags);
+}
+
+PyType_Slot item_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(item_buffer)}, {0, nullptr}};
+
+nb::object find(const std::shared_ptr<Arena>& arena, std::uint64_t hi, std::uint64_t lo) {
+  const auto bytes = arena->find({hi, lo});
+  if (!bytes) return nb::none();
+  const nb::object item = nb::cast(Item{arena, *bytes});
+  return nb::steal(PyMemoryView_FromObject(item.ptr()));
+}
+
+bool admit(Arena& arena, std::uint64_t hi, std::uint64_t lo, nb::handle buffer) {
+  const Bytes bytes(buffer);
+  const nb::gil_scoped_release release;
+  return arena.admit({hi, lo}, bytes.span());
+}
+
+nb::dict stats_dict(const coordl::ArenaStats& stats) {
+  nb::dict out;
+  out["budget_bytes"] = stats.budget_bytes;
+  out["asked_bytes"] = stats.asked_bytes;
+  out["used_bytes"] = stats.used_bytes;
+  out["reserved_bytes"] = stats.reserved_bytes;
+  out["items"] = stats.items;
+  out["users"] = stats.users;
+  out["stopped_errno"] = stats.stopped;
+  return out;
+}
+
+using Keys = nb::ndarray<const std::uint64_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
+
+// Admits fresh items of `bytes` zeros, `count` of them: seconds of copy, checksum and index.
+double time_admissions(Arena& arena, std::uint64_t first, std::uint64_t count, std::size_t bytes) {
+  const std::vector<std::byte> item(bytes);
+  const nb::gil_scoped_release release;
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::uint64_t i = first; i < first + count; ++i) arena.admit({i, ~i}, item);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Lookups of every key, `rounds` times, in native code: (hits, seconds). For benchmarks.
+std::pair<std::uint64_t, double> time_lookups(const Arena& arena, const Keys& keys, int rounds) {
+  const std::uint64_t* key = keys.data();
+  const std::size_t count = keys.shape(0);
+  const nb::gil_scoped_release release;
+  std::uint64_t hits = 0;
+  const auto begin = std::chrono::steady_clock::now();
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < count; ++i) {
+      hits += arena.find({key[2 * i], key[2 * i + 1]}).has_value();
+    }
+  }
+  return {hits, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()};
+}
+
+template <typename T>
+nb::object numpy_array(std::vector<T> values) {
+  auto owned = std::make_unique<std::vector<T>>(std::move(values));
+  std::vector<T>* data = owned.get();
+  const nb::capsule owner(data, [](void* p) noexcept {
+    const std::unique_ptr<std::vector<T>> dropped(static_cast<std::vector<T>*>(p));
+  });
+  static_cast<void>(owned.release());
+  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(data->data(), {data->size()}, owner));
+}
+
+nb::tuple stat_files(const nb::sequence& given, unsigned threads) {
+  std::vector<std::string> paths;
+  for (const nb::handle path : given) paths.push_back(file_path(path));
+  std::vector<coordl::FileStat> found(paths.size());
+  std::vector<std::int64_t> sizes(paths.size()), mtimes(paths.size());
+  std::vector<std::int32_t> errors(paths.size());
+  {
+    const nb::gil_scoped_release release;
+    coordl::stat_files(paths, threads, found);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      sizes[i] = static_cast<std::int64_t>(found[i].identity.size);
+      mtimes[i] = found[i].identity.mtime_ns;
+      errors[i] = found[i].error;
+    }
+  }
+  return nb::make_tuple(numpy_array(std::move(sizes)), numpy_array(std::move(mtimes)),
+                        numpy_array(std::move(errors)));
+}
+
+nb::tuple read_identified(nb::handle given, bool keep_in_page_cache) {
+  const std::string path = file_path(given);
+  std::vector<std::byte> bytes;
+  coordl::FileRead read;
+  {
+    const nb::gil_scoped_release release;
+    read = coordl::read_file(path, bytes, keep_in_page_cache);
+  }
+  if (read.error != 0) raise_os_error(read.error, given);
+  if (read.truncated) {
+    const std::string text = path + " changed while it was read: " + std::to_string(bytes.size()) +
+                             " of " + std::to_string(read.identity.size) + " bytes";
+    PyErr_SetString(PyExc_EOFError, text.c_str());
+    throw nb::python_error();
+  }
+  return nb::make_tuple(nb::bytes(bytes.data(), bytes.size()), read.identity.size,
+                        read.identity.mtime_ns);
+}
+
+// The tests' hook: one signal to oneself at one step. Static storage, as the hook is a function.
+std::string chosen_step;
+int chosen_signal = 0;
+
+void signal_at(const std::string& step, int signal_number) {
+  chosen_step = step;
+  chosen_signal = signal_number;
+  coordl::step_hook = step.empty() ? nullptr : +[](const char* reached) noexcept {
+    if (chosen_step == reached) ::raise(chosen_signal);
+  };
+}
+
+template <std::size_t N>
+std::vector<std::string> names_of(const std::array<const char*, N>& steps) {
+  return {steps.begin(), steps.end()};
+}
+
+nb::dict memory_limits() {
+  const auto limits = coordl::read_memory_limits(coordl::arena_directory());
+  const auto allowance = coordl::memory_allowance(limits);
+  nb::dict out;
+  const auto put = [&](const char* name, std::uint64_t bytes) {
+    out[name] = bytes == coordl::kUnlimited ? nb::object(nb::none()) : nb::object(nb::int_(bytes));
+  };
+  put("shm_bytes", limits.shm_bytes);
+  put("shm_free_bytes", limits.shm_free_bytes);
+  put("cgroup_bytes", limits.cgroup_bytes);
+  put("cgroup_free_bytes", limits.cgroup_free_bytes);
+  put("memory_bytes", limits.memory_bytes);
+  put("memory_free_bytes", limits.memory_free_bytes);
+  put("allowed_bytes", allowance.bytes);
+  constexpr const char* names[] = {"none", "shm", "cgroup", "memory"};
+  out["limit"] = names[static_cast<int>(allowance.limit)];
+  return out;
+}
+
+void bind_arena(nb::module_& m) {
+  nb::class_<Item>(m, "_Item", nb::type_slots(item_slots), "Exporter behind Arena.find's views.");
+  nb::class_<Arena>(m, "Arena",
+                    "A never-evict shared-memory cache of this user; see docs/shared-memory.md.\n\n"
+                    "Any thread and any forked child may use it.")
+      .def_static("open", &Arena::open, "name"_a, "budget_bytes"_a, "expected_items"_a,
+                  nb::call_guard<nb::gil_scoped_release>(),
+                  "Opens or creates. Raises OSError with the kernel's errno.")
+      .def("find", &find, "hi"_a, "lo"_a,
+           nb::sig("def find(self, hi: int, lo: int) -> memoryview | None"),
+           "The item as a read-only memoryview, or None. No copy; valid as long as it lives.")
+      .def("admit", &admit, "hi"_a, "lo"_a, "data"_a,
+           nb::sig("def admit(self, hi: int, lo: int, data: bytes | bytearray | memoryview) -> bool"),
+           "Copies the item in. False when it does not fit; True when it is held now.")
+      .def("stats", [](const Arena& arena) { return stats_dict(arena.stats()); },
+           nb::sig("def stats(self) -> dict[str, int]"))
+      .def("verify", [](const Arena& arena) {
+        std::vector<std::string> faults;
+        {
+          const nb::gil_scoped_release release;
+          faults = arena.verify();
+        }
+        return faults;
+      },
+           "One line per fault; empty when every item is as it was admitted.")
+      .def("ensure_lease", &Arena::ensure_lease, nb::call_guard<nb::gil_scoped_release>(),
+           "Takes this process's lease now. False when the arena was cleared meanwhile.")
+      .def("close", &Arena::close, nb::call_guard<nb::gil_scoped_release>())
+      .def_prop_ro("name", &Arena::name)
+      .def("_time_admissions", &time_admissions, "first"_a, "count"_a, "bytes"_a)
+      .def("_time_lookups", &time_lookups, "keys"_a, "rounds"_a);
+  m.def("list_arenas", [] {
+    nb::list out;
+    for (const auto& info : coordl::list_arenas()) {
+      nb::dict entry = stats_dict(info.stats);
+      entry["name"] = info.name;
+      entry["readable"] = info.readable;
+      out.append(entry);
+    }
+    return out;
+  }, nb::sig("def list_arenas() -> list[dict[str, typing.Any]]"),
+        "Live arenas of this user: Arena.stats() of each, with name and readable.");
+  m.def("reap_arenas", &coordl::reap_arenas,
+        "Unlinks this user's arenas that have no live user; their names.");
+  m.def("clear_arena", &coordl::clear_arena, "name"_a, "force"_a = false,
+        nb::call_guard<nb::gil_scoped_release>(),
+        "Unlinks an arena. OSError EBUSY when in use and not force, ENOENT when there is none.");
+  m.def("arena_directory", &coordl::arena_directory);
+  m.def("memory_limits", &memory_limits,
+        nb::sig("def memory_limits() -> dict[str, typing.Any]"),
+        "Bytes by limit (None: unlimited), and what an arena may take now (allowed_bytes, limit).");
+}
+
+}  // namespace
+
+void bind_fetch(nb::module_& m) {
+  nb::register_exception_translator(translate);
+  bind_arena(m);
+  m.def("stat_files", &stat_files, "paths"_a, "threads"_a = 1,
+        nb::sig("def stat_files(paths: collections.abc.Sequence[str], threads: int = 1) -> "
+                "tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]"),
+        "(sizes, mtimes_ns, errnos): (N,) int64, int64, int32. EISDIR, EINVAL: no plain file.");
+  m.def("read_file", [](nb::handle path) { return nb::object(read_identified(path, true)[0]); },
+        "path"_a, nb::sig("def read_file(path: str | bytes | os.PathLike) -> bytes"),
+        "The whole file. OSError; EOFError when it changed while it was read.");
+  m.def("read_identified", &read_identified, "path"_a, "keep_in_page_cache"_a = true,
+        nb::sig("def read_identified(path: str | bytes | os.PathLike, "
+                "keep_in_page_cache: bool = True) -> tuple[bytes, int, int]"),
+        "(bytes, size, mtime_ns) of the whole file. Raises as read_file does.");
+  m.def("drop_from_page_cache", [](nb::handle given) {
+    const std::string path = file_path(given);
+    const nb::gil_scoped_release release;
+    coordl::drop_from_page_cache(path);
+  }, "path"_a, nb::sig("def drop_from_page_cache(path: str | bytes | os.PathLike) -> None"),
+        "Advises the kernel to drop the file's clean pages.");
+  m.def("_signal_at", &signal_at, "step"_a, "signal"_a,
+        "Tests only: send oneself `signal` at the named step; an empty step ends it.");
+  m.attr("_open_steps") = nb::cast(names_of(coordl::kOpenSteps));
+  m.attr("_admit_steps") = nb::cast(names_of(coordl::kAdmitSteps));
+  m.attr("_close_steps") = nb::cast(names_of(coordl::kCloseSteps));
+}

@@ -1,0 +1,367 @@
+#include "fetch/registry.hpp"
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <set>
+#include <system_error>
+
+#include "os/limits.hpp"
+#include "os/steps.hpp"
+
+namespace coordl {
+namespace {
+
+constexpr int kGateWaitMs = 10'000;
+constexpr std::uint64_t kLeastBytes = std::uint64_t(1) << 20;
+constexpr std::string_view kLockSuffix = ".lock";
+
+[[noreturn]] void fail(int error, const std::string& what) {
+  throw std::system_error(error, std::generic_category(), what);
+}
+
+std::string file_prefix() {
+  std::string prefix("coordl.");
+  return prefix.append(std::to_string(::geteuid())).append(".");
+}
+
+// Strong, and pruned under process_mutex() by drop_core(): a Core that closed its lock file outside
+// it would drop the lease of its successor in this process. Never destroyed, as leases are given
+// back by an exit handler that may run late.
+std::vector<std::shared_ptr<Core>>& cores() {
+  static auto& all = *std::make_unique<std::vector<std::shared_ptr<Core>>>().release();
+  return all;
+}
+
+// This process's Core whose lock file is the one at `path` now.
+std::shared_ptr<Core> core_at(const std::string& path) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0) return nullptr;
+  for (const auto& core : cores()) {
+    if (core->lock->same_file(info.st_dev, info.st_ino)) return core;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<LockFile> open_lock(const std::string& path, bool create) {
+  return std::make_shared<LockFile>(LockFile::open(path, create));
+}
+
+// The gate, held; or not, when `wait_ms` ran out.
+class Gate {
+ public:
+  Gate(LockFile& lock, int wait_ms) : lock_(lock), held_(lock.lock_gate(wait_ms)) {}
+  ~Gate() {
+    if (held_) lock_.unlock_gate();
+  }
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
+  explicit operator bool() const noexcept { return held_; }
+
+ private:
+  LockFile& lock_;
+  bool held_;
+};
+
+// Takes a lease, repairing what dead members left. REQUIRES the gate.
+bool take_lease(Core& core) noexcept {
+  const auto member = core.lock->take_lease();
+  if (!member) return false;
+  for (std::uint32_t other = 0; other < layout::kMembers; ++other) {
+    if (!core.memory.needs_repair(other)) continue;
+    // Its lock is free (or was, and is ours now): its process is dead.
+    if (other != *member && !core.lock->take_lease(other)) continue;
+    core.memory.repair(other);
+    if (other != *member) core.lock->drop_lease(other);
+  }
+  core.member = *member;
+  core.leased_generation.store(fork_generation(), std::memory_order_release);
+  return true;
+}
+
+void give_lease_back(Core& core) noexcept {
+  core.lock->drop_lease(core.member);
+  core.leased_generation.store(0, std::memory_order_release);
+}
+
+// Removes an arena file. Throws EACCES for what is another user's or no plain file: it was put in
+// our place, and is not ours to remove, even as root.
+void remove_arena_file(const std::string& path) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0) return;
+  if (info.st_uid != ::geteuid() || !S_ISREG(info.st_mode)) {
+    fail(EACCES, path + " is no plain file or belongs to user " + std::to_string(info.st_uid) +
+                     ", so coordl does not trust it; remove it");
+  }
+  ::unlink(path.c_str());
+}
+
+void unlink_files(const ArenaPaths& paths) {
+  remove_arena_file(paths.file);  // first: a lock file alone is found and reaped, see reap_one()
+  at_step("close:unlinked");
+  ::unlink(paths.lock.c_str());
+}
+
+void leave(Core& core) noexcept {
+  if (!core.leased()) return;  // a fork that never used it: the lease is the parent's
+  try {
+    const Gate gate(*core.lock, kGateWaitMs);
+    at_step("close:gate");
+    give_lease_back(core);
+    at_step("close:left");
+    if (!gate || core.detached || !core.lock->is_at(core.paths.lock)) return;
+    if (core.lock->other_users() == 0) unlink_files(core.paths);
+  } catch (const std::system_error&) {
+    give_lease_back(core);  // no gate to be had: the next open reaps it
+  }
+}
+
+void leave_all() {
+  const std::lock_guard lock(process_mutex());
+  for (const auto& core : cores()) leave(*core);
+}
+
+// Unlinks the arena if nobody lives in it. False when somebody does, or its gate is taken.
+// REQUIRES process_mutex().
+bool reap_one(const ArenaPaths& paths) {
+  if (core_at(paths.lock)) return false;
+  const bool existed = ::access(paths.lock.c_str(), F_OK) == 0;
+  const auto lock = open_lock(paths.lock, true);
+  const Gate gate(*lock, 0);
+  if (!gate || !lock->is_at(paths.lock) || lock->other_users() > 0) return false;
+  try {
+    unlink_files(paths);
+  } catch (...) {
+    if (!existed) ::unlink(paths.lock.c_str());
+    throw;
+  }
+  return true;
+}
+
+std::set<std::string> names_found() {
+  std::set<std::string> names;
+  const std::string prefix = file_prefix();
+  DIR* directory = ::opendir(arena_directory().c_str());
+  if (directory == nullptr) return names;
+  while (const dirent* entry = ::readdir(directory)) {
+    std::string name = entry->d_name;
+    if (!name.starts_with(prefix)) continue;
+    name = name.substr(prefix.size());
+    if (name.ends_with(kLockSuffix)) name.resize(name.size() - kLockSuffix.size());
+    names.insert(name);
+  }
+  ::closedir(directory);
+  return names;
+}
+
+std::vector<std::string> reap_all() {
+  std::vector<std::string> reaped;
+  for (const std::string& name : names_found()) {
+    try {
+      if (reap_one(ArenaPaths(name))) reaped.push_back(name);
+    } catch (const std::system_error&) {  // not ours to touch, or gone meanwhile
+    }
+  }
+  return reaped;
+}
+
+ArenaMemory create_memory(const ArenaPaths& paths, std::uint64_t asked, std::uint64_t expected) {
+  const Allowance allowance = memory_allowance(read_memory_limits(paths.directory));
+  const std::uint64_t overhead =
+      layout::make_plan(0, expected).log_offset + 2 * layout::kLine * expected;
+  std::uint64_t budget = asked;
+  if (allowance.bytes < overhead || allowance.bytes - overhead < budget) {
+    budget = allowance.bytes > overhead ? allowance.bytes - overhead : 0;
+    if (budget < kLeastBytes) {
+      fail(ENOSPC, "an arena of " + std::to_string(asked) + " bytes does not fit in " +
+                       paths.directory + ": " + std::to_string(allowance.bytes) +
+                       " bytes may be taken, " + std::to_string(overhead) +
+                       " go to its index. Free memory, or raise the limit (see coordl doctor)");
+    }
+  }
+  const layout::Plan plan = layout::make_plan(budget, expected);
+  remove_arena_file(paths.file);  // left by the dead, or by one killed half-way
+  SharedFile file = SharedFile::create(paths.file, plan.file_bytes);
+  try {
+    at_step("open:sized");
+    return ArenaMemory::create(std::move(file), plan, budget, asked, paths.directory);
+  } catch (...) {
+    ::unlink(paths.file.c_str());
+    throw;
+  }
+}
+
+ArenaMemory attach_memory(const ArenaPaths& paths) {
+  try {
+    return ArenaMemory::attach(SharedFile::open(paths.file), paths.directory);
+  } catch (const std::system_error& error) {
+    if (error.code().value() != EPROTO) throw;
+    fail(EPROTO, paths.file + " is in use and cannot be joined: " + error.what() +
+                     ". End the jobs that use it, or run coordl clear " + paths.name + " --force");
+  }
+}
+
+std::shared_ptr<Core> join_or_create(const ArenaPaths& paths, std::shared_ptr<LockFile> lock,
+                                     std::uint64_t budget_bytes, std::uint64_t expected_items) {
+  if (lock->other_users() > 0 && ::access(paths.file.c_str(), F_OK) == 0) {
+    return std::make_shared<Core>(paths, std::move(lock), attach_memory(paths));
+  }
+  try {
+    return std::make_shared<Core>(paths, lock, create_memory(paths, budget_bytes, expected_items));
+  } catch (...) {
+    if (lock->other_users() == 0) ::unlink(paths.lock.c_str());
+    throw;
+  }
+}
+
+}  // namespace
+
+std::string arena_directory() {
+  const char* chosen = std::getenv("COORDL_SHM_DIR");
+  return chosen != nullptr && *chosen != '\0' ? chosen : "/dev/shm";
+}
+
+ArenaPaths::ArenaPaths(const std::string& given) : name(given), directory(arena_directory()) {
+  const auto allowed = [](unsigned char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           c == '.' || c == '_' || c == '-';
+  };
+  if (name.empty() || name.size() > 128 || name[0] == '.' || name.ends_with(kLockSuffix) ||
+      !std::all_of(name.begin(), name.end(), allowed)) {
+    fail(EINVAL, "bad arena name '" + name +
+                     "': 1 to 128 of A-Z a-z 0-9 . _ -, no leading dot, not ending in .lock");
+  }
+  file = directory + "/" + file_prefix() + name;
+  lock = file + std::string(kLockSuffix);
+}
+
+std::shared_ptr<Core> open_core(const std::string& name, std::uint64_t budget_bytes,
+                                std::uint64_t expected_items) {
+  const ArenaPaths paths(name);
+  if (budget_bytes == 0 || budget_bytes > (std::uint64_t(1) << 45)) {
+    fail(EINVAL, "a budget of " + std::to_string(budget_bytes) + " bytes: 1 byte to 32 TiB");
+  }
+  expected_items = std::clamp<std::uint64_t>(expected_items, 1, std::uint64_t(1) << 32);
+  const std::lock_guard process(process_mutex());
+  static const int registered = std::atexit(leave_all);
+  static_cast<void>(registered);
+  reap_all();
+
+  // Others may unlink the lock file between our opening it and our getting its gate: then again.
+  for (int attempt = 0; attempt < 1000; ++attempt) {
+    auto core = core_at(paths.lock);
+    if (core && core->leased()) {
+      ++core->handles;
+      return core;
+    }
+    const auto lock = core ? core->lock : open_lock(paths.lock, true);
+    const Gate gate(*lock, kGateWaitMs);
+    if (!gate) {
+      fail(ETIMEDOUT, "arena " + name + ": somebody holds its gate for more than 10 s; a process "
+                      "is stopped (SIGSTOP, debugger) while it opens or closes it");
+    }
+    if (!lock->is_at(paths.lock)) continue;
+    at_step("open:gate");
+    if (!core) core = join_or_create(paths, lock, budget_bytes, expected_items);
+    if (!take_lease(*core)) {
+      fail(EUSERS, "arena " + name + " has " + std::to_string(layout::kMembers) + " users already");
+    }
+    at_step("open:leased");
+    if (core.use_count() == 1) cores().push_back(core);
+    ++core->handles;
+    return core;
+  }
+  fail(EAGAIN, "arena " + name + " came and went too often while it was opened; try again");
+}
+
+bool ensure_lease(Core& core) noexcept {
+  if (core.leased()) return true;
+  if (core.detached.load(std::memory_order_relaxed)) return false;
+  const std::lock_guard process(process_mutex());
+  if (core.leased()) return true;
+  try {
+    const Gate gate(*core.lock, kGateWaitMs);
+    if (!gate) return false;
+    core.detached = !core.lock->is_at(core.paths.lock);
+    return !core.detached && take_lease(core);
+  } catch (const std::system_error&) {
+    return false;
+  }
+}
+
+void drop_core(std::shared_ptr<Core> core) noexcept {
+  const std::lock_guard process(process_mutex());
+  core.reset();
+  std::erase_if(cores(), [](const auto& kept) { return kept.use_count() == 1; });
+}
+
+void close_handle(Core& core) noexcept {
+  const std::lock_guard process(process_mutex());
+  if (--core.handles == 0) leave(core);
+}
+
+std::uint64_t count_users(Core& core) noexcept {
+  const std::lock_guard process(process_mutex());
+  return core.lock->other_users() + (core.leased() ? 1 : 0);
+}
+
+std::vector<std::string> reap_arenas() {
+  const std::lock_guard process(process_mutex());
+  return reap_all();
+}
+
+std::vector<ArenaInfo> list_arenas() {
+  const std::lock_guard process(process_mutex());
+  std::vector<ArenaInfo> found;
+  for (const std::string& name : names_found()) {
+    ArenaInfo info;
+    info.name = name;
+    try {
+      const ArenaPaths paths(name);
+      std::uint64_t users = 0;
+      if (const auto core = core_at(paths.lock)) {
+        users = core->lock->other_users() + (core->leased() ? 1 : 0);
+      } else {
+        users = open_lock(paths.lock, false)->other_users();
+      }
+      if (users == 0) continue;
+      info.stats.users = users;
+      ArenaStats stats =
+          ArenaMemory::attach(SharedFile::open(paths.file, false), paths.directory).stats();
+      stats.users = users;
+      info.stats = stats;
+      info.readable = true;
+    } catch (const std::system_error&) {
+      if (info.stats.users == 0) continue;  // gone meanwhile, or not ours
+    }
+    found.push_back(std::move(info));
+  }
+  return found;
+}
+
+void clear_arena(const std::string& name, bool force) {
+  const ArenaPaths paths(name);
+  const std::lock_guard process(process_mutex());
+  if (::access(paths.file.c_str(), F_OK) != 0 && ::access(paths.lock.c_str(), F_OK) != 0) {
+    fail(ENOENT, "there is no arena " + name + " of this user in " + paths.directory);
+  }
+  const auto own = core_at(paths.lock);
+  const auto lock = own ? own->lock : open_lock(paths.lock, true);
+  const Gate gate(*lock, kGateWaitMs);
+  if (!gate) fail(ETIMEDOUT, "arena " + name + ": somebody holds its gate; try again");
+  if (!lock->is_at(paths.lock)) return;  // its last user unlinked it meanwhile
+  const std::uint64_t users = lock->other_users() + (own && own->leased() ? 1 : 0);
+  if (users > 0 && !force) {
+    fail(EBUSY, "arena " + name + " is in use by " + std::to_string(users) +
+                    (users == 1 ? " process" : " processes") + ". End them, or clear it with --force: they keep what they have "
+                    "mapped, and its memory is free when they end");
+  }
+  unlink_files(paths);
+  if (own) own->detached = true;
+}
+
+}  // namespace coordl

@@ -1,0 +1,249 @@
+#include "fetch/arena.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <system_error>
+#include <thread>
+
+#include "fetch/checksum.hpp"
+#include "fetch/file.hpp"
+#include "fetch/layout.hpp"
+#include "os/steps.hpp"
+#include "test.hpp"
+
+namespace {
+
+using coordl::Arena;
+using coordl::ItemKey;
+
+std::string own_name(const char* what) {
+  return "test-" + std::string(what) + "-" + std::to_string(::getpid());
+}
+
+// Item `i`: its bytes follow from its number, so that whoever reads it can check it.
+std::vector<std::byte> item(std::uint64_t i) {
+  std::vector<std::byte> bytes(100 + i * 37 % 5000);
+  for (std::size_t b = 0; b < bytes.size(); ++b) bytes[b] = static_cast<std::byte>(i * 7 + b);
+  return bytes;
+}
+ItemKey key(std::uint64_t i) { return {i * 0x9e3779b97f4a7c15ull, ~i}; }
+
+std::uint64_t bytes_of(std::uint64_t count) {
+  std::uint64_t sum = 0;
+  for (std::uint64_t i = 0; i < count; ++i) sum += item(i).size();
+  return sum;
+}
+
+bool holds(const Arena& arena, std::uint64_t i) {
+  const auto found = arena.find(key(i));
+  const auto want = item(i);
+  return found && found->size() == want.size() &&
+         std::memcmp(found->data(), want.data(), want.size()) == 0;
+}
+
+// Runs `work` in a forked child; its exit status, or minus the signal that ended it.
+int in_child(const std::function<int()>& work) {
+  const pid_t pid = ::fork();
+  if (pid == 0) ::_exit(work());
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+bool left_behind(const std::string& name) {
+  const std::string path = coordl::arena_directory() + "/coordl." + std::to_string(::geteuid()) +
+                           "." + name;
+  return std::filesystem::exists(path) || std::filesystem::exists(path + ".lock");
+}
+
+const char* die_at = "";
+void die(const char* step) noexcept {
+  if (std::strcmp(step, die_at) == 0) ::raise(SIGKILL);
+}
+
+}  // namespace
+
+TEST(processes_admitting_the_same_items_keep_each_once) {
+  const std::string name = own_name("processes");
+  constexpr std::uint64_t count = 400;
+  const auto arena = Arena::open(name, bytes_of(count), count);
+  std::vector<pid_t> children;
+  for (int child = 0; child < 4; ++child) {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      bool good = true;
+      for (std::uint64_t i = 0; i < count; ++i) {
+        good = good && (!arena->admit(key(i), item(i)) || holds(*arena, i));
+      }
+      ::_exit(good ? 0 : 1);
+    }
+    children.push_back(pid);
+  }
+  for (const pid_t pid : children) {
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+  // While a race's loser held bytes, another item may have been refused. All are given back now.
+  for (std::uint64_t i = 0; i < count; ++i) CHECK(arena->admit(key(i), item(i)));
+  for (std::uint64_t i = 0; i < count; ++i) CHECK(holds(*arena, i));
+  CHECK(arena->verify().empty());
+  CHECK(arena->stats().items == count);
+  CHECK(arena->stats().used_bytes == bytes_of(count));
+  CHECK(arena->stats().users == 1);
+  arena->close();
+  CHECK(!left_behind(name));
+}
+
+TEST(threads_admit_and_find_at_once) {
+  const std::string name = own_name("threads");
+  constexpr std::uint64_t count = 600;
+  const auto arena = Arena::open(name, bytes_of(count) / 2, count);
+  std::atomic<bool> good{true};
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 6; ++t) {
+      threads.emplace_back([&, t] {
+        for (std::uint64_t k = 0; k < 2 * count; ++k) {
+          const std::uint64_t i = (k * (t % 2 ? 7 : 11)) % count;
+          if (arena->admit(key(i), item(i)) && !holds(*arena, i)) good = false;
+          if (arena->stats().used_bytes > arena->stats().budget_bytes) good = false;
+        }
+      });
+    }
+  }
+  CHECK(good);
+  CHECK(arena->verify().empty());
+  std::uint64_t held = 0, items = 0;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (arena->find(key(i))) held += item(i).size(), ++items;
+  }
+  CHECK(arena->stats().used_bytes == held && arena->stats().items == items);
+}
+
+TEST(threads_open_and_close_at_once) {
+  const std::string name = own_name("open");
+  std::atomic<bool> good{true};
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 4; ++t) {
+      threads.emplace_back([&] {
+        for (std::uint64_t i = 0; i < 50; ++i) {
+          const auto arena = Arena::open(name, 1 << 16, 16);
+          if (!arena->admit(key(3), item(3)) || !holds(*arena, 3)) good = false;
+        }
+      });
+    }
+  }
+  CHECK(good);
+  CHECK(!left_behind(name));
+}
+
+TEST(processes_open_close_and_die_at_once) {
+  const std::string name = own_name("come-and-go");
+  std::vector<pid_t> children;
+  for (int child = 0; child < 6; ++child) {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      bool good = true;
+      for (std::uint64_t round = 0; round < 60; ++round) {
+        // A grandchild that dies with the arena open, in the middle of it all.
+        if (round % 20 == 5 && in_child([&] {
+              const auto arena = Arena::open(name, 1 << 16, 16);
+              arena->admit(key(1), item(1));
+              ::raise(SIGKILL);
+              return 0;
+            }) != -SIGKILL) {
+          good = false;
+        }
+        const auto arena = Arena::open(name, 1 << 16, 16);
+        good = good && arena->admit(key(round % 5), item(round % 5)) && holds(*arena, round % 5);
+      }
+      ::_exit(good ? 0 : 1);
+    }
+    children.push_back(pid);
+  }
+  for (const pid_t pid : children) {
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+  coordl::reap_arenas();
+  CHECK(!left_behind(name));
+}
+
+TEST(a_death_at_any_step_of_admit_leaves_a_sound_arena) {
+  for (const char* step : coordl::kAdmitSteps) {
+    const std::string name = own_name("admit");
+    const auto arena = Arena::open(name, bytes_of(8), 8);
+    CHECK(arena->admit(key(0), item(0)));
+    die_at = step;
+    CHECK(in_child([&] {
+            coordl::step_hook = &die;
+            return arena->admit(key(1), item(1)) ? 0 : 1;
+          }) == -SIGKILL);
+    CHECK(arena->verify().empty());
+    for (std::uint64_t i = 2; i < 8; ++i) CHECK(arena->admit(key(i), item(i)));
+    // The next process to join gives back what the dead one held: all fits now.
+    CHECK(in_child([&] { return arena->admit(key(1), item(1)) ? 0 : 1; }) ==
+          (std::strcmp(step, "admit:held") == 0 ? 1 : 0));
+    for (std::uint64_t i = 2; i < 8; ++i) CHECK(holds(*arena, i));
+    CHECK(arena->verify().empty());
+    arena->close();
+    CHECK(!left_behind(name));
+  }
+}
+
+TEST(a_full_arena_still_takes_what_fits) {
+  const auto arena = Arena::open(own_name("full"), 1000, 10);
+  const std::vector<std::byte> large(900), medium(200), small(100), none;
+  CHECK(arena->admit(key(1), large));
+  CHECK(!arena->admit(key(2), medium));
+  CHECK(arena->admit(key(3), small));
+  CHECK(!arena->admit(key(4), small));
+  CHECK(arena->admit(key(5), none) && arena->find(key(5))->empty());
+  CHECK(arena->stats().used_bytes == 1000 && arena->find(key(1))->size() == 900);
+}
+
+TEST(verify_names_a_flipped_byte) {
+  const std::string name = own_name("flip");
+  const auto arena = Arena::open(name, 10000, 10);
+  CHECK(arena->admit(key(1), item(1)));
+  const auto found = *arena->find(key(1));
+  const_cast<std::byte&>(found[50]) ^= std::byte(4);
+  CHECK(arena->verify().size() == 1);
+  CHECK(arena->verify()[0].find("checksum") != std::string::npos);
+}
+
+TEST(the_checksum_sees_every_bit_every_length_and_the_key) {
+  std::vector<std::byte> bytes(67, std::byte(1));
+  const auto sum = coordl::checksum(key(1), bytes);
+  CHECK(sum != coordl::checksum(key(2), bytes));
+  for (std::size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
+    bytes[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+    CHECK(sum != coordl::checksum(key(1), bytes));
+    bytes[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+  }
+  const std::vector<std::byte> zeros(67);
+  for (std::size_t n = 0; n < 67; ++n) {
+    CHECK(coordl::checksum(key(1), std::span(zeros).first(n)) != coordl::checksum(key(1), zeros));
+  }
+}
+
+TEST(bad_files_are_errors_and_never_block) {
+  std::vector<std::byte> bytes;
+  CHECK(coordl::read_file("/no/such/file", bytes).error == ENOENT);
+  CHECK(coordl::read_file("/tmp", bytes).error == EISDIR);
+  const std::string fifo = "/tmp/" + own_name("fifo");
+  CHECK(::mkfifo(fifo.c_str(), 0600) == 0);
+  CHECK(coordl::read_file(fifo, bytes).error == EINVAL);
+  ::unlink(fifo.c_str());
+}
