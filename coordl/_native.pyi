@@ -1,0 +1,175 @@
+"""Native core of coordl: fetch and prep."""
+
+from collections.abc import Sequence
+import os
+from typing import Annotated, Any
+
+import numpy
+from numpy.typing import NDArray
+
+
+class Arena:
+    """
+    A never-evict shared-memory cache of this user; see docs/shared-memory.md.
+
+    Any thread and any forked child may use it.
+    """
+
+    @staticmethod
+    def open(name: str, budget_bytes: int, expected_items: int) -> Arena:
+        """Opens or creates. Raises OSError with the kernel's errno."""
+
+    def find(self, hi: int, lo: int) -> memoryview | None:
+        """
+        The item as a read-only memoryview, or None. No copy; valid as long as it lives.
+        """
+
+    def admit(self, hi: int, lo: int, data: bytes | bytearray | memoryview) -> bool:
+        """
+        Copies the item in. False when it does not fit; True when it is held now.
+        """
+
+    def stats(self) -> dict[str, int]: ...
+
+    def verify(self) -> list[str]:
+        """One line per fault; empty when every item is as it was admitted."""
+
+    def ensure_lease(self) -> bool:
+        """
+        Takes this process's lease now. False when the arena was cleared meanwhile.
+        """
+
+    def close(self) -> None: ...
+
+    @property
+    def name(self) -> str: ...
+
+def list_arenas() -> list[dict[str, Any]]:
+    """
+    Live arenas of this user: Arena.stats() of each, with name and readable.
+    """
+
+def reap_arenas() -> list[str]:
+    """Unlinks this user's arenas that have no live user; their names."""
+
+def clear_arena(name: str, force: bool = False) -> None:
+    """
+    Unlinks an arena. OSError EBUSY when in use and not force, ENOENT when there is none.
+    """
+
+def arena_directory() -> str: ...
+
+def memory_limits() -> dict[str, Any]:
+    """
+    Bytes by limit (None: unlimited), and what an arena may take now (allowed_bytes, limit).
+    """
+
+def stat_files(paths: Sequence[str], threads: int = 1) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """
+    (sizes, mtimes_ns, errnos): (N,) int64, int64, int32. EISDIR, EINVAL: no plain file.
+    """
+
+def read_file(path: str | bytes | os.PathLike) -> bytes:
+    """The whole file. OSError; EOFError when it changed while it was read."""
+
+def read_identified(path: str | bytes | os.PathLike, keep_in_page_cache: bool = True) -> tuple[bytes, int, int]:
+    """(bytes, size, mtime_ns) of the whole file. Raises as read_file does."""
+
+def drop_from_page_cache(path: str | bytes | os.PathLike) -> None:
+    """Advises the kernel to drop the file's clean pages."""
+
+class Pass:
+    """What happens to the pixels of every sample of one data set."""
+
+    def __init__(self, *, geometry: str, out_height: int, out_width: int, resize_shorter: int = 256, scale: Sequence[float] = [0.08, 1.0], ratio: Sequence[float] = [0.75, 1.3333333333333333], flip_probability: float = 0.0, pixel: str = 'float32', pixel_scale: Sequence[float] = ..., pixel_bias: Sequence[float] = [0.0, 0.0, 0.0]) -> None:
+        """
+        geometry: random_resized_crop, resize_center_crop, resize or center_crop.
+        scale, ratio: of random_resized_crop. pixel: 'float32' (level * pixel_scale[c] +
+        pixel_bias[c]) or 'uint8'. Raises ValueError.
+        """
+
+    @property
+    def sample_bytes(self) -> int: ...
+
+def prepare(item: object, pass_: Pass, seed: int, epoch: int, index: int, out: Annotated[NDArray, dict(order='C', device='cpu')]) -> bool:
+    """
+    Encoded bytes -> pixels in `out`, (3, out_height, out_width) of the pass's pixel type.
+    False when the item is not one for the native pass; `out` is then unspecified.
+    Releases the GIL.
+    """
+
+def choose_draw(pass_: Pass, width: int, height: int, seed: int, epoch: int, index: int) -> tuple[int, int, int, int, bool]:
+    """(x, y, width, height, flip) of a sample on an image of that size."""
+
+def jpeg_size(item: object) -> tuple[int, int] | None:
+    """
+    (width, height) of a JPEG the native pass takes, from its header; else None.
+    """
+
+def decode_region(item: object, x: int, y: int, out: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, 3), order='C', device='cpu')]) -> bool:
+    """
+    Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels
+    of a full decode. False when the item is not one for the native pass.
+    """
+
+def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    """Philox4x64-10: four 64-bit words that depend on counter and key only."""
+
+def simd() -> str:
+    """
+    Name of the kernels in use: 'avx2' or 'scalar' (also with COORDL_SIMD=scalar).
+    """
+
+class ItemTable:
+    """Paths and identities of a data set's items; immutable."""
+
+    def __init__(self, paths: list, sizes: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], mtimes_ns: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], keys: Annotated[NDArray[numpy.uint64], dict(shape=(None, 2), order='C', device='cpu', writable=False)]) -> None: ...
+
+    def __len__(self) -> int: ...
+
+class Buffer:
+    """Memory of one minibatch."""
+
+    def array(self, shape: Sequence[int], float32: bool) -> NDArray:
+        """A writable numpy array over the buffer, which it keeps alive."""
+
+class BufferPool:
+    """Recycles the memory of minibatches."""
+
+    def __init__(self, max_free: int) -> None: ...
+
+    def take(self, bytes: int) -> Buffer: ...
+
+    @property
+    def free_buffers(self) -> int: ...
+
+class Ticket:
+    """One minibatch on its way."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def missing(self) -> list[int]:
+        """Rows whose item was not in the cache when the ticket was made."""
+
+    def exceptions(self) -> list[tuple[int, str, int]]:
+        """(row, what, errno) of rows that are not done."""
+
+    def item(self, row: int) -> bytes:
+        """Encoded bytes of a row that is not ours."""
+
+class Workers:
+    """Fetch and prep threads; see native/prep/workers.hpp."""
+
+    def __init__(self, items: ItemTable, pass_: Pass, arena: Arena | None, prep_threads: int, fetch_threads: int, fetched_limit_bytes: int) -> None: ...
+
+    def ticket(self, buffer: Buffer, items: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], seed: int, epoch: int) -> Ticket: ...
+
+    def submit(self, ticket: Ticket) -> None: ...
+
+    def wait(self, ticket: Ticket, timeout_s: float = 0.0) -> bool:
+        """True when every row ended; False after timeout_s (0: never)."""
+
+    def close(self) -> None: ...
+
+    def counters(self) -> dict: ...

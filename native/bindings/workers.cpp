@@ -1,0 +1,186 @@
+// Bindings of prep/buffers.hpp and prep/workers.hpp: check, convert, release the GIL, call.
+#include "prep/workers.hpp"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <tuple>
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using coordl::Buffer;
+using coordl::BufferPool;
+using coordl::ItemTable;
+using coordl::RowStatus;
+using coordl::Ticket;
+using coordl::Workers;
+
+template <class T, class Shape>
+using Array = nb::ndarray<const T, Shape, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Vector = Array<T, nb::ndim<1>>;
+
+std::shared_ptr<ItemTable> make_table(const nb::list& paths, Vector<std::int64_t> sizes,
+                                      Vector<std::int64_t> mtimes_ns,
+                                      Array<std::uint64_t, nb::shape<-1, 2>> keys) {
+  const std::size_t count = paths.size();
+  if (sizes.shape(0) != count || mtimes_ns.shape(0) != count || keys.shape(0) != count) {
+    throw nb::value_error("paths, sizes, mtimes_ns and keys differ in length");
+  }
+  auto table = std::make_shared<ItemTable>();
+  table->reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    // The file system's encoding, so that names that are no valid UTF-8 open as well.
+    const auto encoded = nb::steal<nb::bytes>(PyUnicode_EncodeFSDefault(paths[i].ptr()));
+    if (!encoded.is_valid()) throw nb::python_error();
+    table->add({encoded.c_str(), encoded.size()}, {static_cast<std::uint64_t>(sizes(i)), mtimes_ns(i)},
+               {keys(i, 0), keys(i, 1)});
+  }
+  return table;
+}
+
+// The array owns the buffer: it goes back to the pool when the last view of the array dies.
+nb::ndarray<nb::numpy> buffer_array(const std::shared_ptr<Buffer>& buffer,
+                                    const std::vector<std::size_t>& shape, bool float32) {
+  std::size_t bytes = float32 ? 4 : 1;
+  for (const std::size_t extent : shape) bytes *= extent;
+  if (bytes > buffer->bytes().size()) throw nb::value_error("shape exceeds the buffer");
+  auto owner = std::make_unique<std::shared_ptr<Buffer>>(buffer);
+  nb::capsule capsule(owner.get(), [](void* held) noexcept {
+    std::unique_ptr<std::shared_ptr<Buffer>>(static_cast<std::shared_ptr<Buffer>*>(held));
+  });
+  static_cast<void>(owner.release());
+  return nb::ndarray<nb::numpy>(buffer->bytes().data(), shape.size(), shape.data(), capsule,
+                                nullptr, float32 ? nb::dtype<float>() : nb::dtype<std::uint8_t>());
+}
+
+const char* status_name(RowStatus status) {
+  switch (status) {
+    case RowStatus::not_ours: return "not_ours";
+    case RowStatus::io_error: return "io_error";
+    case RowStatus::truncated: return "truncated";
+    case RowStatus::done: return "done";
+    case RowStatus::pending: break;
+  }
+  return "pending";
+}
+
+// Rows that did not end well: (row, what happened, errno).
+std::vector<std::tuple<std::size_t, const char*, int>> exceptions_of(const Ticket& ticket) {
+  std::vector<std::tuple<std::size_t, const char*, int>> rows;
+  for (std::size_t row = 0; row < ticket.size(); ++row) {
+    if (ticket.status(row) == RowStatus::done) continue;
+    rows.emplace_back(row, status_name(ticket.status(row)), ticket.error(row));
+  }
+  return rows;
+}
+
+nb::bytes item_bytes(const Ticket& ticket, std::size_t row) {
+  if (row >= ticket.size()) throw nb::index_error("row beyond the minibatch");
+  const auto item = ticket.item(row);
+  return nb::bytes(reinterpret_cast<const char*>(item.data()), item.size());
+}
+
+// Waits in slices, so that Ctrl-C reaches Python while a minibatch is slow.
+bool wait(Workers& workers, const std::shared_ptr<Ticket>& ticket, double timeout_s) {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto slice = std::chrono::milliseconds(50);
+  const auto start = Clock::now();
+  for (;;) {
+    std::chrono::nanoseconds patience = slice;
+    if (timeout_s > 0) {
+      const std::chrono::duration<double> left =
+          std::chrono::duration<double>(timeout_s) - (Clock::now() - start);
+      if (left < slice) patience = std::chrono::nanoseconds(std::int64_t(left.count() * 1e9));
+    }
+    bool ended = false;
+    {
+      nb::gil_scoped_release released;
+      ended = workers.wait(*ticket, patience);
+    }
+    if (ended) return true;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    if (patience < slice) return false;
+  }
+}
+
+nb::dict counters(const Workers& workers) {
+  const coordl::Counters& now = *workers.counters();
+  nb::dict result;
+  result["samples"] = now.samples.load();
+  result["hits"] = now.hits.load();
+  result["misses"] = now.misses.load();
+  result["storage_bytes"] = now.storage_bytes.load();
+  result["admitted_bytes"] = now.admitted_bytes.load();
+  result["fetch_s"] = static_cast<double>(now.fetch_ns.load()) * 1e-9;
+  result["prep_s"] = static_cast<double>(now.prep_ns.load()) * 1e-9;
+  return result;
+}
+
+}  // namespace
+
+void bind_workers(nb::module_& m) {
+  // A script may end with a minibatch or an iterator alive: the process frees them, not a leak.
+  nb::set_leak_warnings(false);
+
+  nb::class_<ItemTable>(m, "ItemTable", "Paths and identities of a data set's items; immutable.")
+      .def(nb::new_(&make_table), "paths"_a, "sizes"_a, "mtimes_ns"_a, "keys"_a)
+      .def("__len__", &ItemTable::size);
+
+  nb::class_<Buffer>(m, "Buffer", "Memory of one minibatch.")
+      .def("array", &buffer_array, "shape"_a, "float32"_a,
+           "A writable numpy array over the buffer, which it keeps alive.");
+
+  nb::class_<BufferPool>(m, "BufferPool", "Recycles the memory of minibatches.")
+      .def(nb::new_([](std::size_t max_free) { return BufferPool::create(max_free); }),
+           "max_free"_a)
+      .def("take", &BufferPool::take, "bytes"_a)
+      .def_prop_ro("free_buffers", &BufferPool::free_buffers);
+
+  nb::class_<Ticket>(m, "Ticket", "One minibatch on its way.")
+      .def("__len__", &Ticket::size)
+      .def_prop_ro("missing", [](const Ticket& ticket) { return ticket.missing(); },
+                   "Rows whose item was not in the cache when the ticket was made.")
+      .def("exceptions", &exceptions_of, "(row, what, errno) of rows that are not done.")
+      .def("item", &item_bytes, "row"_a, "Encoded bytes of a row that is not ours.");
+
+  nb::class_<Workers>(m, "Workers", "Fetch and prep threads; see native/prep/workers.hpp.")
+      .def(nb::new_([](const std::shared_ptr<ItemTable>& items, const coordl::Pass& pass,
+                       const std::shared_ptr<coordl::Arena>& arena, int prep_threads,
+                       int fetch_threads, std::size_t fetched_limit_bytes) {
+             return std::make_shared<Workers>(
+                 items, pass, arena,
+                 coordl::WorkersOptions{prep_threads, fetch_threads, fetched_limit_bytes});
+           }),
+           "items"_a, "pass_"_a, "arena"_a.none(), "prep_threads"_a, "fetch_threads"_a,
+           "fetched_limit_bytes"_a)
+      .def("ticket",
+           [](const Workers& workers, const std::shared_ptr<Buffer>& buffer,
+              Vector<std::int64_t> items, Vector<std::int64_t> indices, std::uint64_t seed,
+              std::uint64_t epoch) {
+             return workers.ticket(buffer, {items.data(), items.shape(0)},
+                                   {indices.data(), indices.shape(0)}, seed, epoch);
+           },
+           "buffer"_a, "items"_a, "indices"_a, "seed"_a, "epoch"_a)
+      .def("submit",
+           [](Workers& workers, const std::shared_ptr<Ticket>& ticket) {
+             nb::gil_scoped_release released;
+             workers.submit(ticket);
+           },
+           "ticket"_a)
+      .def("wait", &wait, "ticket"_a, "timeout_s"_a = 0.0,
+           "True when every row ended; False after timeout_s (0: never).")
+      .def("close",
+           [](Workers& workers) {
+             nb::gil_scoped_release released;
+             workers.close();
+           })
+      .def("counters", &counters);
+}

@@ -1,0 +1,79 @@
+// Memory of minibatches: recycled anonymous mappings, on huge pages where the system grants them.
+//
+// Why not malloc: a fresh float32 minibatch costs more in page faults than in copying; a mapping
+// that was used before costs nothing. Mappings are private, so what a consumer writes into its
+// minibatch no other consumer sees.
+//
+// Thread safety: BufferPool::take() and the end of a Buffer may happen in any thread. A forked
+// child may drop the buffers it inherited (its copy-on-write pages) without touching the pool.
+#pragma once
+#include <sys/types.h>
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+namespace coordl {
+
+// One anonymous private mapping; unmapped when it dies.
+class Mapping {
+ public:
+  Mapping() = default;
+  explicit Mapping(std::size_t bytes);  // throws std::system_error (ENOMEM)
+  ~Mapping();
+  Mapping(Mapping&& other) noexcept;
+  Mapping& operator=(Mapping&& other) noexcept;
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  std::byte* data() const noexcept { return data_; }
+  std::size_t size() const noexcept { return size_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+class BufferPool;
+
+// The memory of one minibatch. Goes back to its pool when the last owner lets go, also when
+// whoever made the pool is long gone.
+class Buffer {
+ public:
+  Buffer(std::shared_ptr<BufferPool> pool, Mapping mapping, std::size_t bytes) noexcept
+      : pool_(std::move(pool)), mapping_(std::move(mapping)), bytes_(bytes) {}
+  ~Buffer();
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  // 2 MiB aligned when that large; contents are what the last user left.
+  std::span<std::byte> bytes() const noexcept { return {mapping_.data(), bytes_}; }
+
+ private:
+  std::shared_ptr<BufferPool> pool_;
+  Mapping mapping_;
+  std::size_t bytes_;
+};
+
+class BufferPool : public std::enable_shared_from_this<BufferPool> {
+ public:
+  // Keeps at most `max_free` unused mappings; what comes back beyond that is unmapped.
+  static std::shared_ptr<BufferPool> create(std::size_t max_free);
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
+
+  std::shared_ptr<Buffer> take(std::size_t bytes);  // throws std::system_error (ENOMEM)
+  std::size_t free_buffers() const;
+
+ private:
+  friend class Buffer;
+  explicit BufferPool(std::size_t max_free);
+  void give_back(Mapping mapping) noexcept;
+
+  const std::size_t max_free_;
+  const pid_t pid_;
+  mutable std::mutex mutex_;
+  std::vector<Mapping> free_;  // guarded by mutex_; the last one is the warmest
+};
+
+}  // namespace coordl
