@@ -6,9 +6,16 @@
         └── CacheError          the cache cannot be had as asked; says what to change
 
 Bad arguments raise ValueError or TypeError; what the kernel refuses raises OSError with its errno.
+
+What a sample fails with keeps its class: `item_error(UnidentifiedImageError(...))` is one, and an
+ItemError as well, so an `except` written for torch's loader goes on working.
 """
 
 from __future__ import annotations
+
+import copyreg
+import functools
+from typing import Any
 
 
 class CoordlError(Exception):
@@ -19,18 +26,71 @@ class ItemError(CoordlError):
     """One sample could not be fetched or prepared.
 
     Attributes:
-        index: position of the sample in the data set.
+        index: position of the sample in the data set; -1 when it is not known here.
         path: its file.
     """
 
-    def __init__(self, message: str, index: int, path: str) -> None:
+    # Defaults: torch rebuilds a worker's exception in the parent from its message alone.
+    def __init__(self, message: str, index: int = -1, path: str = "") -> None:
         super().__init__(message)
+        self.message = message
         self.index = index
         self.path = path
 
+    def __str__(self) -> str:
+        return self.message
+
     def __reduce__(self) -> tuple:
-        return type(self), (str(self), self.index, self.path)
+        errno = getattr(self, "errno", None)
+        return _rebuild, (type(self), self.message, self.index, self.path, errno)
 
 
 class CacheError(CoordlError):
     """The cache cannot be had as asked for."""
+
+
+class _Combined(type):
+    """Metaclass of the classes item_error() makes: it is how pickle finds out to make them anew."""
+
+
+@functools.cache
+def _combine(cause: Any) -> Any:
+    return _Combined(f"Item{cause.__name__}", (ItemError, cause), {"__module__": __name__})
+
+
+def _reduce(made: Any) -> tuple[Any, tuple[type]]:
+    return _combine, (made.__bases__[1],)
+
+
+copyreg.pickle(_Combined, _reduce)
+
+
+def _rebuild(made: Any, message: str, index: int, path: str, errno: int | None) -> Any:
+    error = made(message, index, path)
+    if errno is not None:
+        error.errno = errno
+    return error
+
+
+def item_error(cause: Exception, index: int, path: str, what: str = "") -> ItemError:
+    """The error of one sample: an ItemError that is also of the cause's class where that can be.
+
+    Args:
+        cause: what was raised.
+        index: position of the sample in the data set.
+        path: its file.
+        what: what to say of it; the cause's own words by default.
+    """
+    said = what or (isinstance(cause, OSError) and cause.strerror) or str(cause) or repr(cause)
+    message = f"sample {index}, {path}: {said}"
+    if isinstance(cause, ItemError):
+        return cause
+    kind: Any = type(cause)
+    try:
+        error = _combine(kind)(message, index, path)
+    except TypeError:  # a class that cannot be built from a message, or not be a base
+        return ItemError(f"{message} ({type(cause).__name__})", index, path)
+    if isinstance(cause, OSError):
+        error.errno = cause.errno
+        error.filename = path
+    return error  # type: ignore[no-any-return]

@@ -1,0 +1,130 @@
+"""Image folders with torchvision's layout and attributes, without torchvision.
+
+root/class_a/1.jpg
+root/class_a/sub/2.png
+root/class_b/3.jpg
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import IO, Any
+
+import torch.utils.data
+
+from coordl.errors import item_error
+
+IMAGE_EXTENSIONS = (
+    ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+
+
+def open_rgb(source: str | IO[bytes]) -> Any:
+    """The picture as a PIL image in RGB, decoded, its file closed: as torchvision's loader."""
+    from PIL import Image
+
+    if isinstance(source, str):
+        with open(source, "rb") as file:
+            return Image.open(file).convert("RGB")
+    return Image.open(source).convert("RGB")
+
+
+class ImageFolder(torch.utils.data.Dataset):
+    """Pictures in class folders.
+
+    Args:
+        root: folder with one folder per class; pictures may lie deeper in it.
+        transform: from PIL image to what the model takes.
+        target_transform: from class number to target.
+        loader: from path to PIL image.
+
+    Raises:
+        FileNotFoundError: root is missing, holds no class folders, or a class holds no picture.
+        NotADirectoryError: root is a file.
+
+    Attributes:
+        classes: class names, sorted. class_to_idx: name to number.
+        samples: (path, class number) in order of class, then path; also as `imgs`.
+        targets: class numbers.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        transform: Callable[[Any], Any] | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
+        loader: Callable[[str], Any] = open_rgb,
+    ) -> None:
+        self.root = os.fspath(root)
+        self.transform = transform
+        self.target_transform = target_transform
+        self.loader = loader
+        self.extensions = IMAGE_EXTENSIONS
+        self.classes = _find_classes(self.root)
+        self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
+        self.samples = _find_samples(self.root, self.class_to_idx)
+        self.imgs = self.samples
+        self.targets = [target for _, target in self.samples]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """(picture, target), transformed. Errors of the loader name index and path."""
+        path, target = self.samples[index]
+        try:
+            picture = self.loader(path)
+        except Exception as error:
+            raise item_error(error, int(index), path) from error
+        if self.transform is not None:
+            picture = self.transform(picture)
+        return picture, target if self.target_transform is None else self.target_transform(target)
+
+    def __repr__(self) -> str:
+        return (
+            f"coordl.ImageFolder({self.root!r}: {len(self)} pictures, {len(self.classes)} classes)"
+        )
+
+
+def _find_classes(root: str) -> list[str]:
+    if not os.path.exists(root):
+        raise FileNotFoundError(
+            f"There is no folder {root!r}. Name the folder that holds one folder per class."
+        )
+    with os.scandir(root) as entries:  # NotADirectoryError names it when root is a file
+        classes = sorted(entry.name for entry in entries if entry.is_dir())
+    if not classes:
+        raise FileNotFoundError(
+            f"{root!r} holds no class folders. Pictures belong into one folder per class: "
+            f"{root}/<class>/<picture>.jpg"
+        )
+    return classes
+
+
+def _find_samples(root: str, class_to_idx: dict[str, int]) -> list[tuple[str, int]]:
+    samples: list[tuple[str, int]] = []
+    empty: list[str] = []
+    for name, number in class_to_idx.items():
+        before = len(samples)
+        for folder, _, files in sorted(os.walk(os.path.join(root, name), followlinks=True)):
+            samples += [
+                (os.path.join(folder, file), number)
+                for file in sorted(files)
+                if file.lower().endswith(IMAGE_EXTENSIONS)
+            ]
+        if len(samples) == before:
+            empty.append(name)
+    if not empty:
+        return samples
+    known = ", ".join(IMAGE_EXTENSIONS)
+    if not samples:
+        raise FileNotFoundError(
+            f"No pictures in any of the {len(class_to_idx)} class folders of {root!r}. "
+            f"Files count as pictures by their extension: {known}"
+        )
+    shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+    raise FileNotFoundError(
+        f"No pictures in {len(empty)} class folder(s) of {root!r}: {shown}. Remove them or add "
+        f"pictures; extensions known: {known}"
+    )

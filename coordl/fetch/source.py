@@ -1,0 +1,161 @@
+"""The items of an image folder and the cache they share, for native threads and for Python."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch.utils.data
+
+from coordl import _native
+from coordl.datasets import open_rgb
+from coordl.errors import ItemError, item_error
+from coordl.fetch.cache import MinIOCache, cache_name
+from coordl.fetch.folder import Folder
+from coordl.fetch.item import Items, identify
+from coordl.fetch.storage import fetch
+
+_STAT_THREADS = 16
+
+
+@dataclass(frozen=True)
+class FolderItems:
+    """The files of an image folder as they were when last looked at.
+
+    Attributes:
+        items: paths, and with a cache their sizes, times and keys (zeros where a file could not
+            be looked at: it fails when its turn comes). Without a cache nobody asks the file
+            system, and they are zeros throughout.
+        table: the same for native threads.
+        cache: None without one.
+    """
+
+    items: Items
+    table: _native.ItemTable
+    cache: MinIOCache | None
+
+    @classmethod
+    def of(cls, paths: list[str], identified: bool, cache: MinIOCache | None) -> FolderItems:
+        items = _identify(paths) if identified else _unidentified(paths)
+        table = _native.ItemTable(paths, items.sizes, items.mtimes_ns, items.keys)
+        return cls(items, table, cache)
+
+    @property
+    def arena(self) -> Any:
+        return None if self.cache is None else self.cache.arena
+
+    def with_cache(self, cache: MinIOCache) -> FolderItems:
+        return FolderItems(self.items, self.table, cache)
+
+    def renewed(self, paths: list[str]) -> FolderItems:
+        """These, or new ones where paths or files are others now. A changed file is a new item."""
+        identified = self.cache is not None
+        if paths == self.items.paths and not (identified and _changed(self.items)):
+            return self
+        return FolderItems.of(paths, identified, self.cache)
+
+    def cache_figures(self) -> dict[str, int | None]:
+        stats = {} if self.cache is None else self.cache.stats()
+        return {
+            "cache_bytes": stats.get("used_bytes"),
+            "cache_budget": stats.get("budget_bytes"),
+        }
+
+
+def open_cache(cache: int | str | MinIOCache, folder: Folder, items: Items) -> MinIOCache:
+    """The cache of the folder's root: the one given, or the arena all its readers share."""
+    if isinstance(cache, MinIOCache):
+        return cache
+    return MinIOCache(
+        cache,
+        name=cache_name(folder.root),
+        dataset_bytes=items.total_bytes,
+        expected_items=len(items),
+    )
+
+
+def _unidentified(paths: list[str]) -> Items:
+    zeros = np.zeros(len(paths), np.int64)
+    return Items(paths, zeros, zeros, np.zeros((len(paths), 2), np.uint64))
+
+
+def _identify(paths: list[str]) -> Items:
+    try:
+        return identify(paths, threads=_STAT_THREADS)
+    except ItemError:  # some file is not there: that is for the epoch to say, at its place
+        errnos = _native.stat_files(paths, _STAT_THREADS)[2]
+    good = np.flatnonzero(errnos == 0)
+    found = identify([paths[row] for row in good], threads=_STAT_THREADS)
+    items = _unidentified(paths)
+    sizes, mtimes_ns = items.sizes.copy(), items.mtimes_ns.copy()
+    sizes[good], mtimes_ns[good], items.keys[good] = found.sizes, found.mtimes_ns, found.keys
+    return Items(paths, sizes, mtimes_ns, items.keys)
+
+
+def _changed(items: Items) -> bool:
+    sizes, mtimes_ns, errnos = _native.stat_files(items.paths, _STAT_THREADS)
+    there = errnos == 0
+    return not (
+        np.array_equal(np.where(there, sizes, 0), items.sizes)
+        and np.array_equal(np.where(there, mtimes_ns, 0), items.mtimes_ns)
+    )
+
+
+class CachedFolder(torch.utils.data.Dataset):
+    """An image folder whose files are read through the cache, for Python transforms.
+
+    Same samples as the folder itself gives; workers of any start method may use it.
+    """
+
+    def __init__(self, folder: Folder, files: FolderItems) -> None:
+        self.folder = folder
+        self.items = files.items
+        self.cache = files.cache
+        self._counters = _zeros()
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        indices, rows = self.folder.positions([index])
+        dataset, row = self.folder.dataset, int(rows[0])
+        path, target = dataset.samples[row]
+        try:
+            with io.BytesIO(self._fetch(row)) as file:
+                picture = open_rgb(file)
+        except Exception as error:
+            raise item_error(error, int(indices[0]), path) from error
+        if dataset.transform is not None:
+            picture = dataset.transform(picture)
+        if dataset.target_transform is not None:
+            target = dataset.target_transform(target)
+        return picture, target
+
+    def _fetch(self, row: int) -> bytes | memoryview:
+        now, key = self._counters, self.items.keys[row]
+        held = None if self.cache is None else self.cache.get(key)
+        if held is not None:
+            now["hits"] += 1
+            return held
+        start = time.perf_counter()
+        now["misses"] += 1
+        data = fetch(self.items, row, self.cache)
+        now["storage_bytes"] += len(data)
+        if self.cache is not None and self.cache.get(key) is not None:
+            now["admitted_bytes"] += len(data)
+        now["fetch_s"] += time.perf_counter() - start
+        return data
+
+    def counters(self) -> dict[str, Any]:
+        """Reads of this process since reset_counters()."""
+        return {**self._counters, "prep_s": None}
+
+    def reset_counters(self) -> None:
+        self._counters = _zeros()
+
+
+def _zeros() -> dict[str, Any]:
+    return {"hits": 0, "misses": 0, "storage_bytes": 0, "admitted_bytes": 0, "fetch_s": 0.0}
