@@ -1,0 +1,47 @@
+"""coordl: minibatches without data stalls. One line to adopt: `from coordl import DataLoader`.
+
+Importing the package is cheap: torch comes with the first use of what needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from coordl.errors import CacheError, CoordlError, ItemError
+
+if TYPE_CHECKING:
+    from coordl import transforms
+    from coordl.datasets import ImageFolder
+    from coordl.fetch.cache import MinIOCache
+    from coordl.loader import DataLoader
+
+__all__ = [
+    "CacheError",
+    "CoordlError",
+    "DataLoader",
+    "ImageFolder",
+    "ItemError",
+    "MinIOCache",
+    "transforms",
+]
+
+_HOME = {
+    "DataLoader": "coordl.loader",
+    "ImageFolder": "coordl.datasets",
+    "MinIOCache": "coordl.fetch.cache",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "transforms":
+        return importlib.import_module("coordl.transforms")
+    if name not in _HOME:
+        raise AttributeError(f"module 'coordl' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

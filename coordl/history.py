@@ -1,0 +1,72 @@
+"""What a loader did, epoch by epoch: the figures behind `DataLoader.stats()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+# A counter is None where this process cannot know it: Python workers count for themselves.
+COUNTED = ("hits", "misses", "storage_bytes", "admitted_bytes", "fetch_s", "prep_s")
+
+
+@dataclass
+class EpochRecord:
+    """One iterator's figures.
+
+    Attributes:
+        epoch: number that keyed the draws, or how many iterators yielded before.
+        native: prepared by native threads.
+        samples: yielded so far.
+        wait_s: seconds the consumer spent inside next().
+        counters: current values of COUNTED, from whoever does the work.
+    """
+
+    epoch: int
+    native: bool
+    samples: int = 0
+    wait_s: float = 0.0
+    counters: Callable[[], dict[str, Any]] = field(default=dict, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        now = self.counters()
+        return {
+            "epoch": self.epoch,
+            "native": self.native,
+            "samples": self.samples,
+            **{name: now.get(name) for name in COUNTED},
+            "wait_s": self.wait_s,
+        }
+
+    def freeze(self) -> None:
+        """Keeps the figures and lets go of who counted them."""
+        last = self.counters()
+        self.counters = lambda: last
+
+
+class History:
+    """Records of a loader's iterators, oldest first. Shared by the loader and its iterators."""
+
+    def __init__(self) -> None:
+        self.records: list[EpochRecord] = []
+        self.yielded = 0  # iterators that yielded something: the epoch's number without set_epoch
+
+    def begin(self, epoch: int, native: bool) -> EpochRecord:
+        record = EpochRecord(epoch, native)
+        self.records.append(record)
+        return record
+
+    def count(self, record: EpochRecord, samples: int, wait_s: float) -> None:
+        """Books one minibatch."""
+        if record.samples == 0:
+            self.yielded += 1
+        record.samples += samples
+        record.wait_s += wait_s
+
+    def as_dict(self) -> dict[str, Any]:
+        epochs = [record.as_dict() for record in self.records]
+        total: dict[str, Any] = {}
+        for name in ("samples", *COUNTED, "wait_s"):
+            known = [epoch[name] for epoch in epochs if epoch[name] is not None]
+            total[name] = sum(known) if len(known) == len(epochs) else None
+        return {"epochs": epochs, "total": total}

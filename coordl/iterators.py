@@ -1,0 +1,268 @@
+"""One pass over a loader: by native threads, or as torch does it.
+
+All are torch's own iterator classes underneath, so pinning, samplers, profiler records and tools
+that hook them work as ever; what differs is where a minibatch comes from.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+from torch.utils.data._utils.pin_memory import pin_memory
+from torch.utils.data.dataloader import (
+    _BaseDataLoaderIter,
+    _MultiProcessingDataLoaderIter,
+    _SingleProcessDataLoaderIter,
+)
+
+from coordl import _native
+from coordl.datasets import open_rgb
+from coordl.errors import ItemError, item_error
+from coordl.fetch.failure import unreadable_item
+from coordl.fetch.folder import Folder
+from coordl.history import EpochRecord, History
+from coordl.prep.vision import prepare_image
+
+FETCH_THREADS = 16
+# Encoded bytes read ahead of prep: enough for any burst, small beside the minibatches themselves.
+FETCHED_LIMIT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class NativeEpoch:
+    """What the native threads need for one pass.
+
+    Attributes:
+        seed: keys the draws; None: torch's base seed of this iterator does.
+        pool: memory of minibatches; outlives the loader while a minibatch lives.
+    """
+
+    folder: Folder
+    plan: Any
+    items: _native.ItemTable
+    arena: Any
+    pool: _native.BufferPool
+    seed: int | None
+    epoch: int
+    record: EpochRecord
+    history: History
+
+
+@dataclass
+class _Minibatch:
+    indices: np.ndarray
+    rows: np.ndarray
+    buffer: Any = None
+    ticket: Any = None
+    error: Exception | None = None  # raised at its place in the order, not when it was found
+
+
+def _end(workers: Any, record: EpochRecord) -> None:
+    workers.close()
+    record.freeze()
+
+
+class NativeIterator(_BaseDataLoaderIter):
+    """Minibatches of an image folder, fetched and prepared by native threads.
+
+    Yields [images, labels] as default_collate makes them: images (B, 3, H, W), float32 or uint8,
+    private to the consumer and valid as long as any tensor over them lives.
+
+    The threads end when the pass ends, when the iterator dies, or when the interpreter exits.
+    """
+
+    # No reference to the loader is kept: with persistent_workers it refers to the iterator, and
+    # the two should end when the user lets go, not when the garbage collector comes by.
+    def __init__(self, loader: Any, route: Any) -> None:
+        super().__init__(loader)
+        self._route = route
+        # As many minibatches ahead as torch would have; without workers: only the one asked for.
+        self._ahead = self._num_workers * max(1, loader.prefetch_factor or 2)
+        self._passes = 0
+        self._samples = 0  # of the minibatch yielded last
+        self._start(loader)
+
+    def _start(self, loader: Any) -> None:
+        epoch: NativeEpoch = loader._native_epoch(self._route)
+        self._epoch = epoch
+        native_pass = epoch.plan.native_pass()
+        self._sample_bytes = native_pass.sample_bytes
+        self._workers = _native.Workers(
+            epoch.items,
+            native_pass,
+            epoch.arena,
+            max(1, self._num_workers),
+            FETCH_THREADS,
+            FETCHED_LIMIT_BYTES,
+        )
+        epoch.record.counters = self._workers.counters
+        self._finish = weakref.finalize(self, _end, self._workers, epoch.record)
+        seed, number = int(self._base_seed), self._passes
+        if epoch.seed is not None:
+            seed, number = epoch.seed, epoch.epoch
+        self._key = (seed & ((1 << 64) - 1), number)
+        self._window: deque[_Minibatch] = deque()
+        try:
+            while len(self._window) < self._ahead and self._put():
+                pass
+        except BaseException:
+            self._finish()
+            raise
+
+    def _reset(self, loader: Any, first_iter: bool = False) -> None:
+        """The next pass of a loader with persistent_workers; what was not consumed is dropped."""
+        self._finish()
+        super()._reset(loader, first_iter)
+        self._passes += 1
+        self._start(loader)
+
+    def _put(self) -> bool:
+        """Starts the next minibatch of the order; False when there is none."""
+        if not self._finish.alive:
+            return False
+        try:
+            asked = self._next_index()  # type: ignore[no-untyped-call]
+        except StopIteration:
+            return False
+        epoch, none = self._epoch, np.empty(0, np.int64)
+        try:
+            indices, rows = epoch.folder.positions(asked)
+        except IndexError as error:
+            self._window.append(_Minibatch(none, none, error=error))
+            return True
+        buffer = epoch.pool.take(len(rows) * self._sample_bytes)
+        ticket = self._workers.ticket(buffer, rows, indices, *self._key)
+        for row in ticket.missing:
+            # Native reads raise no audit event of their own; whoever watches reads wants them.
+            sys.audit("open", self._path(rows[row]), None, os.O_RDONLY)
+        self._workers.submit(ticket)
+        self._window.append(_Minibatch(indices, rows, buffer, ticket))
+        return True
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        data = super().__next__()
+        epoch = self._epoch
+        epoch.history.count(epoch.record, self._samples, time.perf_counter() - start)
+        return data
+
+    def _next_data(self) -> Any:
+        if not self._window and not self._put():
+            self._finish()
+            raise StopIteration
+        minibatch = self._window[0]
+        if minibatch.error is None and not self._workers.wait(minibatch.ticket, self._timeout):
+            raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
+        self._window.popleft()
+        self._samples = len(minibatch.rows)
+        if len(self._window) < self._ahead:
+            self._put()
+        if minibatch.error is not None:
+            raise minibatch.error
+        data = self._collate(minibatch)
+        if self._pin_memory:
+            data = pin_memory(data, self._pin_memory_device)  # type: ignore[no-untyped-call]
+        return data
+
+    def _collate(self, minibatch: _Minibatch) -> list[Any]:
+        plan = self._epoch.plan
+        shape = [len(minibatch.rows), *plan.shape]
+        images = minibatch.buffer.array(shape, plan.pixel == "float32")
+        for row, what, errno in minibatch.ticket.exceptions():
+            images[row] = self._by_the_users_loader(minibatch, row, what, errno)
+        dataset = self._epoch.folder.dataset
+        targets = [dataset.samples[row][1] for row in minibatch.rows.tolist()]
+        if dataset.target_transform is not None:
+            targets = [dataset.target_transform(target) for target in targets]
+        return [torch.from_numpy(images), default_collate(targets)]
+
+    def _by_the_users_loader(
+        self, minibatch: _Minibatch, row: int, what: str, errno: int
+    ) -> np.ndarray:
+        """A sample the native pass left: Pillow decides whether and how it decodes."""
+        index, path = int(minibatch.indices[row]), self._path(minibatch.rows[row])
+        if what == "io_error":
+            raise unreadable_item(errno, index, path)
+        if what == "truncated":
+            raise ItemError(
+                f"sample {index}: {path} ended early or changed while it was read. "
+                "Nothing may write to the data set during an epoch.",
+                index,
+                path,
+            )
+        try:
+            with io.BytesIO(minibatch.ticket.item(row)) as file:
+                image = open_rgb(file)
+            return prepare_image(image, self._epoch.plan, *self._key, index)
+        except Exception as error:
+            raise item_error(error, index, path) from error
+
+    def _path(self, row: Any) -> str:
+        return str(self._epoch.folder.dataset.samples[row][0])
+
+
+class _Counted:
+    """Books what an iterator of torch's yields; hands keyed data sets their epoch."""
+
+    _next_index: Callable[[], Any]
+    _auto_collation: bool
+
+    def __init__(self, view: Any, loader: Any, source: Any) -> None:
+        """`view` is the loader over the data set to read; `source` counts reads here, or None."""
+        self._source = source
+        # Before torch's constructor: with workers it already asks for the first indices.
+        self._begin(loader)
+        super().__init__(view)  # type: ignore[call-arg]
+
+    def _begin(self, loader: Any) -> None:
+        self._record: EpochRecord
+        self._history: History
+        self._record, self._history, self._keyed = loader._python_epoch(self._source)
+        self._sizes: deque[int] = deque()
+
+    def _reset(self, loader: Any, first_iter: bool = False) -> None:
+        if not first_iter:
+            self._begin(loader)
+        super()._reset(loader, first_iter)  # type: ignore[misc]
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        data = super().__next__()  # type: ignore[misc]
+        size = self._sizes.popleft() if self._sizes else 0
+        self._history.count(self._record, size, time.perf_counter() - start)
+        return data
+
+
+class PythonIterator(_Counted, _SingleProcessDataLoaderIter):
+    """torch's iterator without workers."""
+
+    def _next_index(self) -> Any:
+        return _note(self, super()._next_index())
+
+
+class PythonWorkersIterator(_Counted, _MultiProcessingDataLoaderIter):
+    """torch's iterator with worker processes."""
+
+    def _next_index(self) -> Any:
+        return _note(self, super()._next_index())
+
+
+def _note(iterator: Any, index: Any) -> Any:
+    """Remembers the minibatch's size; adds the epoch for a keyed data set."""
+    many = iterator._auto_collation
+    iterator._sizes.append(len(index) if many else 1)
+    if not iterator._keyed:
+        return index
+    epoch = iterator._record.epoch
+    return [(epoch, one) for one in index] if many else (epoch, index)

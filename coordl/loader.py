@@ -1,0 +1,310 @@
+"""Delivery: torch's DataLoader, with native fetch and prep where it knows what to do.
+
+It alone wires the steps: order (torch's samplers) -> fetch -> prep -> minibatch.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.utils.data
+
+from coordl import _native
+from coordl.fetch.budget import parse_budget
+from coordl.fetch.cache import MinIOCache
+from coordl.fetch.folder import Folder, find_folder
+from coordl.fetch.source import CachedFolder, FolderItems, open_cache
+from coordl.history import EpochRecord, History
+from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
+from coordl.prep.keyed import KeyedDataset
+from coordl.prep.plan import Plan, compile_plan
+
+T_co = TypeVar("T_co", covariant=True)
+
+# Files the native pass leaves to Pillow are prepared one by one in the consumer's process: with
+# more than a few of them, torch's worker processes are the faster way.
+_JPEG_SHARE_WANTED = 0.9
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a loader's samples get made.
+
+    Attributes:
+        folder: the image folder, where the data set is one.
+        plan: the native pass, where there is one.
+        reasons: why samples are made in Python; empty when natively.
+        cached: reads go through the cache.
+    """
+
+    folder: Folder | None
+    plan: Plan | None
+    reasons: tuple[str, ...]
+    cached: bool
+
+    @property
+    def native(self) -> bool:
+        return not self.reasons
+
+
+class _Local:
+    """What belongs to this process: never pickled nor copied along with the loader."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.items: FolderItems | None = None
+        self.pool: _native.BufferPool | None = None
+        self.warned = False
+
+    def __reduce__(self) -> tuple:
+        return _Local, ()
+
+
+class DataLoader(torch.utils.data.DataLoader[T_co]):
+    """torch's DataLoader without data stalls: same arguments, same order of samples.
+
+    Image folders (torchvision's ImageFolder and DatasetFolder, coordl.ImageFolder, Subsets of
+    them) with the usual transforms are read and prepared by native threads; `num_workers` is then
+    the number of prep threads, and no process is started. Everything else runs as torch runs it;
+    `plan()` says which and why.
+
+    Args beyond torch's, all keyword-only and kept as attributes of the same name:
+        cache: memory for encoded items, which are never evicted: bytes (int), "2GiB", "65%" (of
+            the data set's encoded bytes), or a MinIOCache. It is shared by all loaders and
+            processes of this user on this machine that read the same root folder.
+        seed: keys every random draw of a sample by (seed, epoch, index): same bits with any
+            number of workers. The epoch is the sampler's (`set_epoch`), else the number of
+            iterators of this loader that yielded. The order stays torch's own business.
+        prep: "auto"; "native" raises where that cannot be; "python" as torch does it.
+
+    Raises:
+        ValueError: a bad argument; prep="native" where samples must be made in Python.
+    """
+
+    def __init__(
+        self,
+        dataset: torch.utils.data.Dataset[T_co],
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: torch.utils.data.Sampler | Iterable | None = None,
+        batch_sampler: torch.utils.data.Sampler[list] | Iterable[list] | None = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
+        multiprocessing_context: Any = None,
+        generator: Any = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        cache: int | str | MinIOCache | None = None,
+        seed: int | None = None,
+        prep: str = "auto",
+    ) -> None:
+        if prep not in ("auto", "native", "python"):
+            raise ValueError(f"prep is 'auto', 'native' or 'python', got {prep!r}")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise TypeError(f"seed is an int or None, got {type(seed).__name__}")
+        if cache is not None and not isinstance(cache, MinIOCache):
+            parse_budget(cache, dataset_bytes=1 << 60)  # a wrong one is told now
+        self.cache = cache
+        self.seed = seed
+        self.prep = prep
+        self._local = _Local()
+        super().__init__(
+            dataset,
+            batch_size,
+            shuffle,
+            sampler,
+            batch_sampler,
+            num_workers,
+            collate_fn,
+            pin_memory,
+            drop_last,
+            timeout,
+            worker_init_fn,
+            multiprocessing_context,
+            generator,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+            pin_memory_device=pin_memory_device,
+            in_order=in_order,
+        )
+        route = self._route()
+        if prep == "native" and not route.native:
+            raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
+
+    def _get_iterator(self) -> Any:
+        route = self._route()
+        if route.native:
+            return NativeIterator(self, route)
+        if self.prep == "native":  # an attribute changed since the loader was made
+            raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
+        self._warn_of_useless_cache(route)
+        view, source = self._with_dataset(self._python_dataset(route))
+        kind = PythonIterator
+        if self.num_workers > 0:
+            self.check_worker_number_rationality()
+            kind = PythonWorkersIterator  # type: ignore[assignment]
+        return kind(view, self, source)
+
+    def _route(self) -> Route:
+        """Decides anew each time: attributes of loader and data set may change between epochs."""
+        reasons: list[str] = []
+        found = find_folder(self.dataset)
+        folder = None if isinstance(found, str) else found
+        plan: Plan | None = None
+        if folder is None:
+            reasons.append(str(found))
+        else:
+            compiled = compile_plan(folder.dataset.transform)
+            if isinstance(compiled, Plan):
+                plan = compiled
+            else:
+                reasons.append(compiled.reason)
+            if self.prep == "auto" and folder.jpeg_share() < _JPEG_SHARE_WANTED:
+                reasons.append(f"{1 - folder.jpeg_share():.0%} of the files are no JPEGs by name")
+        if self.prep == "python":
+            reasons.append("prep='python' was asked for")
+        if not self._auto_collation:
+            reasons.append("batch_size=None: samples are not collated")
+        elif self.collate_fn is not torch.utils.data.default_collate:
+            reasons.append("collate_fn is not torch's default")
+        if self.worker_init_fn is not None:
+            reasons.append("worker_init_fn is given: it wants worker processes")
+        return Route(folder, plan, tuple(reasons), self.cache is not None and folder is not None)
+
+    # -- native ------------------------------------------------------------------------------
+
+    def _native_epoch(self, route: Route) -> NativeEpoch:
+        assert route.folder is not None and route.plan is not None
+        local = self._local
+        epoch = self._epoch_number()
+        items = self._folder_items(route.folder)
+        if local.pool is None:
+            ahead = self.num_workers * max(1, self.prefetch_factor or 2)
+            local.pool = _native.BufferPool(ahead + 2)  # one in the consumer's hands, one to come
+        return NativeEpoch(
+            folder=route.folder,
+            plan=route.plan,
+            items=items.table,
+            arena=items.arena,
+            pool=local.pool,
+            seed=self.seed,
+            epoch=epoch,
+            record=local.history.begin(epoch, native=True),
+            history=local.history,
+        )
+
+    def _folder_items(self, folder: Folder) -> FolderItems:
+        """The data set's items, their identities as they are now: a changed file is a new item."""
+        local, paths = self._local, folder.paths()
+        if local.items is not None:
+            local.items = local.items.renewed(paths)
+        else:
+            items = FolderItems.of(paths, self.cache is not None, None)
+            if self.cache is not None:
+                items = items.with_cache(open_cache(self.cache, folder, items.items))
+            local.items = items
+        return local.items
+
+    # -- as torch does it --------------------------------------------------------------------
+
+    def _python_dataset(self, route: Route) -> Any:
+        dataset: Any = self.dataset
+        if route.cached and route.folder is not None:
+            dataset = CachedFolder(route.folder, self._folder_items(route.folder))
+        if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
+            dataset = KeyedDataset(dataset, self.seed)
+        return dataset
+
+    def _with_dataset(self, dataset: Any) -> tuple[Any, Any]:
+        """A view of this loader over another data set (itself where it is its own), and what
+        counts reads in this process."""
+        source = dataset.dataset if isinstance(dataset, KeyedDataset) else dataset
+        counting = source if isinstance(source, CachedFolder) and self.num_workers == 0 else None
+        if dataset is self.dataset:
+            return self, counting
+        view = copy.copy(self)
+        view.__dict__["dataset"] = dataset  # torch forbids to set it; the view was never anyone's
+        return view, counting
+
+    def _python_epoch(self, source: Any) -> tuple[EpochRecord, History, bool]:
+        history = self._local.history
+        record = history.begin(self._epoch_number(), native=False)
+        if source is not None:
+            source.reset_counters()
+            record.counters = source.counters
+        keyed = self.seed is not None and not isinstance(
+            self.dataset, torch.utils.data.IterableDataset
+        )
+        return record, history, keyed
+
+    def _warn_of_useless_cache(self, route: Route) -> None:
+        if self.cache is None or route.folder is not None or self._local.warned:
+            return
+        self._local.warned = True
+        warnings.warn(
+            f"cache={self.cache!r} cannot serve here: {route.reasons[0]}. "
+            "Give the files as an image folder, or drop cache=.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+    # -- what users ask ----------------------------------------------------------------------
+
+    def _epoch_number(self) -> int:
+        inner = getattr(self.batch_sampler, "sampler", None)
+        for sampler in (self.batch_sampler, self.sampler, inner):
+            if hasattr(sampler, "set_epoch") and isinstance(getattr(sampler, "epoch", None), int):
+                return int(sampler.epoch)  # type: ignore[union-attr]
+        return self._local.history.yielded
+
+    def stats(self) -> dict[str, Any]:
+        """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", "cache_budget"}.
+
+        Per epoch (iterator) and in total: samples yielded; hits, misses (items); storage_bytes
+        read from files; admitted_bytes of those, taken by the cache; fetch_s, prep_s summed over
+        threads; wait_s the consumer spent inside next(). None where Python worker processes did
+        the work and nobody counted. cache_bytes and cache_budget in encoded bytes; None without
+        a cache in use.
+        """
+        figures = self._local.history.as_dict()
+        items = self._local.items
+        figures.update(items.cache_figures() if items else {})
+        figures.setdefault("cache_bytes", None)
+        figures.setdefault("cache_budget", None)
+        return figures
+
+    def plan(self) -> str:
+        """What runs natively, what in Python, and why; for reading."""
+        route = self._route()
+        lines = ["order: torch's samplers"]
+        if route.cached:
+            lines.append(f"fetch: never-evict cache of {self.cache}, then files")
+        elif self.cache is not None:
+            lines.append("fetch: as the data set does; the cache cannot serve it")
+        else:
+            lines.append("fetch: files, no cache")
+        if route.native:
+            assert route.plan is not None
+            lines += [*route.plan.describe(), f"  threads: {max(1, self.num_workers)}"]
+        else:
+            where = f"{self.num_workers} worker process(es)" if self.num_workers else "this process"
+            lines.append(f"prep: Python, {where}, because")
+            lines += [f"  - {reason}" for reason in route.reasons]
+        keyed = "torch's base seed" if self.seed is None else f"seed {self.seed}, epoch, index"
+        if route.native or self.seed is not None:
+            lines.append(f"draws: keyed by {keyed}")
+        else:
+            lines.append("draws: the transforms' own generators, as torch seeds them")
+        return "\n".join(lines)
