@@ -1,4 +1,4 @@
-"""`coordl status | clear | doctor`: the caches of this user's jobs, and the machine's limits.
+"""`coordl status | clear | doctor | rates`: the caches of this user's jobs, limits, speed.
 
 Results go to stdout, everything else to stderr. Exit 0 fine, 2 could not do it.
 """
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordl import _native
+from coordl.cli_rates import rates
 from coordl.doctor import examine
 from coordl.fetch.budget import format_bytes
 
@@ -105,6 +106,11 @@ def doctor(format: FormatOption = Format.text) -> None:
     for finding in findings:
         if finding.advice:
             console.print(f"• {finding.name}: {finding.advice}", markup=False)
+
+
+app.command(epilog="Example:\n\n    coordl rates --files list.txt --crop 224x224 -o rates.json")(
+    rates
+)
 
 
 def _console() -> Console:
