@@ -1,7 +1,8 @@
 """Native core of coordl: fetch and prep."""
 
 from collections.abc import Sequence
-from typing import Annotated
+import os
+from typing import Annotated, Any
 
 import numpy
 from numpy.typing import NDArray
@@ -23,12 +24,12 @@ class Arena:
         The item as a read-only memoryview, or None. No copy; valid as long as it lives.
         """
 
-    def admit(self, hi: int, lo: int, data: object) -> bool:
+    def admit(self, hi: int, lo: int, data: bytes | bytearray | memoryview) -> bool:
         """
         Copies the item in. False when it does not fit; True when it is held now.
         """
 
-    def stats(self) -> dict: ...
+    def stats(self) -> dict[str, int]: ...
 
     def verify(self) -> list[str]:
         """One line per fault; empty when every item is as it was admitted."""
@@ -43,7 +44,7 @@ class Arena:
     @property
     def name(self) -> str: ...
 
-def list_arenas() -> list:
+def list_arenas() -> list[dict[str, Any]]:
     """
     Live arenas of this user: Arena.stats() of each, with name and readable.
     """
@@ -58,23 +59,23 @@ def clear_arena(name: str, force: bool = False) -> None:
 
 def arena_directory() -> str: ...
 
-def memory_limits() -> dict:
+def memory_limits() -> dict[str, Any]:
     """
     Bytes by limit (None: unlimited), and what an arena may take now (allowed_bytes, limit).
     """
 
-def stat_files(paths: Sequence, threads: int = 1) -> tuple:
+def stat_files(paths: Sequence[str], threads: int = 1) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
     """
     (sizes, mtimes_ns, errnos): (N,) int64, int64, int32. EISDIR, EINVAL: no plain file.
     """
 
-def read_file(path: object) -> object:
+def read_file(path: str | bytes | os.PathLike) -> bytes:
     """The whole file. OSError; EOFError when it changed while it was read."""
 
-def read_identified(path: object, keep_in_page_cache: bool = True) -> tuple[bytes, int, int]:
+def read_identified(path: str | bytes | os.PathLike, keep_in_page_cache: bool = True) -> tuple[bytes, int, int]:
     """(bytes, size, mtime_ns) of the whole file. Raises as read_file does."""
 
-def drop_from_page_cache(path: object) -> None:
+def drop_from_page_cache(path: str | bytes | os.PathLike) -> None:
     """Advises the kernel to drop the file's clean pages."""
 
 class Pass:

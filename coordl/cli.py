@@ -1,4 +1,4 @@
-"""`coordl status | clear | doctor | rates`: shared memory of this user's jobs, limits, speed.
+"""`coordl status | clear | doctor | rates`: the caches of this user's jobs, limits, speed.
 
 Results go to stdout, everything else to stderr. Exit 0 fine, 2 could not do it.
 """

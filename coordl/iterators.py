@@ -82,16 +82,20 @@ class NativeIterator(_BaseDataLoaderIter):
     The threads end when the pass ends, when the iterator dies, or when the interpreter exits.
     """
 
-    def __init__(self, loader: Any, begin: Callable[[], NativeEpoch]) -> None:
+    # No reference to the loader is kept: with persistent_workers it refers to the iterator, and
+    # the two should end when the user lets go, not when the garbage collector comes by.
+    def __init__(self, loader: Any, route: Any) -> None:
         super().__init__(loader)
-        self._begin_epoch = begin
+        self._route = route
         # As many minibatches ahead as torch would have; without workers: only the one asked for.
         self._ahead = self._num_workers * max(1, loader.prefetch_factor or 2)
         self._passes = 0
-        self._start()
+        self._samples = 0  # of the minibatch yielded last
+        self._start(loader)
 
-    def _start(self) -> None:
-        epoch = self._epoch = self._begin_epoch()
+    def _start(self, loader: Any) -> None:
+        epoch: NativeEpoch = loader._native_epoch(self._route)
+        self._epoch = epoch
         native_pass = epoch.plan.native_pass()
         self._sample_bytes = native_pass.sample_bytes
         self._workers = _native.Workers(
@@ -121,7 +125,7 @@ class NativeIterator(_BaseDataLoaderIter):
         self._finish()
         super()._reset(loader, first_iter)
         self._passes += 1
-        self._start()
+        self._start(loader)
 
     def _put(self) -> bool:
         """Starts the next minibatch of the order; False when there is none."""
@@ -149,9 +153,8 @@ class NativeIterator(_BaseDataLoaderIter):
     def __next__(self) -> Any:
         start = time.perf_counter()
         data = super().__next__()
-        self._epoch.history.count(
-            self._epoch.record, len(self._last.rows), time.perf_counter() - start
-        )
+        epoch = self._epoch
+        epoch.history.count(epoch.record, self._samples, time.perf_counter() - start)
         return data
 
     def _next_data(self) -> Any:
@@ -161,7 +164,8 @@ class NativeIterator(_BaseDataLoaderIter):
         minibatch = self._window[0]
         if minibatch.error is None and not self._workers.wait(minibatch.ticket, self._timeout):
             raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
-        self._last = self._window.popleft()
+        self._window.popleft()
+        self._samples = len(minibatch.rows)
         if len(self._window) < self._ahead:
             self._put()
         if minibatch.error is not None:
@@ -214,17 +218,22 @@ class _Counted:
     _next_index: Callable[[], Any]
     _auto_collation: bool
 
-    def __init__(self, loader: Any, begin: Callable[[], tuple[EpochRecord, History, bool]]) -> None:
+    def __init__(self, view: Any, loader: Any, source: Any) -> None:
+        """`view` is the loader over the data set to read; `source` counts reads here, or None."""
+        self._source = source
         # Before torch's constructor: with workers it already asks for the first indices.
-        self._begin_epoch = begin
-        self._record, self._history, self._keyed = begin()
+        self._begin(loader)
+        super().__init__(view)  # type: ignore[call-arg]
+
+    def _begin(self, loader: Any) -> None:
+        self._record: EpochRecord
+        self._history: History
+        self._record, self._history, self._keyed = loader._python_epoch(self._source)
         self._sizes: deque[int] = deque()
-        super().__init__(loader)  # type: ignore[call-arg]
 
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
         if not first_iter:
-            self._record, self._history, self._keyed = self._begin_epoch()
-            self._sizes.clear()
+            self._begin(loader)
         super()._reset(loader, first_iter)  # type: ignore[misc]
 
     def __next__(self) -> Any:

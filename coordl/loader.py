@@ -146,7 +146,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def _get_iterator(self) -> Any:
         route = self._route()
         if route.native:
-            return NativeIterator(self, self._native_epoch)
+            return NativeIterator(self, route)
         if self.prep == "native":  # an attribute changed since the loader was made
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
         self._warn_of_useless_cache(route)
@@ -155,7 +155,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self.num_workers > 0:
             self.check_worker_number_rationality()
             kind = PythonWorkersIterator  # type: ignore[assignment]
-        return kind(view, lambda: self._python_epoch(source))
+        return kind(view, self, source)
 
     def _route(self) -> Route:
         """Decides anew each time: attributes of loader and data set may change between epochs."""
@@ -185,8 +185,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     # -- native ------------------------------------------------------------------------------
 
-    def _native_epoch(self) -> NativeEpoch:
-        route = self._route()
+    def _native_epoch(self, route: Route) -> NativeEpoch:
         assert route.folder is not None and route.plan is not None
         local = self._local
         epoch = self._epoch_number()

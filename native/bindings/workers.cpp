@@ -94,16 +94,20 @@ bool wait(Workers& workers, const std::shared_ptr<Ticket>& ticket, double timeou
   constexpr auto slice = std::chrono::milliseconds(50);
   const auto start = Clock::now();
   for (;;) {
+    std::chrono::nanoseconds patience = slice;
+    if (timeout_s > 0) {
+      const std::chrono::duration<double> left =
+          std::chrono::duration<double>(timeout_s) - (Clock::now() - start);
+      if (left < slice) patience = std::chrono::nanoseconds(std::int64_t(left.count() * 1e9));
+    }
     bool ended = false;
     {
       nb::gil_scoped_release released;
-      ended = workers.wait(*ticket, slice);
+      ended = workers.wait(*ticket, patience);
     }
     if (ended) return true;
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
-    if (timeout_s > 0 && std::chrono::duration<double>(Clock::now() - start).count() >= timeout_s) {
-      return false;
-    }
+    if (patience < slice) return false;
   }
 }
 

@@ -74,6 +74,28 @@ def test_a_failing_consumer_leaves_no_thread(folder: Path, nothing_left: None) -
     gc.collect()
 
 
+def test_a_persistent_loader_let_go_of_leaves_no_thread(folder: Path, nothing_left: None) -> None:
+    gc.disable()  # it must not take the garbage collector
+    try:
+        loader = loader_of(folder, persistent_workers=True)
+        next(iter(loader))
+        assert native_threads()
+        del loader
+        assert native_threads() == []
+    finally:
+        gc.enable()
+
+
+def test_a_timeout_is_torchs_error_and_the_minibatch_still_comes(folder: Path) -> None:
+    data = coordl.ImageFolder(folder, train_transform(512))
+    loader = coordl.DataLoader(data, 22, num_workers=1, timeout=1e-6)
+    iterator = iter(loader)
+    with pytest.raises(RuntimeError, match="DataLoader timed out after 1e-06 seconds"):
+        next(iterator)
+    iterator._timeout = 0
+    assert len(next(iterator)[1]) == 22
+
+
 def test_threads_end_with_the_last_batch(folder: Path) -> None:
     iterator = iter(loader_of(folder))
     for _ in iterator:

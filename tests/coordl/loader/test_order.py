@@ -205,6 +205,17 @@ def test_a_batch_sampler_of_ones_own_decides_the_batches(folder: Path) -> None:
     assert torch.equal(got[2][0][0], got[2][0][1])  # the same key, the same bits
 
 
+def test_any_index_a_list_takes_is_taken(folder: Path) -> None:
+    data = coordl.ImageFolder(folder, train_transform())
+    asked = [[np.int32(3), -1], torch.tensor([4, 5]), (True, 2), range(6, 8)]
+    batches = iter(coordl.DataLoader(data, batch_sampler=asked, prep="native"))  # type: ignore[arg-type]
+    expected = [[3, 21], [4, 5], [1, 2], [6, 7]]
+    for indices in expected:
+        assert next(batches)[1].tolist() == [data.targets[i] for i in indices]
+    with pytest.raises(TypeError):
+        next(iter(coordl.DataLoader(data, batch_sampler=[[1.5]], prep="native")))  # type: ignore[list-item]
+
+
 def test_an_index_beyond_the_data_set_is_raised_at_its_place(folder: Path) -> None:
     data = coordl.ImageFolder(folder, train_transform())
     batches = iter(coordl.DataLoader(data, batch_sampler=[[0], [22], [1]], num_workers=1))
