@@ -58,6 +58,7 @@ def profile(
     ] = None,
     samples: Annotated[int, typer.Option(help="Samples to measure on.")] = 2048,
     rounds: Annotated[int, typer.Option(help="Interleaved ingestion and prep blocks.")] = 3,
+    block: Annotated[float, typer.Option(help="Seconds of each ingestion block.")] = 2.0,
     epochs: Annotated[int, typer.Option(help="Fetch passes; the first is cold.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of sample order and bootstrap.")] = 0,
     keep_checkpoints: Annotated[
@@ -87,6 +88,7 @@ def profile(
             gpu_rate=gpu_rate,
             samples=samples,
             rounds=rounds,
+            block_s=block,
             epochs=epochs,
             seed=seed,
             divert=not keep_checkpoints,

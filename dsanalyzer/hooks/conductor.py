@@ -24,7 +24,6 @@ from dsanalyzer.measure import timing
 
 LEARN_STEPS = 3  # optimizer steps seen before a loader counts as the training loader
 RECORDED_BATCHES = 4
-INGESTION_S = 2.0
 INGESTION_STEPS = (20, 400)  # fewest and most per block
 LEAD_IN_STEPS = 6
 
@@ -172,7 +171,7 @@ class Conductor:
         started = timing.clock()
         fewest, most = INGESTION_STEPS
         for step in range(most):
-            if step >= fewest and timing.clock() - started > INGESTION_S:
+            if step >= fewest and timing.clock() - started > self._config["block_s"]:
                 break
             yield from recorder.step(batches[step % len(batches)])
         if not warm_up:

@@ -18,7 +18,7 @@ import psutil
 
 from dsanalyzer.job import Job
 from dsanalyzer.measure.policy import PageCachePolicy
-from dsanalyzer.measure.throttle import ReadThrottle
+from dsanalyzer.measure.throttle import ReadThrottle, reap_stale
 from dsanalyzer.observer import Observer
 
 MEMORY_SHARE = 0.5  # of the available memory that the measured subset may occupy
@@ -45,6 +45,7 @@ class Options:
         gpu_rate: samples/s of an emulated accelerator; None measures the real one.
         samples: samples to measure on; all, when that is most of the data set.
         rounds: interleaved blocks of ingestion and prep.
+        block_s: seconds of each ingestion block.
         epochs: fetch passes, the first of them cold.
         seed: of the order of samples and of the bootstrap.
         divert: whether checkpoints the job writes go elsewhere.
@@ -56,6 +57,7 @@ class Options:
     gpu_rate: float | None = None
     samples: int = 2048
     rounds: int = 3
+    block_s: float = 2.0
     epochs: int = 3
     seed: int = 0
     divert: bool = True
@@ -67,7 +69,7 @@ class Options:
             raise ValueError(
                 f"cached fraction is {self.cached_fraction}; give 0 to 1, or 0% to 100%"
             )
-        for name in ("storage_bytes_per_s", "gpu_rate"):
+        for name in ("storage_bytes_per_s", "gpu_rate", "block_s"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}; give a positive number")
@@ -100,6 +102,7 @@ def run_directory() -> Iterator[Path]:
     """A private directory for one profile; those of tools that were killed are removed first."""
     root = Path(tempfile.gettempdir())
     _reap_stale_runs(root)
+    reap_stale()
     directory = Path(tempfile.mkdtemp(prefix=f"{_RUN_PREFIX}{os.getpid()}-", dir=root))
     try:
         yield directory
@@ -176,6 +179,7 @@ class Session:
             "batches_file": str(self._directory / "batches.pt"),
             "samples": self.options.samples,
             "seed": self.options.seed,
+            "block_s": self.options.block_s,
             "gpu_rate": self.options.gpu_rate,
             "divert": self.options.divert,
             "divert_dir": str(diverted),

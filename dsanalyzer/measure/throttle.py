@@ -28,7 +28,7 @@ def disk_of(path: str) -> str | None:
     return name
 
 
-def _reap_stale() -> None:
+def reap_stale() -> None:
     """Remove groups whose owner died before it could."""
     for group in _ROOT.glob(_PREFIX + "*"):
         owner = group.name.removeprefix(_PREFIX)
@@ -50,7 +50,6 @@ class ReadThrottle:
         disk = disk_of(data_path)
         if disk is None or not os.access(_ROOT, os.W_OK) or os.environ.get("DSANALYZER_NO_CGROUP"):
             return
-        _reap_stale()
         group = _ROOT / f"{_PREFIX}{os.getpid()}"
         try:
             group.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-QUICK = ("--rounds", 2, "--samples", 320, "--gpu-rate", 2000)
+QUICK = ("--rounds", 2, "--block", 0.4, "--samples", 320, "--gpu-rate", 2000)
 
 
 def profiled(cli, *words, options=QUICK):
@@ -170,7 +170,7 @@ def test_a_truncated_picture_ends_the_profile_with_the_traceback(cli, pictures):
     done = cli("profile", *QUICK, *cli.job("train.py", folder.parent))
 
     assert done.returncode == 2
-    assert "truncated" in done.stderr
+    assert "truncated" in done.stderr.lower()
     assert cli.leftovers() == []
 
 
@@ -217,7 +217,7 @@ def test_a_cgroup_of_a_live_owner_is_left_alone():
     mine = root / f"dsanalyzer-{os.getpid()}"
     mine.mkdir()
     try:
-        throttle._reap_stale()
+        throttle.reap_stale()
         assert mine.exists()
     finally:
         mine.rmdir()
