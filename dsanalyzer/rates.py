@@ -70,6 +70,13 @@ def _redraw(blocks: Floats, random: np.random.Generator) -> Floats:
     return total
 
 
+def mean_rate(row: dict[str, Any], random: np.random.Generator) -> Interval:
+    """Samples/s of a storage measurement, its interval from equal slices of the run."""
+    parts = np.asarray(row["slices"])
+    draws = parts[random.integers(len(parts), size=(DRAWS, len(parts)))].mean(1)
+    return Interval.of(row["samples_per_s"], draws)
+
+
 def rate(seconds: float, draws: Floats, how: str) -> dict[str, Any]:
     """Samples/s from seconds per sample, as the result file holds it."""
     interval = Interval.of(1 / seconds, 1 / draws)

@@ -50,7 +50,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
     summary = stalls.epoch(ingestion, prep, steady, samples)
     _doubt(summary, checks)
     read_share = float(np.mean([epoch["read_share"] for epoch in epochs[1:]]))
-    found = _rates(measured, ingestion, drain, read_share)
+    found = _rates(measured, ingestion, drain, read_share, random)
     predicted, bound = model.speed(*(found[name]["value"] for name in ("F", "P", "G")))
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -87,7 +87,12 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
         "steady": {**summary, "bound_by": bound},
         "passes": [_pass(record) for record in measured.passes],
         "storage": [
-            {key: row[key] for key in ("queue_depth", "samples_per_s", "bytes_per_s")}
+            {
+                "queue_depth": row["queue_depth"],
+                "samples_per_s": row["samples_per_s"],
+                "bytes_per_s": row["bytes_per_s"],
+                **{k: v for k, v in rates.mean_rate(row, random).json().items() if k != "value"},
+            }
             for row in measured.storage["cold"]
         ],
         "model": {
@@ -110,22 +115,35 @@ def _by_phase(passes: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _rates(
-    measured: Measured, ingestion: Timed, drain: Timed, read_share: float
+    measured: Measured,
+    ingestion: Timed,
+    drain: Timed,
+    read_share: float,
+    random: np.random.Generator,
 ) -> dict[str, dict[str, Any]]:
     depth = max(1, measured.loader["num_workers"])
     cold = next(row for row in measured.storage["cold"] if row["queue_depth"] == depth)
-    storage, cache = cold["samples_per_s"], measured.storage["warm"]["samples_per_s"]
-    fetch = model.fetch_rate(1 - read_share, storage, cache)
+    storage, cache = (
+        rates.mean_rate(cold, random),
+        rates.mean_rate(measured.storage["warm"], random),
+    )
 
-    def exact(value: float, how: str) -> dict[str, Any]:
-        return {"value": value, "low": value, "high": value, "unit": "samples/s", "how": how}
+    def at(bound: str) -> float:
+        return model.fetch_rate(1 - read_share, getattr(storage, bound), getattr(cache, bound))
+
+    fetch = rates.Interval(at("value"), at("low"), at("high"))
+
+    def sampled(interval: rates.Interval, how: str) -> dict[str, Any]:
+        return {**interval.json(), "unit": "samples/s", "how": how}
 
     return {
         "G": rates.rate(*ingestion, "recorded minibatches from memory, loader shut down"),
         "P": rates.rate(*drain, "the loader alone on resident files, nobody training"),
-        "S": exact(storage, f"cold reads of whole items, {depth} at a time"),
-        "C": exact(cache, "reads of resident items, one at a time"),
-        "F": exact(fetch, f"1 / (h/C + (1-h)/S) at the measured hit rate h = {1 - read_share:.3f}"),
+        "S": sampled(storage, f"cold reads of whole items, {depth} at a time"),
+        "C": sampled(cache, "reads of resident items, one at a time"),
+        "F": sampled(
+            fetch, f"1 / (h/C + (1-h)/S) at the measured hit rate h = {1 - read_share:.3f}"
+        ),
     }
 
 

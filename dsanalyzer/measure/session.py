@@ -311,8 +311,14 @@ class Session:
         measured: dict[str, Any] = json.loads(done.stdout)
         if throttle is not None and throttle.method == "pacing":
             # The storage reader has no hooks; paced storage is as fast as it is paced.
-            mean = sum(subset["sizes"].values()) / len(subset["sizes"])
             for row in measured["cold"]:
-                row["bytes_per_s"] = min(row["bytes_per_s"], throttle.bytes_per_s)
-                row["samples_per_s"] = row["bytes_per_s"] / mean
+                slower = min(1.0, throttle.bytes_per_s / row["bytes_per_s"])
+                row["bytes_per_s"] *= slower
+                row["samples_per_s"] *= slower
+                row["slices"] = [row["samples_per_s"]]
+        # The reader counts files; a sample may be several, or several may share one.
+        per_sample = len(subset["sizes"]) / len(subset["indices"])
+        for row in [*measured["cold"], measured["warm"]]:
+            row["samples_per_s"] /= per_sample
+            row["slices"] = [rate / per_sample for rate in row["slices"]]
         return measured

@@ -27,6 +27,7 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
     queue = iter(paths)
     lock = threading.Lock()
     done = [0, 0]
+    finished_s: list[float] = []
     before = _read_bytes()
     started = timing.clock()
 
@@ -41,6 +42,7 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
             with lock:
                 done[0] += 1
                 done[1] += count
+                finished_s.append(timing.clock() - started)
 
     threads = [threading.Thread(target=read) for _ in range(depth)]
     for thread in threads:
@@ -55,7 +57,17 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
         "samples": done[0],
         "bytes": done[1],
         "read_bytes": _read_bytes() - before,
+        "slices": slices(finished_s, elapsed),
     }
+
+
+def slices(finished_s: list[float], elapsed_s: float, count: int = 10) -> list[float]:
+    """Samples/s in equal parts of the run: how steady the storage was."""
+    width = elapsed_s / count
+    filled = [0] * count
+    for moment in finished_s:
+        filled[min(count - 1, int(moment / width))] += 1
+    return [number / width for number in filled]
 
 
 def _read_bytes() -> int:

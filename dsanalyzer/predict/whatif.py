@@ -77,16 +77,15 @@ def predict(result: Result, change: Change, loader_rates: dict[str, Any] | None)
     if change.cores is not None:
         prep = _scaled(prep, change.cores / result["machine"]["cores"])
         notes.append("prep taken to scale with cores (enough workers to use them)")
-    storage = rates["S"]["value"]
-    if change.loader:  # a deep queue: the best rate storage showed
-        storage = max([storage, *(row["samples_per_s"] for row in result["storage"])])
-    if change.storage_bytes_per_s is not None:
-        storage = change.storage_bytes_per_s / result["dataset"]["mean_item_bytes"]
+    storage = _storage(result, change)
     hits = model.hit_rate(policy, x)
-    fetch = model.fetch_rate(hits, storage, rates["C"]["value"])
-    speed, bound = model.speed(fetch, prep["value"], gpu["value"])
-    low = min(fetch, prep["low"], gpu["low"])
-    high = min(fetch, prep["high"], gpu["high"])
+    fetch = {
+        key: model.fetch_rate(hits, storage[key], rates["C"]["value"])
+        for key in ("value", "low", "high")
+    }
+    speed, bound = model.speed(fetch["value"], prep["value"], gpu["value"])
+    low = min(fetch["low"], prep["low"], gpu["low"])
+    high = min(fetch["high"], prep["high"], gpu["high"])
     if not change.loader:
         share = min(1.0, 1 / (1 + result["model"]["error"]) if result["model"] else 1.0)
         speed, low, high = speed * share, low * share, high * share
@@ -98,9 +97,9 @@ def predict(result: Result, change: Change, loader_rates: dict[str, Any] | None)
         "rates": {
             "G": gpu["value"],
             "P": prep["value"],
-            "S": storage,
+            "S": storage["value"],
             "C": rates["C"]["value"],
-            "F": fetch,
+            "F": fetch["value"],
         },
         "policy": policy,
         "cached_fraction": x,
@@ -113,6 +112,17 @@ def predict(result: Result, change: Change, loader_rates: dict[str, Any] | None)
         "notes": notes,
     }
     return cast(Scenario, scenario)
+
+
+def _storage(result: Result, change: Change) -> dict[str, float]:
+    """S of a scenario: the one asked for, or as measured at the queue depth the loader keeps."""
+    if change.storage_bytes_per_s is not None:
+        storage = change.storage_bytes_per_s / result["dataset"]["mean_item_bytes"]
+        return {"value": storage, "low": storage, "high": storage}
+    if not change.loader:
+        return {key: result["rates"]["S"][key] or 0.0 for key in ("value", "low", "high")}  # type: ignore[literal-required]
+    deepest: dict[str, Any] = dict(max(result["storage"], key=lambda row: row["queue_depth"]))
+    return {"value": deepest["samples_per_s"], "low": deepest["low"], "high": deepest["high"]}
 
 
 def _scaled(rate: dict[str, Any], by: float) -> dict[str, float]:

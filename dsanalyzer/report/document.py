@@ -144,6 +144,8 @@ class Dataset(TypedDict):
 class StorageRate(TypedDict):
     queue_depth: int
     samples_per_s: float
+    low: float  # 95 % interval of samples_per_s
+    high: float
     bytes_per_s: float
 
 

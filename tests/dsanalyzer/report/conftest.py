@@ -159,6 +159,8 @@ def build_result(
             {
                 "queue_depth": depth,
                 "samples_per_s": storage * gain,
+                "low": storage * gain * 0.98,
+                "high": storage * gain * 1.02,
                 "bytes_per_s": storage_bytes_per_s * gain,
             }
             for depth, gain in ((1, 0.92), (4, 1.0))
