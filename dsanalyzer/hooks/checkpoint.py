@@ -1,8 +1,9 @@
 """A profiled job writes no checkpoint: what it would write goes to the run's own directory.
 
-Diverted: torch.save, safetensors, opens for writing of files named like checkpoints, and later
-renames or copies of a diverted file; reading a diverted file back gives what was written. Writers
-in native code that name the file themselves are not seen.
+Diverted: torch.save, safetensors, and opens for writing, renames and copies onto files named like
+checkpoints; reading such a file back gives what was written. Checkpoints that were there before
+the job began are not removed either, alone or with their folder (jobs that keep the last three).
+Writers in native code that name the file themselves are not seen.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import io
 import os
 import shutil
+import time
 from typing import Any
 
 from dsanalyzer.hooks.wire import Connection
@@ -21,6 +23,7 @@ SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".tar", ".bin", ".pkl", ".h5
 _directory = ""
 _events: Connection | None = None
 _diverted: dict[str, str] = {}
+_began = time.time()
 
 
 def _absolute(path: Any) -> str | None:
@@ -72,26 +75,66 @@ def install(config: dict[str, Any]) -> None:
 
     builtins.open = io.open = open_  # type: ignore[assignment]
     for name in ("replace", "rename"):
-        setattr(os, name, _moving(getattr(os, name)))
-    for name in ("copyfile", "copy", "copy2", "move"):
-        setattr(shutil, name, _moving(getattr(shutil, name)))
+        setattr(os, name, _transfer(getattr(os, name), moves=True))
+    shutil.move = _transfer(shutil.move, moves=True)
+    for name in ("copyfile", "copy", "copy2"):
+        setattr(shutil, name, _transfer(getattr(shutil, name), moves=False))
+    os.remove = os.unlink = _removal(os.remove)
+    shutil.rmtree = _removal(shutil.rmtree)  # type: ignore[assignment]
 
 
-def _moving(original: Any) -> Any:
+def _precious(path: str) -> bool:
+    """A checkpoint, or a folder that holds one, from before the job began."""
+    if os.path.isdir(path):
+        return any(
+            _precious(os.path.join(folder, name))
+            for folder, _, names in os.walk(path)
+            for name in names
+        )
+    try:
+        return path.endswith(SUFFIXES) and os.stat(path).st_mtime < _began
+    except OSError:
+        return False
+
+
+def _transfer(original: Any, *, moves: bool) -> Any:
+    """Copies and moves from or onto checkpoints happen among the diverted files."""
+
     @functools.wraps(original)
-    def move(src: Any, dst: Any, *args: Any, **kwargs: Any) -> Any:
-        source = _absolute(src)
-        target = _absolute(dst)
-        if source not in _diverted or target is None:
+    def transfer(src: Any, dst: Any, *args: Any, **kwargs: Any) -> Any:
+        source, target = _absolute(src), _absolute(dst)
+        if source is None or target is None or _inside(target):
             return original(src, dst, *args, **kwargs)
-        if os.path.isdir(target):
+        if os.path.isdir(target) and original.__module__ == "shutil":
             target = os.path.join(target, os.path.basename(source))
-        original(_diverted[source], _divert(target), *args, **kwargs)
-        if original.__name__ in ("replace", "rename", "move"):
-            del _diverted[source]
+        onto = target.endswith(SUFFIXES) and not os.path.isdir(source)
+        if not (source in _diverted or onto or (moves and _precious(source))):
+            return original(src, dst, *args, **kwargs)
+        if os.path.isdir(source):
+            return dst  # a folder of old checkpoints stays where it is
+        with open(_there(source), "rb") as old, open(_divert(target), "wb") as new:
+            shutil.copyfileobj(old, new)
+        if moves and source in _diverted:
+            os.remove(_diverted.pop(source))
         return dst
 
-    return move
+    return transfer
+
+
+def _removal(original: Any) -> Any:
+    """What was there before stays; a diverted file goes."""
+
+    @functools.wraps(original)
+    def remove(path: Any, *args: Any, **kwargs: Any) -> Any:
+        # With dir_fd the path is relative to a folder that only rmtree knows, which was asked before.
+        absolute = _absolute(path) if kwargs.get("dir_fd") is None else None
+        if absolute in _diverted:
+            return original(_diverted.pop(absolute))
+        if absolute is not None and _precious(absolute):
+            return None
+        return original(path, *args, **kwargs)
+
+    return remove
 
 
 def after_serialization(module: Any) -> None:
