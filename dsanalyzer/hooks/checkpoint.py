@@ -126,7 +126,7 @@ def _removal(original: Any) -> Any:
 
     @functools.wraps(original)
     def remove(path: Any, *args: Any, **kwargs: Any) -> Any:
-        # With dir_fd the path is relative to a folder that only rmtree knows, which was asked before.
+        # With dir_fd the path is relative to a folder only rmtree knows, and that was asked about.
         absolute = _absolute(path) if kwargs.get("dir_fd") is None else None
         if absolute in _diverted:
             return original(_diverted.pop(absolute))
