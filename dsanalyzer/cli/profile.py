@@ -20,18 +20,6 @@ LOG_LINES = 40  # of the job's own output, shown when it failed
 err = Console(stderr=True)
 
 
-def parsed(parse: Callable[[str], float]) -> Callable[[str | None], float | None]:
-    """A typer callback that turns ValueError into a usage error."""
-
-    def convert(text: str | None) -> float | None:
-        try:
-            return None if text is None else parse(str(text))
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-
-    return convert
-
-
 def profile(
     command: Annotated[
         list[str], typer.Argument(help="The training command, after --.", metavar="-- COMMAND...")
@@ -96,7 +84,7 @@ def profile(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     outputs = [path for path in (output, html) if path is not None]
-    _refuse_to_overwrite(outputs, force)
+    refuse_to_overwrite(outputs, force)
     try:
         with terminate_as_interrupt(), run_directory() as directory, _progress() as progress:
             measured = Session(command, options, directory, progress).measure()
@@ -122,7 +110,8 @@ def profile(
         print(path)
 
 
-def _refuse_to_overwrite(outputs: list[Path], force: bool) -> None:
+def refuse_to_overwrite(outputs: list[Path], force: bool) -> None:
+    """Exit 2 before any work where an output exists already or cannot be written."""
     for path in outputs:
         if path.exists() and not force:
             err.print(f"{path} exists; choose another name or add --force.", highlight=False)

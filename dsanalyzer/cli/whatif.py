@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from dsanalyzer import quantity
+from dsanalyzer.cli.profile import refuse_to_overwrite
 from dsanalyzer.predict.whatif import Change, ask, usual_changes
 from dsanalyzer.report import load, terminal
 from dsanalyzer.report.document import Result
@@ -52,19 +53,17 @@ def whatif(
 
       dsanalyzer whatif dsanalyzer.json --loader coordl -o predicted.json
     """
-    if output is not None and output.exists() and not force:
-        err.print(f"{output} exists; choose another name or add --force.", highlight=False)
-        raise typer.Exit(2)
+    refuse_to_overwrite([output] if output is not None else [], force)
     try:
         measured = load.load_result(result)
         asked = _changes(cache, cores, storage, gpu_speedup, loader)
-    except ValueError as error:
+    except (load.DocumentError, ValueError) as error:
         err.print(str(error), highlight=False)
         raise typer.Exit(2) from None
     changes = asked or usual_changes(measured, coordl=_coordl() is not None)
     loader_rates = None
     if any(change.loader for change in changes):
-        loader_rates = json.loads(rates.read_text()) if rates else _measure_coordl(measured)
+        loader_rates = _read_rates(rates) if rates else _measure_coordl(measured)
     answer = ask(measured, changes, str(result), loader_rates)
     if output is not None:
         output.write_text(json.dumps(answer, indent=1))
@@ -91,6 +90,16 @@ def _changes(
     ]
     asked = [change for change in single if change != Change()]
     return asked if len(asked) < 2 else [*asked, reduce(Change.merged, asked)]
+
+
+def _read_rates(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        found["threads"], found["prep_rate"]["value"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        err.print(f"{path} is not what `coordl rates` writes: {error!r}", highlight=False)
+        raise typer.Exit(2) from None
+    return dict(found)
 
 
 def _coordl() -> str | None:
