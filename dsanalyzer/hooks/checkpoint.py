@@ -1,19 +1,22 @@
-"""A profiled job writes no checkpoint: what it would write goes to the run's own directory.
+"""A profiled job changes nothing that was there before it: its writes go to the run's directory.
 
-Diverted: torch.save, safetensors, and opens for writing, renames and copies onto files named like
-checkpoints; reading such a file back gives what was written. Checkpoints that were there before
-the job began are not removed either, alone or with their folder (jobs that keep the last three).
-Writers in native code that name the file themselves are not seen.
+Diverted: torch.save, safetensors, and every open for writing of a file that is named like a
+checkpoint or that existed when the run began. Such files are not removed, renamed or replaced
+(the job believes they were), alone or with their folder: jobs that keep the last three keep all.
+Reading a diverted file back, in any process of the job, gives what was written. Writers in native
+code that name the file themselves are not seen.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
+import hashlib
 import io
 import os
 import shutil
-import time
+import stat
 from typing import Any
 
 from dsanalyzer.hooks.wire import Connection
@@ -21,9 +24,10 @@ from dsanalyzer.hooks.wire import Connection
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".tar", ".bin", ".pkl", ".h5")
 
 _directory = ""
+_started_ns = 0
 _events: Connection | None = None
-_diverted: dict[str, str] = {}
-_began = time.time()
+_told: set[str] = set()
+_removed: set[str] = set()  # the job thinks these are gone: they were there before it, and stay
 
 
 def _absolute(path: Any) -> str | None:
@@ -32,33 +36,56 @@ def _absolute(path: Any) -> str | None:
     return os.path.abspath(os.fsdecode(path))
 
 
+def _copy_of(path: str) -> str:
+    """Where a write to `path` goes: the same in every process of the job."""
+    digest = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
+    return os.path.join(_directory, f"{digest}-{os.path.basename(path)}")
+
+
 def _divert(path: str) -> str:
     """Where the job's write to `path` goes instead; the tool is told once per path."""
     path = os.path.abspath(path)
-    if path not in _diverted:
-        _diverted[path] = os.path.join(
-            _directory, f"{os.getpid()}-{len(_diverted)}-{os.path.basename(path)}"
-        )
+    _removed.discard(path)
+    if path not in _told:
+        _told.add(path)
         if _events is not None:
             _events.event({"op": "diverted", "path": path})
-    return _diverted[path]
+    return _copy_of(path)
 
 
 def _there(path: Any) -> Any:
     """Where `path` really is: its diverted copy when the job wrote one."""
     absolute = _absolute(path)
-    return _diverted.get(absolute, path) if absolute is not None else path
+    if absolute is None or _inside(absolute):
+        return path
+    copy = _copy_of(absolute)
+    return copy if os.path.lexists(copy) else path
 
 
 def _inside(path: str) -> bool:
     return path.startswith(os.path.dirname(_directory) + os.sep)
 
 
+def _precious(path: str) -> bool:
+    """There before the job began, so not the job's to change while it is profiled."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return False
+    plain = stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode) or stat.S_ISDIR(info.st_mode)
+    return plain and info.st_ctime_ns <= _started_ns
+
+
+def _writes_go_aside(path: str) -> bool:
+    return path.endswith(SUFFIXES) or _precious(path)
+
+
 def install(config: dict[str, Any]) -> None:
-    global _directory, _events
+    global _directory, _events, _started_ns
     if not config["divert"]:
         return
     _directory = config["divert_dir"]
+    _started_ns = config["started_ns"]
     _events = Connection(config["socket"], "events")
     original = builtins.open
 
@@ -67,74 +94,131 @@ def install(config: dict[str, Any]) -> None:
         path = _absolute(file)
         if path is None or _inside(path):
             return original(file, mode, *args, **kwargs)
-        if any(c in mode for c in "wxa+") and path.endswith(SUFFIXES):
-            if "x" in mode and os.path.exists(path):
+        if any(c in mode for c in "wxa+") and _writes_go_aside(path):
+            gone = path in _removed
+            if "x" in mode and not gone and os.path.exists(path):
                 raise FileExistsError(17, "File exists", path)
-            return original(_divert(path), mode, *args, **kwargs)
+            copy = _divert(path)
+            if any(c in mode for c in "ra") and not os.path.exists(copy) and not gone:
+                with contextlib.suppress(FileNotFoundError):  # "a" may begin a new file
+                    shutil.copyfile(path, copy)
+            return original(copy, mode, *args, **kwargs)
         return original(_there(file), mode, *args, **kwargs)
 
     builtins.open = io.open = open_  # type: ignore[assignment]
+    os.open = _opening(os.open)
+    os.stat = _found(os.stat)
+    os.mkdir = _again(os.mkdir)
+    os.symlink = _linking(os.symlink)
+    os.link = _linking(os.link)
+    for name in ("remove", "unlink", "rmdir"):
+        setattr(os, name, _removing(getattr(os, name)))
+    shutil.rmtree = _removing(shutil.rmtree)
     for name in ("replace", "rename"):
-        setattr(os, name, _transfer(getattr(os, name), moves=True))
-    shutil.move = _transfer(shutil.move, moves=True)
-    for name in ("copyfile", "copy", "copy2"):
-        setattr(shutil, name, _transfer(getattr(shutil, name), moves=False))
-    os.remove = os.unlink = _removal(os.remove)
-    shutil.rmtree = _removal(shutil.rmtree)  # type: ignore[assignment]
+        setattr(os, name, _moving(getattr(os, name)))
+    for name in ("copyfile", "copy", "copy2", "move"):
+        setattr(shutil, name, _moving(getattr(shutil, name)))
 
 
-def _precious(path: str) -> bool:
-    """A checkpoint, or a folder that holds one, from before the job began."""
-    if os.path.isdir(path):
-        return any(
-            _precious(os.path.join(folder, name))
-            for folder, _, names in os.walk(path)
-            for name in names
-        )
-    try:
-        return path.endswith(SUFFIXES) and os.stat(path).st_mtime < _began
-    except OSError:
-        return False
-
-
-def _transfer(original: Any, *, moves: bool) -> Any:
-    """Copies and moves from or onto checkpoints happen among the diverted files."""
-
+def _opening(original: Any) -> Any:
     @functools.wraps(original)
-    def transfer(src: Any, dst: Any, *args: Any, **kwargs: Any) -> Any:
+    def open_(path: Any, flags: int, *args: Any, **kwargs: Any) -> Any:
+        absolute = _absolute(path)
+        if absolute is None or kwargs.get("dir_fd") is not None or _inside(absolute):
+            return original(path, flags, *args, **kwargs)
+        if flags & (os.O_WRONLY | os.O_RDWR) and _writes_go_aside(absolute):
+            return original(_divert(absolute), flags | os.O_CREAT, *args, **kwargs)
+        return original(_there(path), flags, *args, **kwargs)
+
+    return open_
+
+
+def _found(original: Any) -> Any:
+    @functools.wraps(original)
+    def stat_(path: Any, *args: Any, **kwargs: Any) -> Any:
+        absolute = _absolute(path)
+        if absolute is None or kwargs.get("dir_fd") is not None:
+            return original(path, *args, **kwargs)
+        if absolute in _removed:
+            raise FileNotFoundError(2, "No such file or directory", absolute)
+        return original(_there(path), *args, **kwargs)
+
+    return stat_
+
+
+def _again(original: Any) -> Any:
+    @functools.wraps(original)
+    def mkdir(path: Any, *args: Any, **kwargs: Any) -> None:
+        absolute = _absolute(path)
+        if absolute in _removed:
+            _removed.discard(absolute)
+            return
+        original(path, *args, **kwargs)
+
+    return mkdir
+
+
+def _linking(original: Any) -> Any:
+    @functools.wraps(original)
+    def link(src: Any, dst: Any, *args: Any, **kwargs: Any) -> None:
+        target = _absolute(dst)
+        if target in _removed:
+            _divert(target)  # the old link stays what it was
+            return
+        original(src, dst, *args, **kwargs)
+
+    return link
+
+
+def _removing(original: Any) -> Any:
+    @functools.wraps(original)
+    def remove(path: Any, *args: Any, **kwargs: Any) -> Any:
+        absolute = _absolute(path)
+        if absolute is None or kwargs.get("dir_fd") is not None or _inside(absolute):
+            return original(path, *args, **kwargs)
+        copy = _copy_of(absolute)
+        diverted = os.path.lexists(copy)
+        if diverted:
+            real_folder = os.path.isdir(copy) and not os.path.islink(copy)
+            (shutil.rmtree if real_folder else os.unlink)(copy)
+        if _precious(absolute):
+            _divert(absolute)
+            _removed.add(absolute)
+            return None
+        return None if diverted else original(path, *args, **kwargs)
+
+    return remove
+
+
+def _moving(original: Any) -> Any:
+    @functools.wraps(original)
+    def move(src: Any, dst: Any, *args: Any, **kwargs: Any) -> Any:
         source, target = _absolute(src), _absolute(dst)
         if source is None or target is None or _inside(target):
             return original(src, dst, *args, **kwargs)
-        if os.path.isdir(target) and original.__module__ == "shutil":
+        if os.path.isdir(target) and original.__name__ not in ("replace", "rename"):
             target = os.path.join(target, os.path.basename(source))
-        onto = target.endswith(SUFFIXES) and not os.path.isdir(source)
-        if not (source in _diverted or onto or (moves and _precious(source))):
+        copy = _copy_of(source)
+        diverted = os.path.lexists(copy)
+        if not (diverted or _precious(target) or target in _removed or _takes(original, source)):
             return original(src, dst, *args, **kwargs)
-        if os.path.isdir(source):
-            return dst  # a folder of old checkpoints stays where it is
-        with open(_there(source), "rb") as old, open(_divert(target), "wb") as new:
-            shutil.copyfileobj(old, new)
-        if moves and source in _diverted:
-            os.remove(_diverted.pop(source))
+        moves = original.__name__ in ("replace", "rename", "move")
+        if moves and _precious(source) and not diverted:
+            if os.path.isfile(source):
+                shutil.copyfile(source, _divert(target))
+            _divert(source)
+            _removed.add(source)
+        elif moves:
+            os.replace(copy if diverted else source, _divert(target))
+        else:
+            original(copy if diverted else source, _divert(target), *args, **kwargs)
         return dst
 
-    return transfer
+    return move
 
 
-def _removal(original: Any) -> Any:
-    """What was there before stays; a diverted file goes."""
-
-    @functools.wraps(original)
-    def remove(path: Any, *args: Any, **kwargs: Any) -> Any:
-        # With dir_fd the path is relative to a folder only rmtree knows, and that was asked about.
-        absolute = _absolute(path) if kwargs.get("dir_fd") is None else None
-        if absolute in _diverted:
-            return original(_diverted.pop(absolute))
-        if absolute is not None and _precious(absolute):
-            return None
-        return original(path, *args, **kwargs)
-
-    return remove
+def _takes(original: Any, source: str) -> bool:
+    return original.__name__ in ("replace", "rename", "move") and _precious(source)
 
 
 def after_serialization(module: Any) -> None:

@@ -183,6 +183,7 @@ class Session:
             "gpu_rate": self.options.gpu_rate,
             "divert": self.options.divert,
             "divert_dir": str(diverted),
+            "started_ns": diverted.stat().st_ctime_ns,
             **extra,
         }
         if throttle is not None and throttle.method == "pacing":

@@ -25,8 +25,13 @@ class Handle final : public Arena {
 
   bool admit(ItemKey key, std::span<const std::byte> bytes) noexcept override {
     // Without a lease nobody would repair what we leave at death: a detached arena is only read.
-    if (!ready() || !core_->leased()) return false;
-    return core_->memory.admit(key, bytes, core_->member);
+    if (!ready()) return false;
+    // First said, then looked: leave() ends the lease first and then waits for who said so. Else
+    // another process could take the lease and "repair" the record that is being written here.
+    core_->admitting.fetch_add(1);
+    const bool held = core_->leased() && core_->memory.admit(key, bytes, core_->member);
+    core_->admitting.fetch_sub(1);
+    return held;
   }
 
   ArenaStats stats() const noexcept override {

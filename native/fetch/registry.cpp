@@ -6,9 +6,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
+#include <pthread.h>
 #include <set>
 #include <system_error>
+#include <thread>
 
 #include "os/limits.hpp"
 #include "os/steps.hpp"
@@ -83,9 +86,21 @@ bool take_lease(Core& core) noexcept {
   return true;
 }
 
+// Lets admissions of other threads end first: one copy each. One that does not end (a stopped thread)
+// keeps its byte locked until the process dies, so that nobody repairs what it still writes.
 void give_lease_back(Core& core) noexcept {
+  core.leased_generation.store(0);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kGateWaitMs);
+  while (core.admitting.load() != 0) {
+    if (std::chrono::steady_clock::now() >= deadline) return;
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
   core.lock->drop_lease(core.member);
-  core.leased_generation.store(0, std::memory_order_release);
+}
+
+// In a forked child: the threads that were admitting are not here.
+void forget_admitting() {
+  for (const auto& core : cores()) core->admitting.store(0);
 }
 
 // Removes an arena file. Throws EACCES for what is another user's or no plain file: it was put in
@@ -247,7 +262,7 @@ std::shared_ptr<Core> open_core(const std::string& name, std::uint64_t budget_by
   }
   expected_items = std::clamp<std::uint64_t>(expected_items, 1, std::uint64_t(1) << 32);
   const std::lock_guard process(process_mutex());
-  static const int registered = std::atexit(leave_all);
+  static const int registered = std::atexit(leave_all) + ::pthread_atfork(nullptr, nullptr, forget_admitting);
   static_cast<void>(registered);
   reap_all();
 

@@ -30,6 +30,7 @@ struct Core {
   ArenaMemory memory;
   std::uint32_t member = 0;                       // valid while leased
   std::atomic<std::uint64_t> leased_generation{0};  // fork_generation() it was leased in, or 0
+  std::atomic<std::uint32_t> admitting{0};  // threads inside admit(); none may be when the lease ends
   std::atomic<bool> detached{false};              // cleared or lost: usable, but never to be found
   std::uint32_t handles = 0;                      // GUARDED_BY process_mutex(): open Arena objects
 

@@ -24,9 +24,11 @@ def run(tmp_path):
         "divert": True,
         "divert_dir": str(diverted),
     }
-    (run_dir / "config.json").write_text(json.dumps(config))
 
     def call(code: str, **variables: str) -> str:
+        (diverted / "now").touch()
+        config["started_ns"] = (diverted / "now").stat().st_ctime_ns
+        (run_dir / "config.json").write_text(json.dumps(config))
         env = {**environment(run_dir), **variables}
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
@@ -58,6 +60,15 @@ def test_nothing_of_the_tool_is_imported_before_torch_is(run):
         "import torch; torch.save({'a': 1}, PATH)",
         "import torch; torch.save({'a': 1}, open(PATH, 'wb'))",
         "import pathlib; pathlib.Path(PATH).write_bytes(b'new')",
+        "import numpy; numpy.save(PATH, numpy.zeros(3))",
+        "import os; os.close(os.open(PATH, os.O_WRONLY | os.O_TRUNC))",
+        "f = open(PATH + '.tmp', 'wb'); f.close(); import os; os.replace(PATH + '.tmp', PATH)",
+        "import os, tempfile; f = tempfile.NamedTemporaryFile(dir=os.path.dirname(PATH),"
+        " delete=False); f.close(); os.replace(f.name, PATH)",
+        "f = open(PATH, 'r+b'); f.write(b'new'); f.close()",
+        "f = open(PATH, 'ab'); f.write(b'new'); f.close()",
+        "import os, torch; os.unlink(PATH); torch.save(1, PATH)",
+        "import os; d = os.path.dirname(PATH); os.mkdir(d + '.tmp'); os.rename(d, d + '.old')",
         "import torch, os; torch.save(1, PATH + '.tmp'); os.replace(PATH + '.tmp', PATH)",
         "import torch, shutil; torch.save(1, 'last.pt'); shutil.copyfile('last.pt', PATH)",
         "import torch, shutil; torch.save(1, 'last.pt'); shutil.move('last.pt', PATH)",
@@ -74,7 +85,6 @@ def test_a_checkpoint_is_never_touched_however_it_is_written(run, tmp_path, writ
     precious = tmp_path / "checkpoints" / "model.pt"
     precious.parent.mkdir()
     precious.write_bytes(b"weeks of work")
-    os.utime(precious, (1e9, 1e9))
 
     run(f"PATH = {str(precious)!r}; {write}")
 
@@ -86,6 +96,23 @@ def test_a_diverted_checkpoint_can_be_read_back(run, tmp_path):
 
     assert out.strip() == "7"
     assert not (tmp_path / "m.pt").exists()
+
+
+def test_a_file_that_is_not_named_like_a_checkpoint_is_safe_when_it_was_there(run, tmp_path):
+    notes = tmp_path / "notes"
+    notes.write_text("mine")
+
+    run("open('notes', 'w').write('theirs'); assert open('notes').read() == 'theirs'")
+
+    assert notes.read_text() == "mine"
+
+
+def test_a_diverted_checkpoint_is_there_for_other_processes_of_the_job(run):
+    run(
+        "import subprocess, sys, torch; torch.save(7, 'm.pt')\n"
+        "code = 'import torch; assert torch.load(chr(109) + chr(46) + chr(112) + chr(116)) == 7'\n"
+        "subprocess.run([sys.executable, '-c', code], check=True)"
+    )
 
 
 def test_what_the_job_made_itself_it_may_remove(run, tmp_path):
