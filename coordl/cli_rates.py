@@ -42,7 +42,7 @@ def rates(
     if not (height.isdigit() and (width or height).isdigit()):
         raise _refuse(f"--crop {crop} is not HEIGHTxWIDTH, as 224x224.")
     try:
-        lines = files.read_text().splitlines()
+        lines = os.fsdecode(files.read_bytes()).split("\n")
     except OSError as error:
         raise _refuse(f"cannot read {files}: {error.strerror}.") from None
     try:

@@ -32,6 +32,7 @@ from coordl.errors import ItemError, item_error
 from coordl.fetch.failure import unreadable_item
 from coordl.fetch.folder import Folder
 from coordl.history import EpochRecord, History
+from coordl.prep.keyed import keyed_draws
 from coordl.prep.vision import prepare_image
 
 FETCH_THREADS = 16
@@ -184,8 +185,10 @@ class NativeIterator(_BaseDataLoaderIter):
         dataset = self._epoch.folder.dataset
         targets = [dataset.samples[row][1] for row in minibatch.rows.tolist()]
         if dataset.target_transform is not None:
-            targets = [dataset.target_transform(target) for target in targets]
-        return [torch.from_numpy(images), default_collate(targets)]
+            for position, index in enumerate(minibatch.indices.tolist()):
+                with keyed_draws(*self._key, index):  # its draws are the sample's, like its crop's
+                    targets[position] = dataset.target_transform(targets[position])
+        return [torch.from_numpy(images), default_collate(tuple(targets))]  # type: ignore[arg-type]
 
     def _by_the_users_loader(
         self, minibatch: _Minibatch, row: int, what: str, errno: int

@@ -65,6 +65,18 @@ class _Local:
         return _Local, ()
 
 
+class _OwnDataset:
+    """The user's worker_init_fn, which finds the user's own data set in get_worker_info()."""
+
+    def __init__(self, init: Callable[[int], None], dataset: Any) -> None:
+        self.init, self.dataset = init, dataset
+
+    def __call__(self, worker: int) -> None:
+        info: Any = torch.utils.data.get_worker_info()
+        object.__setattr__(info, "dataset", self.dataset)  # torch forbids to set it
+        self.init(worker)
+
+
 class DataLoader(torch.utils.data.DataLoader[T_co]):
     """torch's DataLoader without data stalls: same arguments, same order of samples.
 
@@ -142,6 +154,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         route = self._route()
         if prep == "native" and not route.native:
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
+
+    def __iter__(self) -> Any:
+        if isinstance(self._iterator, PythonWorkersIterator) and self.cache is not None:
+            found, known = find_folder(self.dataset), self._local.items
+            if not isinstance(found, str) and self._folder_items(found) is not known:
+                self._iterator = None  # persistent workers know only the files as they were
+        return super().__iter__()
 
     def _get_iterator(self) -> Any:
         route = self._route()
@@ -236,6 +255,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             return self, counting
         view = copy.copy(self)
         view.__dict__["dataset"] = dataset  # torch forbids to set it; the view was never anyone's
+        if self.worker_init_fn is not None:
+            view.worker_init_fn = _OwnDataset(self.worker_init_fn, self.dataset)
         return view, counting
 
     def _python_epoch(self, source: Any) -> tuple[EpochRecord, History, bool]:

@@ -11,6 +11,7 @@ coordl run the same share in coordl's own never-evict cache and no page cache at
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shlex
@@ -92,6 +93,30 @@ def _run_steps(data: str) -> None:
         *("compare", before, after, "--predicted", predicted),
         *("--html", REPORTS / "comparison.html", "-f"),
     )
+    _verdicts(before, after, predicted)
+
+
+def _verdicts(before: Path, after: Path, predicted: Path) -> None:
+    """What the demo set out to show, held against what it measured."""
+    stock, ours = (json.loads(path.read_text()) for path in (before, after))
+    (scenario,) = json.loads(predicted.read_text())["scenarios"]
+    stalls = [stock["steady"][f"{name}_stall_s"]["verdict"] for name in ("fetch", "prep")]
+    error = scenario["speed"]["value"] / ours["steady"]["speed"]["value"] - 1
+    passes = [p for p in ours["passes"] if p["phase"] == "fetch" and p["epoch"] > 0]
+    read = sum(p["read_bytes"] for p in passes)
+    uncached = sum(p["missed_device_bytes"] for p in passes)
+    shown = [
+        (stalls == ["stall", "stall"], "the stock loader shows both a fetch and a prep stall"),
+        (
+            abs(read / uncached - 1) <= 0.01,
+            f"disk reads are what does not fit: {read / len(passes) / 1e6:.1f} MB per epoch after "
+            f"the first, {uncached / len(passes) / 1e6:.1f} MB not held by coordl's cache",
+        ),
+        (abs(error) <= 0.1, f"predicted within 10 %: off by {error:+.1%}"),
+    ]
+    out.print()
+    for ok, text in shown:
+        out.print(f"[green]✓[/] {text}" if ok else f"[red]✗ not shown this time:[/] {text}")
 
 
 def _pictures(given: str | None) -> Path:
@@ -125,7 +150,14 @@ def _dsanalyzer(*words: str | Path) -> None:
     command = [str(Path(sys.executable).with_name("dsanalyzer")), *map(str, words)]
     shown = ["dsanalyzer", *(_short(word) for word in command[1:])]
     out.print(f"$ {shlex.join(shown)}\n", style="cyan", soft_wrap=True)
-    subprocess.run(command, cwd=ROOT, check=True)
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it had the same Ctrl-C and is cleaning up
+        raise
+    if code:
+        raise subprocess.CalledProcessError(code, command)
 
 
 def _short(word: str) -> str:

@@ -90,12 +90,15 @@ class Job:
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Any:
-    """Within it, SIGTERM and SIGHUP clean up as Ctrl-C does."""
+    """Within it, SIGTERM and SIGHUP clean up as Ctrl-C does, and a second one disturbs nothing."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    earlier = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    earlier = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
     finally:

@@ -81,8 +81,3 @@ def rate(seconds: float, draws: Floats, how: str) -> dict[str, Any]:
     """Samples/s from seconds per sample, as the result file holds it."""
     interval = Interval.of(1 / seconds, 1 / draws)
     return {**interval.json(), "unit": "samples/s", "how": how}
-
-
-def unknown(how: str) -> dict[str, Any]:
-    """A rate that was not measured, and why."""
-    return {"value": None, "low": None, "high": None, "unit": "samples/s", "how": how}

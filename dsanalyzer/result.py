@@ -19,7 +19,7 @@ from dsanalyzer.predict import model
 from dsanalyzer.report.document import Result
 
 SCHEMA = "dsanalyzer.result/1"
-STRAY_BYTES = 2 << 20  # of interpreters and libraries, that a pass may read besides its data
+STRAY_BYTES = 1 << 20  # of interpreters and libraries, that a pass may read besides its data
 FILES_KEPT = 512  # paths kept in the result, for what-if questions that need real items
 
 Timed = stalls.Timed
@@ -214,12 +214,22 @@ def _checks(
         checks.append(
             _check(
                 f"epoch {record['round']}: bytes read are the policy's misses",
-                abs(read - missed) <= max(STRAY_BYTES, whole_device_bytes / 50),
+                abs(read - missed) <= max(STRAY_BYTES, missed / 100),
                 f"{read / 1e6:.1f} MB from storage (/proc/PID/io), {missed / 1e6:.1f} MB missed by "
                 f"{options.policy} in whole pages",
                 "fetch",
             )
         )
+    colds = measured.storage["cold"]
+    checks.append(
+        _check(
+            "storage was measured cold",
+            all(row["read_bytes"] >= 0.98 * row["bytes"] for row in colds),
+            f"{sum(r['read_bytes'] for r in colds) / 1e6:.1f} MB from storage for "
+            f"{sum(r['bytes'] for r in colds) / 1e6:.1f} MB of items",
+            "fetch",
+        )
+    )
     checks.append(_same_ingestion(by_phase["ingestion"], options.rounds))
     loader = measured.loader
     window = max(1, loader["num_workers"]) * (loader["prefetch_factor"] or 1) * loader["batch_size"]

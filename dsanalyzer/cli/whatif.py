@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,15 @@ def whatif(
     changes = asked or usual_changes(measured, coordl=_coordl() is not None)
     loader_rates = None
     if any(change.loader for change in changes):
-        loader_rates = _read_rates(rates) if rates else _measure_coordl(measured)
+        try:
+            loader_rates = _read_rates(rates) if rates else _measure_coordl(measured)
+        except ValueError as error:
+            err.print(str(error), highlight=False)
+            if asked:
+                raise typer.Exit(2) from None
+            changes = [
+                change for change in changes if not change.loader
+            ]  # the rest can be answered
     answer = ask(measured, changes, str(result), loader_rates)
     if output is not None:
         output.write_text(json.dumps(answer, indent=1))
@@ -97,8 +106,7 @@ def _read_rates(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text())
         found["threads"], found["prep_rate"]["value"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        err.print(f"{path} is not what `coordl rates` writes: {error!r}", highlight=False)
-        raise typer.Exit(2) from None
+        raise ValueError(f"{path} is not what `coordl rates` writes: {error!r}") from None
     return dict(found)
 
 
@@ -111,12 +119,12 @@ def _measure_coordl(measured: Result) -> dict[str, Any]:
     """Ask coordl for its prep rate on the profiled items. Only JSON passes between the packages."""
     command = _coordl()
     if command is None:
-        err.print("The coordl command is not installed here; give its rates with --rates.")
-        raise typer.Exit(2)
+        raise ValueError("the coordl command is not installed here; give its rates with --rates")
     shape = cast(dict[str, Any], measured["loader"]).get("sample_shape") or [3, 224, 224]
     with tempfile.TemporaryDirectory(prefix="dsanalyzer-") as scratch:
         files, rates = Path(scratch, "files.txt"), Path(scratch, "rates.json")
-        files.write_text("\n".join(measured["dataset"]["files"]))
+        names = [name for name in measured["dataset"]["files"] if "\n" not in name]
+        files.write_bytes(os.fsencode("\n".join(names)))
         with err.status("measuring coordl's prep rate on these items"):
             done = subprocess.run(
                 [
@@ -128,7 +136,6 @@ def _measure_coordl(measured: Result) -> dict[str, Any]:
                 text=True,
             )
         if done.returncode:
-            err.print(f"coordl could not measure its rate:\n{done.stderr.strip()}", highlight=False)
-            raise typer.Exit(2)
+            raise ValueError(f"coordl could not measure its rate: {done.stderr.strip()}")
         found: dict[str, Any] = json.loads(rates.read_text())
     return found

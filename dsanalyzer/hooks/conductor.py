@@ -204,7 +204,7 @@ class Conductor:
     ) -> tuple[list[list[int]], Iterator[Any], float]:
         """A fresh permutation of the subset in batches, its iterator, and how long workers took.
 
-        One sample per worker leads in, before the clock starts: it arrives when its worker is up.
+        Single samples lead in before the clock starts: they arrive when their workers are up.
         An epoch of the whole data set pays that once; scaled up from a subset it would count often.
         """
         from dsanalyzer.hooks.dataloader import stream_of
@@ -213,7 +213,8 @@ class Conductor:
         random.Random(f"{self._config['seed']} {phase} {number}").shuffle(order)
         size = subset.batch_size(loader)
         cut = [order[i : i + size] for i in range(0, len(order), size)]
-        lead_in = [[order[-1]]] * max(1, loader.num_workers)
+        # As many as are handed out at once: no worker has a real minibatch before the clock starts.
+        lead_in = [[order[-1]]] * max(1, loader.num_workers * (loader.prefetch_factor or 1))
         self._control.ask({"op": "begin", "phase": phase})
         stream_of(loader).batches = lead_in + cut
         started = timing.clock()

@@ -15,7 +15,7 @@ from typing import Any
 from dsanalyzer.hooks.wire import Connection
 
 _NOT_DATA = (".py", ".pyc", ".so", ".pth", ".pyd")
-_SYSTEM = ("/proc/", "/sys/", "/dev/", "/usr/", "/etc/")
+_SYSTEM = ("/proc/", "/sys/", "/etc/", "/usr/lib", "/usr/bin", sys.prefix + os.sep)
 
 _local = threading.local()
 _events: Connection | None = None

@@ -145,7 +145,7 @@ def _evidence(result: Result) -> str:
         parts += ['<h3 class="sub">Storage alone</h3>', evidence.storage(result)]
     if result["diverted"]:
         parts += [
-            '<h3 class="sub">Checkpoints diverted, none overwritten</h3>',
+            '<h3 class="sub">Writes diverted</h3>',
             evidence.plain_list(result["diverted"], code=True),
         ]
     if result["notes"]:
@@ -200,7 +200,7 @@ def write_whole(path: Path, text: str) -> Path:
     """Writes `text` to `path` so that a reader sees the old file or the whole new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
         os.chmod(name, 0o644)
         os.replace(name, path)

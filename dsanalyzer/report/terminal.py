@@ -163,7 +163,7 @@ def _checks(result: Result, screen: Screen) -> None:
         screen.paragraph(f"{check['name']}: {check['detail']}", "red", "  ✗ ")
     if diverted := result["diverted"]:
         count = f"{len(diverted)} file{'s' if len(diverted) > 1 else ''}"
-        _fact(screen, "checkpoints", f"{count} diverted, none overwritten:")
+        _fact(screen, "writes", f"{count} diverted:")
         for path in diverted:
             screen.paragraph(path, "dim", "    ")
     for note in result["notes"]:

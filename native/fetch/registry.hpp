@@ -35,7 +35,7 @@ struct Core {
   std::uint32_t handles = 0;                      // GUARDED_BY process_mutex(): open Arena objects
 
   bool leased() const noexcept {
-    return leased_generation.load(std::memory_order_acquire) == fork_generation();
+    return leased_generation.load() == fork_generation();
   }
 };
 

@@ -60,7 +60,7 @@ def test_never_evict_reads_exactly_what_does_not_fit(cli, on_disk):
     )
 
     for epoch in result["epochs"][1:]:
-        assert epoch["read_share"] == pytest.approx(0.35, abs=0.02)
+        assert epoch["read_share"] == pytest.approx(0.35, abs=0.01)
 
 
 def test_lru_reads_what_the_theory_says(cli, on_disk):
