@@ -163,7 +163,7 @@ def _dsanalyzer(*words: str | Path) -> None:
 def _short(word: str) -> str:
     if word == sys.executable:
         return "python"
-    return word.removeprefix(f"{ROOT}{os.sep}").replace(str(Path.home()), "~")
+    return word.removeprefix(f"{ROOT}{os.sep}")
 
 
 def _diff(before: str, after: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
@@ -56,6 +57,6 @@ def factor(text: str) -> float:
         value = float(text.lower().removesuffix("x").removesuffix("×"))
     except ValueError:
         value = 0.0
-    if value <= 0:
+    if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{text!r} is not a factor; write 2x")
     return value

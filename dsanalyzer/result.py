@@ -238,8 +238,9 @@ def _checks(
         _check(
             "a pass is long against the prefetch window",
             count >= 8 * window,
-            f"{count} samples, window of {window}",
-            "",
+            f"{count} samples, at least {8 * window} wanted (8 windows of workers x prefetch x "
+            "batch size): raise --samples, or profile with fewer workers",
+            "prep fetch",
         )
     )
     if loader["holds_cache"] and loader["dataset_samples"]:
@@ -293,6 +294,8 @@ def _notes(options: Options, measured: Measured) -> list[str]:
         notes.append(
             "the loader holds a cache of its own; the cached fraction above is the page cache's"
         )
+        if options.cached_fraction > 0:
+            notes.append("profile such a loader with --cached 0%, or both caches serve it")
     if options.gpu_rate and not measured.emulated:
         notes.append("no model was found to hand to the emulated accelerator: steps ran for real")
     return notes

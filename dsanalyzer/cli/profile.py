@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,13 +113,30 @@ def profile(
 
 def refuse_to_overwrite(outputs: list[Path], force: bool) -> None:
     """Exit 2 before any work where an output exists already or cannot be written."""
-    for path in outputs:
-        if path.exists() and not force:
-            err.print(f"{path} exists; choose another name or add --force.", highlight=False)
-            raise typer.Exit(2)
-        if not path.absolute().parent.is_dir():
-            err.print(f"{path.parent} is not a folder; make it first.", highlight=False)
-            raise typer.Exit(2)
+    for position, path in enumerate(outputs):
+        folder = path.absolute().parent
+        if path.is_dir():
+            problem = f"{path} is a folder; name a file in it."
+        elif path in outputs[:position]:
+            problem = f"{path} is named for two outputs; give each its own."
+        elif path.exists() and not force:
+            problem = f"{path} exists; choose another name or add --force."
+        elif not folder.is_dir():
+            problem = f"{folder} is not a folder; make it first."
+        elif not _can_write(folder):
+            problem = f"{folder} cannot be written to; choose another folder."
+        else:
+            continue
+        err.print(problem, highlight=False)
+        raise typer.Exit(2)
+
+
+def _can_write(folder: Path) -> bool:
+    try:  # access(2) says yes to root everywhere, on read-only and special file systems too
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _fail(error: NotMeasured) -> None:

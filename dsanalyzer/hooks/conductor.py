@@ -141,7 +141,12 @@ class Conductor:
         import torch
 
         with open(self._config["subset_file"]) as file:
-            indices = json.load(file)["indices"][: self._config["samples"]]
+            chosen = json.load(file)
+        indices = chosen["indices"][: self._config["samples"]]
+        try:
+            subset.check_same_files(loader, indices, chosen["files"])
+        except subset.NotMeasurable as reason:
+            self._refuse(str(reason))
         self._recorded = torch.load(self._config["batches_file"], weights_only=False)
         for step in range(LEAD_IN_STEPS):  # the model's first real steps touch no data file
             yield self._recorded[step % len(self._recorded)]

@@ -84,10 +84,12 @@ def choose(loader: Any, wanted: int) -> dict[str, Any]:
 
 
 def _choose(loader: Any, wanted: int) -> dict[str, Any]:
-    if not hasattr(loader.dataset, "__getitem__") or loader.batch_sampler is None:
+    from torch.utils.data import IterableDataset
+
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         raise NotMeasurable(
-            "the loader has no index sampler (an IterableDataset, or batch_size=None), so the "
-            "tool cannot choose what is read; only ingestion was measured"
+            "the training loader has no index sampler (an IterableDataset, or batch_size=None), so "
+            "the tool cannot choose what is read. Profile a map-style version of the data set."
         )
     sampler = getattr(loader.batch_sampler, "sampler", None)
     stream = iter(sampler) if sampler is not None else itertools.chain(*loader.batch_sampler)
@@ -114,8 +116,8 @@ def _files(dataset: Any, indices: list[int]) -> list[list[str]]:
     files = [opened.get(n) or _opened_by(dataset, i) for n, i in enumerate(indices)]
     if not any(files):
         raise NotMeasurable(
-            "loading a sample opens no file (data in memory, or one archive opened beforehand), "
-            "so its residency cannot be controlled; only ingestion was measured"
+            "loading a sample opens no file (data in memory, or one archive opened beforehand), so "
+            "there is no fetch to measure that the tool could make cold"
         )
     return files
 
@@ -124,6 +126,21 @@ def _opened_by(dataset: Any, index: int) -> list[str]:
     with opens.recording() as paths:
         dataset[index]
     return list(dict.fromkeys(path for path in paths if os.path.isfile(path)))
+
+
+def check_same_files(loader: Any, indices: list[int], files: list[list[str]]) -> None:
+    """The second run must read what the first did.
+
+    Raises:
+        NotMeasurable: the data set lists other files now, as after an unseeded random_split.
+    """
+    for index, paths in zip(indices, files, strict=False):
+        claimed = _claimed_path(loader.dataset, index)
+        if claimed is not None and claimed not in paths:
+            raise NotMeasurable(
+                f"sample {index} was {paths[0]} in the first run and is {claimed} in the second. "
+                "Seed what draws the samples (torch.manual_seed before random_split)."
+            )
 
 
 def _claimed_path(dataset: Any, index: int) -> str | None:

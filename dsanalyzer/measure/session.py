@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -71,7 +72,7 @@ class Options:
             )
         for name in ("storage_bytes_per_s", "gpu_rate", "block_s"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}; give a positive number")
         if self.samples < 1 or self.rounds < 1 or self.epochs < 2:
             raise ValueError("samples and rounds must be at least 1, epochs at least 2")

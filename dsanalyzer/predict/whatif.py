@@ -144,6 +144,7 @@ def ask(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "result": result_path,
         "emulated": result["emulated"],
+        "doubts": [check["name"] for check in result["checks"] if not check["ok"]],
         "baseline": {
             "speed": speed,
             "bound_by": bound,

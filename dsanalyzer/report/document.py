@@ -5,7 +5,7 @@ Times in seconds, sizes in bytes, rates in samples/s, shares from 0 to 1. Interv
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Policy = Literal["lru", "never-evict"]
 Bound = Literal["fetch", "prep", "gpu"]
@@ -213,6 +213,8 @@ class WhatIf(TypedDict):
     schema: str
     created: str
     result: str
+    emulated: NotRequired[Emulated | None]
+    doubts: NotRequired[list[str]]  # failed checks of the profile
     baseline: Baseline
     scenarios: list[Scenario]
     curves: list[Curve]

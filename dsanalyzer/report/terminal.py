@@ -173,6 +173,14 @@ def _checks(result: Result, screen: Screen) -> None:
 def whatif_table(whatif: WhatIf, console: Console) -> None:
     """Prints the scenarios, the largest speedup first."""
     screen = Screen(console)
+    if emulated := whatif.get("emulated"):
+        screen.paragraph(
+            f"From a profile with an emulated GPU of {rate(emulated['gpu_rate'])}.",
+            "magenta",
+            "EMULATED  ",
+        )
+    for doubt in whatif.get("doubts", []):
+        screen.paragraph(f"the profile's check failed: {doubt}", "yellow", "Doubtful: ")
     base = whatif["baseline"]
     screen.paragraph(
         f"Now: {rate(base['speed'])}, {seconds(base['epoch_s'])} an epoch, "

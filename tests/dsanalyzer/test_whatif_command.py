@@ -31,6 +31,7 @@ def result(cli, monkeypatch):
         "epochs": [{"epoch": 1, "read_share": 0.72}],
         "steady": {"speed": seconds | {"value": 250.0}, "bound_by": "fetch"},
         "model": {"error": 0.1},
+        "checks": [],
         "storage": [
             {"queue_depth": 1, "samples_per_s": 200, "low": 190, "high": 210, "bytes_per_s": 2e7}
         ],

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, random_split
 
 
 class Pictures(Dataset):
@@ -26,6 +26,14 @@ class Pictures(Dataset):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, index % 2
 
 
+class Stream(IterableDataset):
+    def __init__(self, data):
+        self.data = data
+
+    def __iter__(self):
+        return (self.data[index] for index in range(len(self.data)))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("root")
@@ -34,6 +42,8 @@ def main():
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--steps", type=int, help="leave each epoch after so many steps")
     parser.add_argument("--unlisted", action="store_true")
+    parser.add_argument("--iterable", action="store_true")
+    parser.add_argument("--split", action="store_true", help="train on an unseeded part")
     parser.add_argument("--persistent", action="store_true")
     parser.add_argument("--one-cycle", action="store_true")
     parser.add_argument("--checkpoint")
@@ -42,10 +52,12 @@ def main():
         multiprocessing.set_start_method(args.context)
     data = Pictures(args.root, not args.unlisted)
     val = DataLoader(data, batch_size=32)
+    if args.split:
+        data, _ = random_split(data, [0.8, 0.2])
     train = DataLoader(
-        data,
+        Stream(data) if args.iterable else data,
         batch_size=16,
-        shuffle=True,
+        shuffle=not args.iterable,
         num_workers=args.workers,
         persistent_workers=args.persistent,
     )

@@ -20,6 +20,7 @@ def result():
         "epochs": [{"epoch": 0, "read_share": 1.0}, {"epoch": 1, "read_share": 0.72}],
         "steady": {"speed": {"value": 250.0}, "bound_by": "fetch"},
         "model": {"error": 0.1},
+        "checks": [],
         "storage": [
             {"queue_depth": 4, "samples_per_s": 200.0, "low": 190.0, "high": 205.0},
             {"queue_depth": 16, "samples_per_s": 190.0, "low": 180.0, "high": 195.0},
