@@ -1,6 +1,7 @@
 #include "fetch/arena.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -200,6 +201,52 @@ TEST(a_death_at_any_step_of_admit_leaves_a_sound_arena) {
     arena->close();
     CHECK(!left_behind(name));
   }
+}
+
+// Its cause: close() let the lease go while a thread was still copying, and the next process to open
+// the arena took the record for a dead writer's and gave its pages back.
+TEST(closing_waits_for_an_admission_so_that_nobody_repairs_what_is_being_written) {
+  static std::atomic<bool> copied, released;
+  copied = released = false;
+  const std::string name = own_name("closing");
+  int go[2], done[2];
+  CHECK(::pipe(go) == 0 && ::pipe(done) == 0);
+  const pid_t other = ::fork();
+  if (other == 0) {  // holds the arena, so that it stays; then another process opens it
+    const auto keeper = Arena::open(name, 1 << 20, 10);
+    char byte = 0;
+    ::write(done[1], &byte, 1);
+    ::read(go[0], &byte, 1);
+    const int code = in_child([&] { return Arena::open(name, 1 << 20, 10)->admit(key(2), item(2)) ? 0 : 1; });
+    ::write(done[1], &byte, 1);
+    ::read(go[0], &byte, 1);
+    ::_exit(code == 0 && keeper->verify().empty() ? 0 : 1);
+  }
+  char byte = 0;
+  CHECK(::read(done[0], &byte, 1) == 1);
+  const auto arena = Arena::open(name, 1 << 20, 10);
+  coordl::step_hook = [](const char* step) noexcept {
+    if (std::strcmp(step, "admit:copied") != 0) return;
+    copied = true;
+    while (!released) std::this_thread::yield();
+  };
+  const std::vector<std::byte> pages(200'000, std::byte{5});  // whole pages, which repair gives back
+  std::thread admitting([&] { arena->admit(key(1), pages); });
+  while (!copied) std::this_thread::yield();
+  std::thread closing([&] { arena->close(); });
+  CHECK(::write(go[1], &byte, 1) == 1);
+  pollfd opened{done[0], POLLIN, 0};
+  ::poll(&opened, 1, 500);  // it is through at once where close() does not wait; else it waits too
+  released = true;
+  admitting.join();
+  closing.join();
+  coordl::step_hook = nullptr;
+  CHECK(::read(done[0], &byte, 1) == 1);
+  CHECK(::write(go[1], &byte, 1) == 1);
+  int status = 0;
+  ::waitpid(other, &status, 0);
+  for (const int fd : {go[0], go[1], done[0], done[1]}) ::close(fd);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 TEST(a_full_arena_still_takes_what_fits) {
