@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+BRIEF = ("--rounds", 1, "--epochs", 2, "--block", 0.3, "--samples", 320, "--gpu-rate", 2000)
 QUICK = ("--rounds", 2, "--block", 0.4, "--samples", 320, "--gpu-rate", 2000)
 
 
@@ -82,7 +83,7 @@ def test_lru_reads_what_the_theory_says(cli, on_disk):
     ids=lambda words: str(words[0]).strip("-"),
 )
 def test_common_shapes_of_a_training_loop_are_measured(cli, on_disk, shape):
-    result, _ = profiled(cli, on_disk, *shape)
+    result, _ = profiled(cli, on_disk, *shape, options=BRIEF)
 
     assert checks_of(result)["the first fetch pass is cold"]["ok"]
     assert result["dataset"]["measured_samples"] == 320
@@ -102,7 +103,7 @@ def test_a_checkpoint_is_diverted_and_listed(cli, on_disk):
     precious = cli.folder / "model.pt"
     precious.write_bytes(b"weeks of work")
 
-    result, done = profiled(cli, on_disk, "--checkpoint", precious)
+    result, done = profiled(cli, on_disk, "--checkpoint", precious, options=BRIEF)
 
     assert precious.read_bytes() == b"weeks of work"
     assert result["diverted"] == [str(precious)]
@@ -113,7 +114,7 @@ def test_the_result_fits_its_schema(cli, on_disk):
     jsonschema = pytest.importorskip("jsonschema")
     from dsanalyzer.report import load
 
-    result, _ = profiled(cli, on_disk)
+    result, _ = profiled(cli, on_disk, options=BRIEF)
 
     jsonschema.validate(result, load.schema("result"))
 
