@@ -15,6 +15,7 @@
 #include <system_error>
 #include <vector>
 
+#include "bindings/bytes.hpp"
 #include "fetch/arena.hpp"
 #include "fetch/file.hpp"
 #include "os/limits.hpp"
@@ -22,6 +23,8 @@
 
 namespace nb = nanobind;
 using namespace nb::literals;
+
+using coordl::Bytes;
 
 namespace {
 
@@ -53,23 +56,6 @@ std::string file_path(nb::handle object) {
   const nb::bytes owned = nb::steal<nb::bytes>(bytes);
   return {owned.c_str(), owned.size()};
 }
-
-// A Python buffer, held contiguous and readable while native code works without the GIL.
-class Bytes {
- public:
-  explicit Bytes(nb::handle object) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
-  }
-  ~Bytes() { PyBuffer_Release(&view_); }
-  Bytes(const Bytes&) = delete;
-  Bytes& operator=(const Bytes&) = delete;
-  std::span<const std::byte> span() const {
-    return {static_cast<const std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)};
-  }
-
- private:
-  Py_buffer view_{};
-};
 
 // What a memoryview of an item points to: keeps the arena mapped as long as any view lives.
 struct Item {

@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bindings/bytes.hpp"
 #include "prep/draws.hpp"
 #include "prep/jpeg.hpp"
 #include "prep/kernels.hpp"
@@ -23,26 +24,11 @@ using namespace nb::literals;
 using coordl::Geometry;
 using coordl::Pass;
 using coordl::Pixel;
+using coordl::Bytes;
 
 namespace {
 
 constexpr int kMaxEdge = 16384;
-
-class Bytes {  // a bytes-like object, pinned while it is read without the GIL
- public:
-  explicit Bytes(nb::handle object) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
-  }
-  ~Bytes() { PyBuffer_Release(&view_); }
-  Bytes(const Bytes&) = delete;
-  Bytes& operator=(const Bytes&) = delete;
-  std::span<const std::byte> span() const {
-    return {static_cast<const std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)};
-  }
-
- private:
-  Py_buffer view_{};
-};
 
 void require(bool holds, const std::string& message) {
   if (!holds) throw nb::value_error(message.c_str());
