@@ -78,6 +78,29 @@ def read_identified(path: str | bytes | os.PathLike, keep_in_page_cache: bool = 
 def drop_from_page_cache(path: str | bytes | os.PathLike) -> None:
     """Advises the kernel to drop the file's clean pages."""
 
+def image_size(item: object) -> tuple[int, int] | None:
+    """
+    (width, height) of an item the native pass takes, from its header; else None.
+    """
+
+def decode_region(item: object, x: int, y: int, out: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, 3), order='C', device='cpu')]) -> bool:
+    """
+    Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels
+    of a full decode. False when the item is not one for the native pass.
+    """
+
+def form(item: object) -> str:
+    """'original', 'indexed' or 'packed', by the first bytes."""
+
+def recode(item: bytes | bytearray | memoryview, form: str, keep_header: bool = False) -> bytes | None:
+    """
+    A JPEG as an 'indexed' or 'packed' item of the same pixels; None where it has no such form.
+    keep_header: with the JPEG's own header, for unpacking. Releases the GIL.
+    """
+
+def prepare_box(item: object, pass_: Pass, x: int, y: int, width: int, height: int, flip: bool, out: Annotated[NDArray, dict(order='C', device='cpu')]) -> bool:
+    """Like prepare() with a crop of the caller's, in pixels of the image."""
+
 class Pass:
     """What happens to the pixels of every sample of one data set."""
 
@@ -101,23 +124,12 @@ def prepare(item: object, pass_: Pass, seed: int, epoch: int, index: int, out: A
 def choose_draw(pass_: Pass, width: int, height: int, seed: int, epoch: int, index: int) -> tuple[int, int, int, int, bool]:
     """(x, y, width, height, flip) of a sample on an image of that size."""
 
-def jpeg_size(item: object) -> tuple[int, int] | None:
-    """
-    (width, height) of a JPEG the native pass takes, from its header; else None.
-    """
-
-def decode_region(item: object, x: int, y: int, out: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, 3), order='C', device='cpu')]) -> bool:
-    """
-    Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels
-    of a full decode. False when the item is not one for the native pass.
-    """
-
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
     """Philox4x64-10: four 64-bit words that depend on counter and key only."""
 
 def simd() -> str:
     """
-    Name of the kernels in use: 'avx2' or 'scalar' (also with COORDL_SIMD=scalar).
+    Name of the kernels in use: scalar, avx2, avx512 or neon; COORDL_SIMD chooses one.
     """
 
 class ItemTable:

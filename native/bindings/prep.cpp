@@ -2,20 +2,15 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
 #include <cmath>
-#include <cstring>
 #include <string>
 #include <tuple>
-#include <vector>
 
 #include "bindings/bytes.hpp"
 #include "prep/draws.hpp"
-#include "prep/jpeg.hpp"
 #include "prep/kernels.hpp"
 #include "prep/pass.hpp"
 
@@ -102,35 +97,6 @@ std::tuple<int, int, int, int, bool> choose_draw(const Pass& pass, int width, in
   return {draw.x, draw.y, draw.width, draw.height, draw.flip};
 }
 
-std::optional<std::pair<int, int>> jpeg_size(nb::handle item) {
-  const Bytes pinned(item);
-  coordl::JpegDecoder decoder;
-  const auto size = decoder.open(pinned.span());
-  if (!size) return std::nullopt;
-  return std::pair{size->width, size->height};
-}
-
-bool decode_region(nb::handle item, int x, int y,
-                   nb::ndarray<std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu> out) {
-  const Bytes pinned(item);
-  coordl::JpegDecoder decoder;
-  const auto size = decoder.open(pinned.span());
-  if (!size) return false;
-  const std::int64_t width = std::int64_t(out.shape(1)), height = std::int64_t(out.shape(0));
-  require(x >= 0 && y >= 0 && width > 0 && height > 0 && x + width <= size->width &&
-              y + height <= size->height,
-          "the region lies outside the image of " + std::to_string(size->width) + " x " +
-              std::to_string(size->height));
-  std::vector<std::uint8_t> buffer;
-  const auto pixels = decoder.decode({x, y, int(width), int(height)}, buffer);
-  if (!pixels) return false;
-  for (std::int64_t row = 0; row < height; ++row) {
-    std::memcpy(out.data() + row * width * 3, pixels->first + row * pixels->stride,
-                std::size_t(width) * 3);
-  }
-  return true;
-}
-
 }  // namespace
 
 void bind_prep(nb::module_& m) {
@@ -161,13 +127,8 @@ void bind_prep(nb::module_& m) {
         "Releases the GIL.");
   m.def("choose_draw", &choose_draw, "pass_"_a, "width"_a, "height"_a, "seed"_a, "epoch"_a,
         "index"_a, "(x, y, width, height, flip) of a sample on an image of that size.");
-  m.def("jpeg_size", &jpeg_size, "item"_a,
-        "(width, height) of a JPEG the native pass takes, from its header; else None.");
-  m.def("decode_region", &decode_region, "item"_a, "x"_a, "y"_a, "out"_a.noconvert(),
-        "Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels\n"
-        "of a full decode. False when the item is not one for the native pass.");
   m.def("philox", &coordl::philox, "counter"_a, "key"_a,
         "Philox4x64-10: four 64-bit words that depend on counter and key only.");
   m.def("simd", [] { return coordl::kernels().name; },
-        "Name of the kernels in use: 'avx2' or 'scalar' (also with COORDL_SIMD=scalar).");
+        "Name of the kernels in use: scalar, avx2, avx512 or neon; COORDL_SIMD chooses one.");
 }

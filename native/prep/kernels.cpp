@@ -1,18 +1,50 @@
 #include "prep/kernels.hpp"
 
 #include <cstdlib>
-#include <cstring>
+#include <stdexcept>
+#include <string>
 
 namespace coordl {
 namespace {
 
-const Kernels& choose() {
-  const char* asked = std::getenv("COORDL_SIMD");
-  if (asked != nullptr && std::strcmp(asked, "scalar") == 0) return kScalarKernels;
-#ifdef COORDL_HAS_AVX2
-  if (__builtin_cpu_supports("avx2")) return kAvx2Kernels;
+bool runs_avx2() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx2");
+#else
+  return false;
 #endif
-  return kScalarKernels;
+}
+
+bool runs_avx512() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#else
+  return false;
+#endif
+}
+
+const Kernels& choose() {
+  struct Choice {
+    const Kernels* table;
+    bool runs;
+  };
+  const Choice choices[] = {  // the best first
+      {kAvx512Kernels, runs_avx512()},
+      {kAvx2Kernels, runs_avx2()},
+      {kNeonKernels, true},
+      {&kScalarKernels, true},
+  };
+  const char* asked = std::getenv("COORDL_SIMD");
+  const std::string name = asked == nullptr ? "" : asked;
+  for (const Choice& choice : choices) {
+    if (choice.table == nullptr || !choice.runs) continue;
+    if (name.empty() || name == choice.table->name) return *choice.table;
+  }
+  std::string message{"COORDL_SIMD="};
+  message.append(name).append(": this CPU or this build has no such kernels; ");
+  message.append("there are scalar, avx2, avx512 and neon");
+  throw std::runtime_error(message);
 }
 
 }  // namespace

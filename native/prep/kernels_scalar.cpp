@@ -1,75 +1,189 @@
 // The plain kernels: what the vector ones must equal, and what runs on other CPUs.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "prep/jpeg/packed_block.hpp"
 #include "prep/kernels.hpp"
 
 namespace coordl {
 namespace {
 
-constexpr int kWeightBits = 14;
-constexpr int kHorizontalShift = kWeightBits + kLineBits;
+constexpr int kRows = 16;
 
-void vertical(const std::uint8_t* const* rows, std::span<const std::int16_t> weights,
-              std::size_t count, std::int16_t* out) {
-  constexpr int shift = kWeightBits - kLineBits;
-  for (std::size_t start = 0; start < count; start += kWide) {
-    std::int32_t sums[kWide];
-    for (auto& sum : sums) sum = 1 << (shift - 1);
-    for (std::size_t t = 0; t < weights.size(); ++t) {
-      const std::int32_t weight = weights[t];
-      for (std::size_t i = 0; i < kWide; ++i) sums[i] += weight * rows[t][start + i];
+const std::uint8_t* unpack(const std::uint8_t* packed, int blocks, std::int16_t* out) {
+  for (; blocks > 0; --blocks, out += 64) {
+    std::uint32_t widths;
+    std::int16_t dc;
+    std::memcpy(&widths, packed, sizeof widths);
+    std::memcpy(&dc, packed + 4, sizeof dc);
+    packed += kBlockHeader;
+    for (int tile = 0; tile < kTiles; ++tile, widths >>= 4) {
+      std::int16_t* to = out + tile_corner(tile);
+      const int width = static_cast<int>(widths & 15);
+      if (width == 0) {
+        std::memset(to, 0, 8);
+        std::memset(to + 8, 0, 8);
+        continue;
+      }
+      for (int i = 0; i < 8; ++i) {
+        const int bit = i * width;
+        const unsigned pair = packed[bit >> 3] | unsigned(packed[(bit >> 3) + 1]) << 8;
+        const auto top = static_cast<std::int16_t>(pair << (16 - width - (bit & 7)));
+        to[(i >> 2) * 8 + (i & 3)] = static_cast<std::int16_t>(top >> (16 - width));
+      }
+      packed += width;
     }
-    for (std::size_t i = 0; i < kWide; ++i) {
-      out[start + i] = static_cast<std::int16_t>(sums[i] >> shift);
+    out[0] = dc;
+  }
+  return packed;
+}
+
+// -- inverse DCT. Source: the integer algorithm of libjpeg's jidctint, after Loeffler, Ligtenberg,
+// Moschytz (ICASSP 1989), with the 16-bit wrap and saturation of its vector versions.
+
+std::int16_t wrap(int value) { return static_cast<std::int16_t>(value); }
+std::int16_t saturate(int value) { return static_cast<std::int16_t>(std::clamp(value, -32768, 32767)); }
+
+// Eight values `step` apart, in place.
+template <int kShift>
+void idct_line(std::int16_t* line, int step) {
+  const auto x = [&](int i) -> int { return line[i * step]; };
+  constexpr int half = 1 << (kShift - 1);
+  const int even0 = (x(0) + x(4)) * 8192 + half, even1 = (x(0) - x(4)) * 8192 + half;
+  const int even2 = x(2) * 4433 + x(6) * (4433 - 15137), even3 = x(2) * (4433 + 6270) + x(6) * 4433;
+  const int sum73 = wrap(x(7) + x(3)), sum51 = wrap(x(5) + x(1));
+  const int z3 = sum73 * (9633 - 16069) + sum51 * 9633, z4 = sum73 * 9633 + sum51 * (9633 - 3196);
+  const int odd0 = x(7) * (2446 - 7373) - x(1) * 7373 + z3;
+  const int odd1 = x(5) * (16819 - 20995) - x(3) * 20995 + z4;
+  const int odd2 = x(3) * (25172 - 20995) - x(5) * 20995 + z3;
+  const int odd3 = x(1) * (12299 - 7373) - x(7) * 7373 + z4;
+  const int a = even0 + even3, b = even1 + even2, c = even1 - even2, d = even0 - even3;
+  const int out[8] = {a + odd3, b + odd2, c + odd1, d + odd0, d - odd0, c - odd1, b - odd2, a - odd3};
+  for (int i = 0; i < 8; ++i) line[i * step] = saturate(out[i] >> kShift);
+}
+
+void idct(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser,
+          std::uint8_t* out, std::ptrdiff_t stride) {
+  for (; blocks > 0; --blocks, coefficients += 64, out += 8) {
+    std::int16_t block[64];
+    for (int i = 0; i < 64; ++i) block[i] = wrap(coefficients[i] * quantiser[i]);
+    for (int i = 0; i < 8; ++i) idct_line<11>(block + i, 8);
+    for (int i = 0; i < 8; ++i) idct_line<18>(block + 8 * i, 1);
+    for (int i = 0; i < 64; ++i) {
+      const int level = std::clamp<int>(block[i], -128, 127) + 128;
+      out[(i >> 3) * stride + (i & 7)] = static_cast<std::uint8_t>(level);
     }
   }
 }
 
-void transpose(const std::int16_t* lines, std::size_t stride, std::size_t count,
-               std::int16_t* columns) {
-  for (int row = 0; row < kRows; ++row) {
-    for (std::size_t i = 0; i < count; ++i) columns[i * kRows + row] = lines[row * stride + i];
+// -- colour. Source: libjpeg's jdcolor and jdsample; constants in 1/65536.
+
+std::uint16_t level(int value) { return static_cast<std::uint16_t>(std::clamp(value, 0, 255) << 8); }
+
+void pixel(int y, int cb, int cr, std::uint16_t* const* rgb, int i) {
+  cb -= 128;
+  cr -= 128;
+  rgb[0][i] = level(y + ((91881 * cr + 32768) >> 16));
+  rgb[1][i] = level(y + ((-22554 * cb - 46802 * cr + 32768) >> 16));
+  rgb[2][i] = level(y + ((116130 * cb + 32768) >> 16));
+}
+
+void chroma(const std::uint8_t* near, const std::uint8_t* far, int count, std::int16_t* out) {
+  for (int i = 0; i < count; ++i) out[i] = static_cast<std::int16_t>(3 * near[i] + far[i]);
+}
+
+void half(const std::uint8_t* luma, const std::int16_t* cb, const std::int16_t* cr, int even, int odd,
+          int count, std::uint16_t* const* rgb) {
+  for (int i = 0; i < count; ++i) {
+    const int at = i >> 1, neighbour = (i & 1) != 0 ? at + 1 : at - 1, rounding = (i & 1) != 0 ? odd : even;
+    pixel(luma[i], (3 * cb[at] + cb[neighbour] + rounding) >> 4,
+          (3 * cr[at] + cr[neighbour] + rounding) >> 4, rgb, i);
   }
 }
 
-void horizontal(const std::int16_t* columns, const Axis& axis, bool flip, std::int16_t* finished) {
-  const int outputs = axis.outputs();
-  for (int o = 0; o < outputs; ++o) {
-    const auto weights = axis.weights(o);
-    const int place = flip ? outputs - 1 - o : o;
+void full(const std::uint8_t* luma, const std::uint8_t* cb, const std::uint8_t* cr, int count,
+          std::uint16_t* const* rgb) {
+  for (int i = 0; i < count; ++i) pixel(luma[i], cb[i], cr[i], rgb, i);
+}
+
+void grey(const std::uint8_t* luma, int count, std::uint16_t* out) {
+  for (int i = 0; i < count; ++i) out[i] = static_cast<std::uint16_t>(luma[i] << 8);
+}
+
+// -- resize. A product keeps its upper 16 bits; what that cuts off on average is put in before.
+
+std::uint16_t weighted(std::uint16_t value, std::uint16_t weight) {
+  return static_cast<std::uint16_t>(std::uint32_t(value) * weight >> 16);
+}
+
+std::uint16_t add(std::uint16_t a, std::uint16_t b) {
+  return static_cast<std::uint16_t>(std::min(a + b, 65535));
+}
+
+void vertical(const std::uint16_t* const* rows, const Taps& taps, int output, int count,
+              std::uint16_t* out) {
+  const std::uint16_t* weights = taps.weights + std::size_t(output) * taps.count;
+  constexpr int kAtOnce = 32;
+  for (int start = 0; start < count; start += kAtOnce) {
+    std::uint16_t sums[kAtOnce];
+    std::fill(sums, sums + kAtOnce, taps.losses[output]);
+    for (int t = 0; t < taps.count; ++t) {
+      const std::uint16_t* row = rows[t] + start;
+      for (int i = 0; i < kAtOnce; ++i) sums[i] = add(sums[i], weighted(row[i], weights[t]));
+    }
+    std::memcpy(out + start, sums, sizeof sums);
+  }
+}
+
+void transpose(const std::uint16_t* lines, std::size_t stride, int count, std::uint16_t* columns) {
+  for (int i = 0; i < count; ++i) {
+    for (int row = 0; row < kRows; ++row) columns[i * kRows + row] = lines[row * stride + i];
+  }
+}
+
+void horizontal(const std::uint16_t* columns, std::size_t plane, const Taps& taps, bool flip,
+                std::uint16_t* finished) {
+  for (int o = 0; o < taps.outputs; ++o) {
+    const std::uint16_t* weights = taps.weights + std::size_t(o) * taps.count;
+    const int place = flip ? taps.outputs - 1 - o : o;
     for (int channel = 0; channel < 3; ++channel) {
-      const std::int16_t* column = columns + (std::size_t(axis.first(o)) * 3 + channel) * kRows;
-      std::int32_t sums[kRows];
-      for (auto& sum : sums) sum = 1 << (kHorizontalShift - 1);
-      for (std::size_t t = 0; t < weights.size(); ++t) {
-        const std::int32_t weight = weights[t];
-        for (int row = 0; row < kRows; ++row) sums[row] += weight * column[t * 3 * kRows + row];
+      const std::uint16_t* column = columns + channel * plane + std::size_t(taps.first[o]) * kRows;
+      std::uint16_t sums[kRows];
+      std::fill(sums, sums + kRows, add(128, taps.losses[o]));
+      for (int t = 0; t < taps.count; ++t, column += kRows) {
+        for (int row = 0; row < kRows; ++row) {
+          sums[row] = add(sums[row], weighted(column[row], weights[t]));
+        }
       }
-      std::int16_t* to = finished + (std::size_t(channel) * outputs + place) * kRows;
-      for (int row = 0; row < kRows; ++row) {
-        to[row] = static_cast<std::int16_t>(sums[row] >> kHorizontalShift);
-      }
+      std::uint16_t* to = finished + (std::size_t(channel) * taps.outputs + place) * kRows;
+      for (int row = 0; row < kRows; ++row) to[row] = sums[row] >> 8;
     }
   }
 }
 
-void store_float(const std::int16_t* finished, int outputs, int rows, float scale, float bias,
+template <class Value, class Convert>
+void store(const std::uint16_t* finished, int outputs, int rows, Value* out, Convert convert) {
+  for (int row = 0; row < rows; ++row) {
+    for (int o = 0; o < outputs; ++o) *out++ = convert(finished[std::size_t(o) * kRows + row]);
+  }
+}
+
+void store_float(const std::uint16_t* finished, int outputs, int rows, float scale, float bias,
                  float* out) {
-  for (int row = 0; row < rows; ++row) {
-    for (int o = 0; o < outputs; ++o) {
-      *out++ = static_cast<float>(finished[std::size_t(o) * kRows + row]) * scale + bias;
-    }
-  }
+  store(finished, outputs, rows, out,
+        [=](std::uint16_t value) { return static_cast<float>(value) * scale + bias; });
 }
 
-void store_bytes(const std::int16_t* finished, int outputs, int rows, std::uint8_t* out) {
-  for (int row = 0; row < rows; ++row) {
-    for (int o = 0; o < outputs; ++o) {
-      *out++ = static_cast<std::uint8_t>(finished[std::size_t(o) * kRows + row]);
-    }
-  }
+void store_bytes(const std::uint16_t* finished, int outputs, int rows, std::uint8_t* out) {
+  store(finished, outputs, rows, out,
+        [](std::uint16_t value) { return static_cast<std::uint8_t>(value); });
 }
 
 }  // namespace
 
-const Kernels kScalarKernels{"scalar", vertical, transpose, horizontal, store_float, store_bytes};
+const Kernels kScalarKernels{"scalar", kRows,    unpack,    idct,       chroma,      half,       full,
+                             grey,     vertical, transpose, horizontal, store_float, store_bytes,
+                             [] {}};
 
 }  // namespace coordl

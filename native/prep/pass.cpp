@@ -3,13 +3,11 @@
 #include <exception>
 #include <utility>
 
-#include "prep/jpeg.hpp"
+#include "prep/item.hpp"
 #include "prep/resample.hpp"
 
 namespace coordl {
 namespace {
-
-constexpr std::size_t kKeepBytes = std::size_t(64) << 20;  // a rare giant must not pin its memory
 
 struct Resized {  // the size the box is resized to, before any centre crop
   int width = 0, height = 0;
@@ -27,26 +25,20 @@ Resized by_shorter_edge(int shorter, int width, int height) {
 }  // namespace
 
 struct Scratch::Impl {
-  JpegDecoder decoder;
-  std::vector<std::uint8_t> pixels;
+  ItemDecoder decoder;
   Axis x, y;
   Strip strip;
 
-  Prepared prepare(std::span<const std::byte> item, const Pass& pass, std::uint64_t seed,
-                   std::uint64_t epoch, std::uint64_t index, std::span<std::byte> out);
+  Prepared prepare(const ImageSize& size, const Pass& pass, const Draw& draw,
+                   std::span<std::byte> out);
 };
 
-Prepared Scratch::Impl::prepare(std::span<const std::byte> item, const Pass& pass,
-                                std::uint64_t seed, std::uint64_t epoch, std::uint64_t index,
+Prepared Scratch::Impl::prepare(const ImageSize& size, const Pass& pass, const Draw& draw,
                                 std::span<std::byte> out) {
-  const auto size = decoder.open(item);
-  if (!size) return Prepared::not_ours;
   const Geometry& geometry = pass.geometry;
   const int out_width = geometry.out_width, out_height = geometry.out_height;
   const bool crops = geometry.kind == Geometry::Kind::center_crop;
-  if (crops && (size->width < out_width || size->height < out_height)) return Prepared::not_ours;
-
-  const Draw draw = choose_draw(pass, size->width, size->height, seed, epoch, index);
+  if (crops && (size.width < out_width || size.height < out_height)) return Prepared::not_ours;
   Resized resized{out_width, out_height};
   if (geometry.kind == Geometry::Kind::resize_center_crop) {
     resized = by_shorter_edge(geometry.resize_shorter, draw.width, draw.height);
@@ -57,13 +49,30 @@ Prepared Scratch::Impl::prepare(std::span<const std::byte> item, const Pass& pas
 
   const Region region{draw.x + x.begin(), draw.y + y.begin(), x.end() - x.begin(),
                       y.end() - y.begin()};
-  const auto decoded = decoder.decode(region, pixels);
-  decoder.close();
-  if (!decoded) return Prepared::not_ours;
-  resample(*decoded, x, y, draw.flip, pass, out, strip);
-  if (pixels.capacity() > kKeepBytes) std::vector<std::uint8_t>().swap(pixels);
-  return Prepared::done;
+  PixelRows* rows = decoder.begin(region);
+  bool done = rows != nullptr && resample(*rows, x, y, draw.flip, pass, out, strip);
+  if (!done) {
+    rows = decoder.retry(region);
+    done = rows != nullptr && resample(*rows, x, y, draw.flip, pass, out, strip);
+  }
+  decoder.trim();
+  return done ? Prepared::done : Prepared::not_ours;
 }
+
+namespace {
+
+template <class Choose>
+Prepared prepare(std::span<const std::byte> item, const Pass& pass, Choose choose,
+                 std::span<std::byte> out, Scratch& scratch) noexcept {
+  try {
+    const auto size = scratch.impl().decoder.open(item);
+    return size ? scratch.impl().prepare(*size, pass, choose(*size), out) : Prepared::not_ours;
+  } catch (const std::exception&) {  // no memory for this image: the user's loader may have it
+    return Prepared::not_ours;
+  }
+}
+
+}  // namespace
 
 Scratch::Scratch() : impl_(std::make_unique<Impl>()) {}
 Scratch::~Scratch() = default;
@@ -71,11 +80,14 @@ Scratch::~Scratch() = default;
 Prepared prepare(std::span<const std::byte> item, const Pass& pass, std::uint64_t seed,
                  std::uint64_t epoch, std::uint64_t index, std::span<std::byte> out,
                  Scratch& scratch) noexcept {
-  try {
-    return scratch.impl().prepare(item, pass, seed, epoch, index, out);
-  } catch (const std::exception&) {  // no memory for this image: the user's loader may have it
-    return Prepared::not_ours;
-  }
+  return prepare(item, pass, [&](const ImageSize& size) {
+    return choose_draw(pass, size.width, size.height, seed, epoch, index);
+  }, out, scratch);
+}
+
+Prepared prepare(std::span<const std::byte> item, const Pass& pass, const Draw& draw,
+                 std::span<std::byte> out, Scratch& scratch) noexcept {
+  return prepare(item, pass, [&](const ImageSize&) { return draw; }, out, scratch);
 }
 
 }  // namespace coordl

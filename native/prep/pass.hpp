@@ -84,4 +84,8 @@ Prepared prepare(std::span<const std::byte> item, const Pass& pass, std::uint64_
                  std::uint64_t epoch, std::uint64_t index, std::span<std::byte> out,
                  Scratch& scratch) noexcept;
 
+// The same with a draw of the caller's, whose box lies inside the image.
+Prepared prepare(std::span<const std::byte> item, const Pass& pass, const Draw& draw,
+                 std::span<std::byte> out, Scratch& scratch) noexcept;
+
 }  // namespace coordl

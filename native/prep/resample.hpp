@@ -1,11 +1,10 @@
 // Antialiased bilinear resize (triangle filter), within one level of Pillow's
 // Image.crop(box).resize(size, BILINEAR), fused with flip, normalisation and the (3, H, W) layout.
 //
-// Integer arithmetic: every kernel gives the same bits on every machine. Weights have 14 bits; the
-// vertical pass comes first, over contiguous bytes, and keeps 7 bits below the pixel's unit. Pillow
-// rounds to 8 bits between its passes, which alone is worth up to half a level; the rounding of our
-// weights adds less than the other half for up to 30 taps an axis (15-fold reduction) on any image,
-// and on photographs far beyond.
+// Integer arithmetic: every kernel gives the same bits on every machine. Weights have 16 bits; a
+// product keeps 8 bits below the pixel's unit. Pillow rounds to whole levels between its passes, which
+// is worth up to half a level; what our products cut off adds at most taps / 512 of a level in each
+// pass, far below the other half on photographs of any size.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -13,8 +12,9 @@
 #include <span>
 #include <vector>
 
-#include "prep/jpeg.hpp"
+#include "prep/kernels.hpp"
 #include "prep/pass.hpp"
+#include "prep/pixels.hpp"
 
 namespace coordl {
 
@@ -25,31 +25,28 @@ class Axis {
   void build(int source, int resized, int offset, int outputs);
 
   int outputs() const { return static_cast<int>(first_.size()); }
-  int begin() const { return begin_; }  // source pixels [begin, end) are read
+  int begin() const { return begin_; }  // source pixels [begin, end) have weight
   int end() const { return end_; }
-  int first(int output) const { return first_[output] - begin_; }  // counted from begin()
-  // Weights of pixels first(), first() + 1, ...; an even number, sum 2^14, zero where padded. A
-  // padding weight may stand for the pixel one after the last.
-  std::span<const std::int16_t> weights(int output) const {
-    return {weights_.data() + std::size_t(output) * stride_, std::size_t(taps_[output])};
-  }
+  // First pixels counted from begin(). Weights of no pixel are 0, so that all outputs have as many;
+  // they may stand for pixels beyond the end.
+  Taps taps() const { return {first_.data(), weights_.data(), losses_.data(), outputs(), count_}; }
 
  private:
-  int begin_ = 0, end_ = 0, stride_ = 0;
-  std::vector<int> first_, taps_;
-  std::vector<std::int16_t> weights_;
-  std::vector<double> exact_;
+  int begin_ = 0, end_ = 0, count_ = 0;
+  std::vector<std::int32_t> first_;
+  std::vector<std::uint16_t> weights_, losses_;
+  std::vector<float> exact_;
 };
 
-struct Strip {  // buffers of one resample(), reused
-  std::vector<const std::uint8_t*> rows;
-  std::vector<std::int16_t> lines, columns, finished;
+// Buffers of one resample(), reused.
+struct Strip {
+  std::vector<std::uint16_t> ring, lines, columns, finished;
 };
 
-// Resizes pixels whose first one is (x.begin(), y.begin()) and writes (3, y.outputs(), x.outputs()).
-// REQUIRES: kPixelSlack readable bytes after the last pixel; out.size() == pass.sample_bytes(), aligned
-// for pass.pixel.
-void resample(const PixelView& pixels, const Axis& x, const Axis& y, bool flip, const Pass& pass,
-              std::span<std::byte> out, Strip& strip);
+// Resizes rows whose first one is y.begin() and whose first pixel is x.begin(), and writes
+// (3, y.outputs(), x.outputs()). False when the rows end before they should: `out` is then undefined.
+// REQUIRES: out.size() == pass.sample_bytes(), aligned for pass.pixel.
+[[nodiscard]] bool resample(PixelRows& rows, const Axis& x, const Axis& y, bool flip, const Pass& pass,
+                            std::span<std::byte> out, Strip& strip);
 
 }  // namespace coordl

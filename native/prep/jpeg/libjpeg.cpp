@@ -1,4 +1,4 @@
-#include "prep/jpeg.hpp"
+#include "prep/jpeg/libjpeg.hpp"
 
 #include <algorithm>
 #include <csetjmp>
@@ -6,6 +6,8 @@
 #include <cstring>
 
 #include <jpeglib.h>
+
+#include "prep/jpeg/parse.hpp"
 
 namespace coordl {
 namespace {
@@ -28,8 +30,8 @@ void on_message(j_common_ptr codec, int level) {
   if (level < 0) give_up(codec);  // a warning: the data are damaged
 }
 
-// Walks the markers. True when the item is a Huffman-coded baseline or progressive JPEG whose
-// segments lead without a gap to the end-of-image marker; what follows that marker is ignored, as
+// Walks the markers. True when the item is a baseline or progressive JPEG, Huffman-coded or
+// arithmetic, whose segments lead without a gap to the end-of-image marker; what follows that marker is ignored, as
 // Pillow and libjpeg do.
 bool is_whole_jpeg(std::span<const std::byte> item) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(item.data());
@@ -43,8 +45,10 @@ bool is_whole_jpeg(std::span<const std::byte> item) {
     const std::uint8_t marker = bytes[at++];
     if (marker == 0xD9) return scans > 0;
     if (marker < 0xC0 || (marker >= 0xD0 && marker <= 0xD8)) return false;
-    const bool frame = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8;
-    if (frame && marker > 0xC2) return false;  // lossless, hierarchical or arithmetic
+    const bool frame = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 &&
+                       marker != 0xCC;
+    const bool arithmetic = marker == 0xC9 || marker == 0xCA;
+    if (frame && marker > 0xC2 && !arithmetic) return false;  // lossless or hierarchical
     if (at + 2 > size) return false;
     const std::size_t length = std::size_t(bytes[at]) << 8 | bytes[at + 1];
     if (length < 2 || length > size - at) return false;
@@ -65,7 +69,7 @@ bool is_whole_jpeg(std::span<const std::byte> item) {
 
 }  // namespace
 
-struct JpegDecoder::State {
+struct LibjpegDecoder::State {
   jpeg_decompress_struct codec{};
   Errors errors{};
   bool created = false;
@@ -76,11 +80,16 @@ struct JpegDecoder::State {
   bool has_all_scans() const;
   bool start(const Region& wanted, Region& decoded);
   bool read_rows(std::uint8_t* pixels, std::size_t stride, int rows);
+  bool read_coefficients();
+  bool read_blocks(int component, int block_row, const BlockWindow& window, std::int16_t* out);
+
+  jvirt_barray_ptr* arrays = nullptr;  // of coefficients, one for each component
+  Frame frame;
 };
 
-// The three functions below hold no object with a destructor between setjmp and longjmp.
+// The functions below hold no object with a destructor between setjmp and longjmp.
 
-bool JpegDecoder::State::read_header(std::span<const std::byte> item) {
+bool LibjpegDecoder::State::read_header(std::span<const std::byte> item) {
   codec.err = jpeg_std_error(&errors.base);
   errors.base.error_exit = give_up;
   errors.base.emit_message = on_message;
@@ -94,7 +103,7 @@ bool JpegDecoder::State::read_header(std::span<const std::byte> item) {
   return jpeg_read_header(&codec, TRUE) == JPEG_HEADER_OK && takes();
 }
 
-bool JpegDecoder::State::takes() const {
+bool LibjpegDecoder::State::takes() const {
   const auto space = codec.jpeg_color_space;
   const bool grey = codec.num_components == 1 && space == JCS_GRAYSCALE;
   const bool colour = codec.num_components == 3 && (space == JCS_YCbCr || space == JCS_RGB);
@@ -105,7 +114,7 @@ bool JpegDecoder::State::takes() const {
 
 // True where libjpeg-turbo's crop and skip are known to give a full decode's pixels. Elsewhere (rare
 // samplings, a separate scan for each component) the whole image is decoded.
-bool JpegDecoder::State::decodes_regions() const {
+bool LibjpegDecoder::State::decodes_regions() const {
   const auto* part = codec.comp_info;
   for (int i = codec.num_components == 1 ? 0 : 1; i < codec.num_components; ++i) {
     if (part[i].h_samp_factor != 1 || part[i].v_samp_factor != 1) return false;
@@ -120,7 +129,7 @@ bool JpegDecoder::State::decodes_regions() const {
 
 // A progressive file whose last scans are missing is smoothed across blocks, and not in the same way
 // by all versions of libjpeg-turbo: not ours.
-bool JpegDecoder::State::has_all_scans() const {
+bool LibjpegDecoder::State::has_all_scans() const {
   if (!codec.progressive_mode) return true;
   if (codec.coef_bits == nullptr) return false;
   for (int i = 0; i < codec.num_components; ++i) {
@@ -131,7 +140,7 @@ bool JpegDecoder::State::has_all_scans() const {
   return true;
 }
 
-bool JpegDecoder::State::start(const Region& wanted, Region& decoded) {
+bool LibjpegDecoder::State::start(const Region& wanted, Region& decoded) {
   if (setjmp(errors.escape)) return false;
   codec.out_color_space = JCS_RGB;
   codec.dct_method = JDCT_ISLOW;
@@ -159,7 +168,7 @@ bool JpegDecoder::State::start(const Region& wanted, Region& decoded) {
   return true;
 }
 
-bool JpegDecoder::State::read_rows(std::uint8_t* pixels, std::size_t stride, int rows) {
+bool LibjpegDecoder::State::read_rows(std::uint8_t* pixels, std::size_t stride, int rows) {
   if (setjmp(errors.escape)) return false;
   constexpr int kAtOnce = 16;
   JSAMPROW pointers[kAtOnce];
@@ -173,33 +182,93 @@ bool JpegDecoder::State::read_rows(std::uint8_t* pixels, std::size_t stride, int
   return true;
 }
 
-JpegDecoder::JpegDecoder() : state_(std::make_unique<State>()) {}
+bool LibjpegDecoder::State::read_coefficients() {
+  if (setjmp(errors.escape)) return false;
+  arrays = jpeg_read_coefficients(&codec);
+  return arrays != nullptr && has_all_scans();
+}
 
-JpegDecoder::~JpegDecoder() { close(); }
+bool LibjpegDecoder::State::read_blocks(int component, int block_row, const BlockWindow& window,
+                                        std::int16_t* out) {
+  if (setjmp(errors.escape)) return false;
+  const JBLOCKARRAY rows = codec.mem->access_virt_barray(
+      reinterpret_cast<j_common_ptr>(&codec), arrays[component],
+      static_cast<JDIMENSION>(block_row), 1, FALSE);
+  static_assert(sizeof(JCOEF) == sizeof(std::int16_t));
+  std::memcpy(out, rows[0][window.left[component]],
+              std::size_t(window.right[component] - window.left[component]) * sizeof(JBLOCK));
+  return true;
+}
 
-void JpegDecoder::close() noexcept {
+LibjpegDecoder::LibjpegDecoder() : state_(std::make_unique<State>()) {}
+
+LibjpegDecoder::~LibjpegDecoder() { close(); }
+
+void LibjpegDecoder::close() noexcept {
   if (state_->created) jpeg_destroy_decompress(&state_->codec);
   state_->created = false;
 }
 
-std::optional<ImageSize> JpegDecoder::open(std::span<const std::byte> item) noexcept {
+std::optional<ImageSize> LibjpegDecoder::open(std::span<const std::byte> item) noexcept {
   close();
   if (!is_whole_jpeg(item) || !state_->read_header(item)) return std::nullopt;
   return ImageSize{static_cast<int>(state_->codec.image_width),
                    static_cast<int>(state_->codec.image_height)};
 }
 
-std::optional<PixelView> JpegDecoder::decode(const Region& region,
+std::optional<PixelView> LibjpegDecoder::decode(const Region& region,
                                              std::vector<std::uint8_t>& buffer) {
   Region decoded;
   if (!state_->start(region, decoded)) return std::nullopt;
   const std::size_t stride = std::size_t(decoded.width) * 3;
-  const std::size_t bytes = stride * decoded.height + kPixelSlack;
+  const std::size_t bytes = stride * decoded.height;
   if (buffer.size() < bytes) buffer.resize(bytes);
   if (!state_->read_rows(buffer.data(), stride, decoded.height)) return std::nullopt;
   return PixelView{buffer.data() + std::size_t(region.y - decoded.y) * stride +
                        std::size_t(region.x - decoded.x) * 3,
                    static_cast<std::ptrdiff_t>(stride)};
+}
+
+std::optional<Frame> LibjpegDecoder::coefficients() noexcept {
+  const auto& codec = state_->codec;
+  Frame& frame = state_->frame;
+  frame = {};
+  frame.width = static_cast<int>(codec.image_width);
+  frame.height = static_cast<int>(codec.image_height);
+  if (codec.num_components == 3) {
+    const auto* part = codec.comp_info;
+    for (int c = 1; c < 3; ++c) {
+      if (part[c].h_samp_factor != 1 || part[c].v_samp_factor != 1) return std::nullopt;
+    }
+    const int across = part[0].h_samp_factor, down = part[0].v_samp_factor;
+    if (codec.jpeg_color_space != JCS_YCbCr || across > 2 || down > across) return std::nullopt;
+    frame.sampling = across == 1 ? Sampling::full
+                     : down == 1 ? Sampling::half_wide : Sampling::quarter;
+  }
+  frame.derive();
+  if (!frame.is_ours() || !state_->read_coefficients()) return std::nullopt;
+  for (int c = 0; c < frame.components(); ++c) {
+    const JQUANT_TBL* table = codec.comp_info[c].quant_table;
+    if (table == nullptr) return std::nullopt;
+    for (int i = 0; i < kCoefficients; ++i) {
+      if (table->quantval[i] > 0x7FFF) return std::nullopt;
+      frame.component[c].quantiser[i] = table->quantval[i];
+    }
+  }
+  return frame;
+}
+
+bool LibjpegDecoder::read(int mcu_row, CoefficientRow& row) {
+  const Frame& frame = state_->frame;
+  for (int c = 0; c < frame.components(); ++c) {
+    const int down = frame.blocks_down(c);
+    for (int y = 0; y < down; ++y) {
+      const int block_row = mcu_row * down + y;
+      if (block_row < row.window().top[c] || block_row >= row.window().bottom[c]) continue;
+      if (!state_->read_blocks(c, block_row, row.window(), row.row(c, y))) return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace coordl

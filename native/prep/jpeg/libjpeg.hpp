@@ -13,40 +13,32 @@
 #include <span>
 #include <vector>
 
+#include "prep/jpeg/coefficients.hpp"
+#include "prep/pixels.hpp"
+
 namespace coordl {
 
-struct ImageSize {
-  int width = 0, height = 0;
-};
-
-struct Region {  // [x, x + width) x [y, y + height) of the image, not empty, inside it
-  int x = 0, y = 0, width = 0, height = 0;
-};
-
-struct PixelView {  // RGB, 3 bytes a pixel; owned by the buffer handed to decode()
-  const std::uint8_t* first = nullptr;  // pixel (region.x, region.y)
-  std::ptrdiff_t stride = 0;            // bytes from row to row
-};
-
-// Bytes after the last pixel that may be read (never used), so that kernels need no tails.
-inline constexpr std::size_t kPixelSlack = 64;
-
 // One decoder per item. Not thread-safe; different objects are independent.
-class JpegDecoder {
+class LibjpegDecoder final : public CoefficientSource {
  public:
-  JpegDecoder();
-  ~JpegDecoder();
-  JpegDecoder(const JpegDecoder&) = delete;
-  JpegDecoder& operator=(const JpegDecoder&) = delete;
+  LibjpegDecoder();
+  ~LibjpegDecoder() override;
+  LibjpegDecoder(const LibjpegDecoder&) = delete;
+  LibjpegDecoder& operator=(const LibjpegDecoder&) = delete;
 
   // Reads the header of an item that must outlive the decoder. Nothing when the item is not ours:
-  // not a complete 8-bit Huffman JPEG in grey, YCbCr or RGB, or larger than kMaxPixels.
+  // not a complete 8-bit JPEG in grey, YCbCr or RGB, or larger than kMaxPixels.
   std::optional<ImageSize> open(std::span<const std::byte> item) noexcept;
 
-  // Decodes a region, once per open(). The pixels equal those of a full decode with the accurate
-  // DCT and smooth upsampling, Pillow's settings. Nothing when the decoder warned or failed.
-  // Throws std::bad_alloc when `buffer` cannot grow.
+  // Decodes a region; once per open(), and not both this and coefficients(). The pixels equal those
+  // of a full decode with the accurate DCT and smooth upsampling, Pillow's settings. Nothing when the
+  // decoder warned or failed. Throws std::bad_alloc when `buffer` cannot grow.
   std::optional<PixelView> decode(const Region& region, std::vector<std::uint8_t>& buffer);
+
+  // Decodes all coefficients, whatever the coding (progressive, arithmetic, many scans): read() then
+  // gives them. Nothing when the decoder warned or failed, or the image is no Frame.
+  std::optional<Frame> coefficients() noexcept;
+  bool read(int mcu_row, CoefficientRow& row) override;
 
   // Gives libjpeg's own working memory back; open() and the destructor do it too.
   void close() noexcept;
@@ -55,8 +47,5 @@ class JpegDecoder {
   struct State;
   std::unique_ptr<State> state_;
 };
-
-// Above this Pillow warns of a decompression bomb: the user's own loader shall decide.
-inline constexpr std::int64_t kMaxPixels = 89'478'485;
 
 }  // namespace coordl

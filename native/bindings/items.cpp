@@ -1,0 +1,145 @@
+// coordl._native: encoded items, their forms, and pixels of regions.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+
+#include <array>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings/bytes.hpp"
+#include "prep/item.hpp"
+#include "prep/kernels.hpp"
+#include "prep/pass.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using coordl::Bytes;
+using coordl::Form;
+using coordl::Region;
+
+namespace {
+
+// One for each thread: its buffers grow once. Items from Python may come from anywhere.
+coordl::ItemDecoder& decoder() {
+  thread_local coordl::ItemDecoder mine;
+  return mine;
+}
+
+std::optional<coordl::ImageSize> open(std::span<const std::byte> item) {
+  if (!coordl::check_item(item)) return std::nullopt;
+  return decoder().open(item);
+}
+
+void require_inside(const Region& region, const coordl::ImageSize& size) {
+  if (region.x >= 0 && region.y >= 0 && region.width > 0 && region.height > 0 &&
+      std::int64_t(region.x) + region.width <= size.width &&
+      std::int64_t(region.y) + region.height <= size.height) {
+    return;
+  }
+  throw nb::value_error(("the region lies outside the image of " + std::to_string(size.width) + " x " +
+                         std::to_string(size.height)).c_str());
+}
+
+bool read_all(coordl::PixelRows* rows, const Region& region, std::uint8_t* out) {
+  if (rows == nullptr) return false;
+  const std::size_t line = std::size_t(region.width) + coordl::kRowMargin + coordl::kSlack;
+  std::vector<std::uint16_t> buffer(3 * line);
+  std::array<std::uint16_t*, 3> rgb{};
+  for (int c = 0; c < 3; ++c) rgb[c] = buffer.data() + c * line + coordl::kRowMargin;
+  for (int row = 0; row < region.height; ++row) {
+    if (!rows->read(row, rgb.data())) return false;
+    for (int i = 0; i < region.width; ++i) {
+      for (int c = 0; c < 3; ++c) *out++ = static_cast<std::uint8_t>(rgb[c][i] >> 8);
+    }
+  }
+  return true;
+}
+
+using Picture = nb::ndarray<std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+
+bool decode_region(nb::handle item, int x, int y, Picture out) {
+  const Bytes pinned(item);
+  const auto size = open(pinned.span());
+  if (!size) return false;
+  const Region region{x, y, int(out.shape(1)), int(out.shape(0))};
+  require_inside(region, *size);
+  const nb::gil_scoped_release released;
+  return read_all(decoder().begin(region), region, out.data()) ||
+         read_all(decoder().retry(region), region, out.data());
+}
+
+std::optional<std::pair<int, int>> image_size(nb::handle item) {
+  const Bytes pinned(item);
+  const auto size = open(pinned.span());
+  if (!size) return std::nullopt;
+  return std::pair{size->width, size->height};
+}
+
+Form form_named(const std::string& name) {
+  if (name == "packed") return Form::packed;
+  if (name == "indexed") return Form::indexed;
+  throw nb::value_error(("form '" + name + "' is unknown: use packed or indexed").c_str());
+}
+
+const char* form_name(nb::handle item) {
+  const Bytes pinned(item);
+  switch (coordl::form_of(pinned.span())) {
+    case Form::packed: return "packed";
+    case Form::indexed: return "indexed";
+    case Form::original: break;
+  }
+  return "original";
+}
+
+nb::object recode(nb::handle item, const std::string& name, bool keep_header) {
+  const Form form = form_named(name);
+  const Bytes pinned(item);
+  thread_local std::vector<std::byte> out;
+  bool done;
+  {
+    const nb::gil_scoped_release released;
+    done = decoder().recode(pinned.span(), form, keep_header, out);
+  }
+  return done ? nb::object(nb::bytes(out.data(), out.size())) : nb::none();
+}
+
+bool prepare_box(nb::handle item, const coordl::Pass& pass, int x, int y, int width, int height,
+                 bool flip, nb::ndarray<nb::c_contig, nb::device::cpu> out) {
+  if (out.nbytes() != pass.sample_bytes()) {
+    throw nb::value_error(("out has " + std::to_string(out.nbytes()) + " bytes, the pass makes " +
+                           std::to_string(pass.sample_bytes())).c_str());
+  }
+  const Bytes pinned(item);
+  const auto size = open(pinned.span());
+  if (!size) return false;
+  require_inside({x, y, width, height}, *size);
+  const nb::gil_scoped_release released;
+  thread_local coordl::Scratch scratch;
+  return coordl::prepare(pinned.span(), pass, {x, y, width, height, flip},
+                         {static_cast<std::byte*>(out.data()), out.nbytes()}, scratch) ==
+         coordl::Prepared::done;
+}
+
+}  // namespace
+
+void bind_items(nb::module_& m) {
+  m.def("image_size", &image_size, "item"_a,
+        "(width, height) of an item the native pass takes, from its header; else None.");
+  m.def("decode_region", &decode_region, "item"_a, "x"_a, "y"_a, "out"_a.noconvert(),
+        "Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels\n"
+        "of a full decode. False when the item is not one for the native pass.");
+  m.def("form", &form_name, "item"_a, "'original', 'indexed' or 'packed', by the first bytes.");
+  m.def("recode", &recode, "item"_a, "form"_a, "keep_header"_a = false,
+        nb::sig("def recode(item: bytes | bytearray | memoryview, form: str, "
+                "keep_header: bool = False) -> bytes | None"),
+        "A JPEG as an 'indexed' or 'packed' item of the same pixels; None where it has no such form.\n"
+        "keep_header: with the JPEG's own header, for unpacking. Releases the GIL.");
+  m.def("prepare_box", &prepare_box, "item"_a, "pass_"_a, "x"_a, "y"_a, "width"_a, "height"_a,
+        "flip"_a, "out"_a.noconvert(),
+        "Like prepare() with a crop of the caller's, in pixels of the image.");
+}
