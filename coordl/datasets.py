@@ -7,12 +7,15 @@ root/class_b/3.jpg
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from typing import IO, Any
 
+import numpy as np
 import torch.utils.data
 
+from coordl import _native
 from coordl.errors import item_error
 
 IMAGE_EXTENSIONS = (
@@ -28,6 +31,25 @@ def open_rgb(source: str | IO[bytes]) -> Any:
         with open(source, "rb") as file:
             return Image.open(file).convert("RGB")
     return Image.open(source).convert("RGB")
+
+
+def open_item(item: bytes | memoryview) -> Any:
+    """The picture of encoded bytes in any form a cache holds them, as open_rgb gives it.
+
+    Raises:
+        OSError: neither Pillow nor the native decoder can read it.
+    """
+    if _native.form(item) == "original":
+        with io.BytesIO(item) as file:
+            return open_rgb(file)
+    from PIL import Image
+
+    size = _native.image_size(item)
+    if size is not None:
+        pixels = np.empty((size[1], size[0], 3), np.uint8)
+        if _native.decode_region(item, 0, 0, pixels):
+            return Image.fromarray(pixels)
+    raise OSError(f"the cached {_native.form(item)} item is damaged")
 
 
 class ImageFolder(torch.utils.data.Dataset):

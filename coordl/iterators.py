@@ -6,7 +6,6 @@ that hook them work as ever; what differs is where a minibatch comes from.
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
@@ -27,7 +26,7 @@ from torch.utils.data.dataloader import (
 )
 
 from coordl import _native
-from coordl.datasets import open_rgb
+from coordl.datasets import open_item
 from coordl.errors import ItemError, item_error
 from coordl.fetch.failure import unreadable_item
 from coordl.fetch.folder import Folder
@@ -46,6 +45,7 @@ class NativeEpoch:
 
     Attributes:
         seed: keys the draws; None: torch's base seed of this iterator does.
+        form: in which items are admitted to the arena, or "auto".
         pool: memory of minibatches; outlives the loader while a minibatch lives.
     """
 
@@ -53,6 +53,7 @@ class NativeEpoch:
     plan: Any
     items: _native.ItemTable
     arena: Any
+    form: str
     pool: _native.BufferPool
     seed: int | None
     epoch: int
@@ -106,6 +107,7 @@ class NativeIterator(_BaseDataLoaderIter):
             max(1, self._num_workers),
             FETCH_THREADS,
             FETCHED_LIMIT_BYTES,
+            epoch.form,
         )
         epoch.record.counters = self._workers.counters
         self._finish = weakref.finalize(self, _end, self._workers, epoch.record)
@@ -205,8 +207,7 @@ class NativeIterator(_BaseDataLoaderIter):
                 path,
             )
         try:
-            with io.BytesIO(minibatch.ticket.item(row)) as file:
-                image = open_rgb(file)
+            image = open_item(minibatch.ticket.item(row))
             return prepare_image(image, self._epoch.plan, *self._key, index)
         except Exception as error:
             raise item_error(error, index, path) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.datasets import open_rgb
+from coordl.datasets import open_item
 from coordl.errors import ItemError, item_error
-from coordl.fetch.cache import MinIOCache, cache_name
+from coordl.fetch.cache import FORMS, MinIOCache, cache_name
 from coordl.fetch.folder import Folder
 from coordl.fetch.item import Items, identify
 from coordl.fetch.storage import fetch
@@ -57,15 +56,20 @@ class FolderItems:
             return self
         return FolderItems.of(paths, identified, self.cache)
 
-    def cache_figures(self) -> dict[str, int | None]:
-        stats = {} if self.cache is None else self.cache.stats()
+    def cache_figures(self) -> dict[str, Any]:
+        if self.cache is None:
+            return {}
+        stats = self.cache.stats()
         return {
-            "cache_bytes": stats.get("used_bytes"),
-            "cache_budget": stats.get("budget_bytes"),
+            "cache_bytes": stats["used_bytes"],
+            "cache_budget": stats["budget_bytes"],
+            "cache_forms": {form: stats[f"{form}_items"] for form in FORMS},
         }
 
 
-def open_cache(cache: int | str | MinIOCache, folder: Folder, items: Items) -> MinIOCache:
+def open_cache(
+    cache: int | str | MinIOCache, folder: Folder, items: Items, form: str = "auto"
+) -> MinIOCache:
     """The cache of the folder's root: the one given, or the arena all its readers share."""
     if isinstance(cache, MinIOCache):
         return cache
@@ -74,6 +78,7 @@ def open_cache(cache: int | str | MinIOCache, folder: Folder, items: Items) -> M
         name=cache_name(folder.root),
         dataset_bytes=items.total_bytes,
         expected_items=len(items),
+        form=form,
     )
 
 
@@ -124,8 +129,7 @@ class CachedFolder(torch.utils.data.Dataset):
         dataset, row = self.folder.dataset, int(rows[0])
         path, target = dataset.samples[row]
         try:
-            with io.BytesIO(self._fetch(row)) as file:
-                picture = open_rgb(file)
+            picture = open_item(self._fetch(row))
         except Exception as error:
             raise item_error(error, int(indices[0]), path) from error
         if dataset.transform is not None:

@@ -13,6 +13,7 @@ void ItemTable::add(std::string_view path, FileIdentity identity, ItemKey key) {
   ends_.push_back(characters_.size());
   identities_.push_back(identity);
   keys_.push_back(key);
+  total_bytes_ += identity.size;
 }
 
 std::string ItemTable::path(std::size_t item) const {

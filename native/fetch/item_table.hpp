@@ -3,6 +3,7 @@
 // Thread safety: immutable once shared; then any thread may read it.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,12 +22,14 @@ class ItemTable {
   std::string path(std::size_t item) const;
   FileIdentity identity(std::size_t item) const { return identities_[item]; }
   ItemKey key(std::size_t item) const { return keys_[item]; }
+  std::uint64_t total_bytes() const noexcept { return total_bytes_; }
 
  private:
   std::string characters_;  // one block: a million std::string would cost a million allocations
   std::vector<std::size_t> ends_;
   std::vector<FileIdentity> identities_;
   std::vector<ItemKey> keys_;
+  std::uint64_t total_bytes_ = 0;
 };
 
 }  // namespace coordl

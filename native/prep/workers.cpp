@@ -61,7 +61,8 @@ struct Workers::State {
 
   State(const ItemTable& table, const Pass& what, Arena* cache, Counters& count,
         const WorkersOptions& with)
-      : items(table), pass(what), arena(cache), counters(count), options(with) {}
+      : items(table), pass(what), arena(cache), counters(count), options(with),
+        forms(with.form, with.prep_threads) {}
 
   void start_thread(void (State::*loop)(std::size_t), std::size_t number, const char* name);
   void start_fetch_threads(std::size_t wanted);  // REQUIRES mutex
@@ -71,7 +72,9 @@ struct Workers::State {
   void finish(Ticket& ticket);                                  // REQUIRES mutex
   void give_back(std::vector<std::byte>&& bytes) noexcept;      // REQUIRES mutex
   void fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) noexcept;
-  void prep_row(Ticket& ticket, std::size_t number, Scratch& scratch) noexcept;
+  void admit_row(Ticket::Row& row, std::size_t number) noexcept;
+  void prep_row(Ticket& ticket, std::size_t number, std::size_t thread) noexcept;
+  void reading(int change, std::size_t bytes);
 
   const pid_t pid = getpid();
   const ItemTable& items;
@@ -79,6 +82,11 @@ struct Workers::State {
   Arena* const arena;
   Counters& counters;
   const WorkersOptions options;
+  FormChooser forms;
+
+  std::mutex reading_mutex;  // guards the two below: how long at least one thread was reading
+  int readers = 0;
+  Clock::time_point reading_since;
 
   std::mutex mutex;  // guards everything below
   std::condition_variable fetch_wake, prep_wake, ticket_done;
@@ -91,7 +99,12 @@ struct Workers::State {
   bool stop = false;
   std::size_t fetch_threads = 0;
   std::vector<std::thread> threads;
-  std::vector<std::unique_ptr<Scratch>> scratches;  // one per prep thread
+  struct PrepThread {  // what one reuses from sample to sample
+    Scratch scratch;
+    ItemDecoder decoder;
+    std::vector<std::byte> rewritten;
+  };
+  std::vector<std::unique_ptr<PrepThread>> prep_threads;
 };
 
 void Workers::State::start_thread(void (State::*loop)(std::size_t), std::size_t number,
@@ -150,7 +163,9 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
     add(counters.misses, 1);
     const std::string path = items.path(row.item);
     const auto start = Clock::now();
+    reading(1, 0);
     const FileRead read = read_file(path, bytes);
+    reading(-1, bytes.size());
     if (read.error != 0 || read.truncated) {
       row.status = read.error != 0 ? RowStatus::io_error : RowStatus::truncated;
       row.error = read.error;
@@ -159,12 +174,7 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
       row.view = bytes;
       // An identity other than the table's is a changed file: good to train on, as any reader
       // would, but its key names the old one.
-      if (arena != nullptr && read.identity == items.identity(row.item) &&
-          arena->admit(key, bytes)) {
-        add(counters.admitted_bytes, bytes.size());
-        drop_from_page_cache(path);  // held once, in the arena
-        if (const auto held = arena->find(key)) row.view = *held;
-      }
+      row.fresh = arena != nullptr && read.identity == items.identity(row.item);
     }
     add(counters.fetch_ns, since_ns(start));
   } catch (...) {  // bad_alloc
@@ -173,15 +183,62 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
   }
 }
 
-void Workers::State::prep_row(Ticket& ticket, std::size_t number, Scratch& scratch) noexcept {
+// Storage rate: bytes over the time in which anything was being read, however many threads did.
+void Workers::State::reading(int change, std::size_t bytes) {
+  std::lock_guard lock(reading_mutex);
+  const auto now = Clock::now();
+  const auto busy = readers > 0 ? now - reading_since : Clock::duration::zero();
+  reading_since = now;
+  readers += change;
+  forms.read(bytes, static_cast<std::uint64_t>(
+                        std::chrono::duration_cast<std::chrono::nanoseconds>(busy).count()));
+}
+
+// Rewrites a fresh item into the form that serves best and admits it; the row then reads what is
+// held. Work of a prep thread: it computes.
+void Workers::State::admit_row(Ticket::Row& row, std::size_t thread) noexcept {
+  PrepThread& mine = *prep_threads[thread];
+  const auto start = Clock::now();
+  const std::uint64_t room = arena->room_bytes();
+  if (room < row.view.size()) return;
+  try {
+    const DataSetSize size{double(items.size()), double(items.total_bytes()),
+                           double(arena->budget_bytes())};
+    std::span<const std::byte> bytes = row.view;
+    Form form = forms.choose(items.key(row.item), size);
+    if (form != Form::original && mine.decoder.recode(row.view, form, false, mine.rewritten) &&
+        mine.rewritten.size() <= room) {
+      forms.rewritten(form, row.view.size(), mine.rewritten.size());
+      bytes = mine.rewritten;
+    } else {
+      form = Form::original;
+    }
+    if (arena->admit(items.key(row.item), bytes, static_cast<int>(form))) {
+      add(counters.admitted_bytes, bytes.size());
+      drop_from_page_cache(items.path(row.item));  // held once, in the arena
+      if (const auto held = arena->find(items.key(row.item))) row.view = *held;
+    }
+  } catch (const std::exception&) {  // no memory: the row has its bytes
+  }
+  add(counters.admit_ns, since_ns(start));
+}
+
+void Workers::State::prep_row(Ticket& ticket, std::size_t number, std::size_t thread) noexcept {
   Ticket::Row& row = ticket.rows_[number];
+  if (row.fresh) admit_row(row, thread);
   const auto start = Clock::now();
   const std::size_t bytes = pass.sample_bytes();
+  const Form form = form_of(row.view);
   const Prepared result =
       prepare(row.view, pass, ticket.seed_, ticket.epoch_, row.index,
-              ticket.buffer_->bytes().subspan(number * bytes, bytes), scratch);
+              ticket.buffer_->bytes().subspan(number * bytes, bytes), prep_threads[thread]->scratch);
   row.status = result == Prepared::done ? RowStatus::done : RowStatus::not_ours;
-  add(counters.prep_ns, since_ns(start));
+  const std::uint64_t ns = since_ns(start);
+  if (result == Prepared::done) {
+    forms.prepared(form, ns);
+    add(counters.prepared[static_cast<std::size_t>(form)], 1);
+  }
+  add(counters.prep_ns, ns);
 }
 
 void Workers::State::fetch_loop(std::size_t) {
@@ -227,7 +284,6 @@ void Workers::State::fetch_loop(std::size_t) {
 }
 
 void Workers::State::prep_loop(std::size_t number) {
-  Scratch& scratch = *scratches[number];
   Job job;
   for (;;) {
     {
@@ -238,7 +294,7 @@ void Workers::State::prep_loop(std::size_t number) {
       job = std::move(ready.back());
       ready.pop_back();
     }
-    prep_row(*job.ticket, job.row, scratch);
+    prep_row(*job.ticket, job.row, number);
     {
       std::lock_guard lock(mutex);
       Ticket::Row& row = job.ticket->rows_[job.row];
@@ -269,7 +325,7 @@ Workers::Workers(std::shared_ptr<const ItemTable> items, Pass pass, std::shared_
   state_ = std::make_unique<State>(*items_, pass_, arena_.get(), *counters_, options);
   state_->spare.reserve(static_cast<std::size_t>(options.fetch_threads));
   for (int i = 0; i < options.prep_threads; ++i) {
-    state_->scratches.push_back(std::make_unique<Scratch>());
+    state_->prep_threads.push_back(std::make_unique<State::PrepThread>());
   }
   try {
     std::lock_guard lock(state_->mutex);
@@ -388,5 +444,7 @@ void Workers::close() noexcept {
   ready.swap(state_->ready);
   state_->spare.clear();
 }
+
+FormRates Workers::form_rates() const { return state_->forms.rates(); }
 
 }  // namespace coordl
