@@ -106,6 +106,16 @@ def jpeg_size(item: object) -> tuple[int, int] | None:
     (width, height) of a JPEG the native pass takes, from its header; else None.
     """
 
+def image_size(item: object) -> tuple[int, int] | None:
+    """
+    (width, height) of an image the native pass takes, from its header; else None.
+    """
+
+def formats() -> list[str]:
+    """
+    Formats this build decodes: 'jpeg', and 'png' and 'webp' where their libraries were found.
+    """
+
 def decode_region(item: object, x: int, y: int, out: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, 3), order='C', device='cpu')]) -> bool:
     """
     Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels

@@ -1,4 +1,4 @@
-// coordl._native: the native pass, its draws, JPEG sizes.
+// coordl._native: the native pass, its draws, image sizes.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
@@ -15,6 +15,7 @@
 
 #include "bindings/bytes.hpp"
 #include "prep/draws.hpp"
+#include "prep/image.hpp"
 #include "prep/jpeg.hpp"
 #include "prep/kernels.hpp"
 #include "prep/pass.hpp"
@@ -110,10 +111,24 @@ std::optional<std::pair<int, int>> jpeg_size(nb::handle item) {
   return std::pair{size->width, size->height};
 }
 
+std::optional<std::pair<int, int>> image_size(nb::handle item) {
+  const Bytes pinned(item);
+  coordl::ImageDecoder decoder;
+  const auto size = decoder.open(pinned.span());
+  if (!size) return std::nullopt;
+  return std::pair{size->width, size->height};
+}
+
+nb::list formats() {
+  nb::list names;
+  for (const auto name : coordl::formats()) names.append(nb::str(name.data(), name.size()));
+  return names;
+}
+
 bool decode_region(nb::handle item, int x, int y,
                    nb::ndarray<std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu> out) {
   const Bytes pinned(item);
-  coordl::JpegDecoder decoder;
+  coordl::ImageDecoder decoder;
   const auto size = decoder.open(pinned.span());
   if (!size) return false;
   const std::int64_t width = std::int64_t(out.shape(1)), height = std::int64_t(out.shape(0));
@@ -163,6 +178,10 @@ void bind_prep(nb::module_& m) {
         "index"_a, "(x, y, width, height, flip) of a sample on an image of that size.");
   m.def("jpeg_size", &jpeg_size, "item"_a,
         "(width, height) of a JPEG the native pass takes, from its header; else None.");
+  m.def("image_size", &image_size, "item"_a,
+        "(width, height) of an image the native pass takes, from its header; else None.");
+  m.def("formats", &formats, nb::sig("def formats() -> list[str]"),
+        "Formats this build decodes: 'jpeg', and 'png' and 'webp' where their libraries were found.");
   m.def("decode_region", &decode_region, "item"_a, "x"_a, "y"_a, "out"_a.noconvert(),
         "Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels\n"
         "of a full decode. False when the item is not one for the native pass.");

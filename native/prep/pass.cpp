@@ -3,7 +3,7 @@
 #include <exception>
 #include <utility>
 
-#include "prep/jpeg.hpp"
+#include "prep/image.hpp"
 #include "prep/resample.hpp"
 
 namespace coordl {
@@ -27,7 +27,7 @@ Resized by_shorter_edge(int shorter, int width, int height) {
 }  // namespace
 
 struct Scratch::Impl {
-  JpegDecoder decoder;
+  ImageDecoder decoder;
   std::vector<std::uint8_t> pixels;
   Axis x, y;
   Strip strip;
