@@ -139,7 +139,7 @@ def _formats() -> Finding:
     return Finding(
         "formats decoded natively",
         ", ".join(ours),
-        f"apt-get install {' '.join(missing)}, then build again; until then Pillow decodes the rest."
+        f"apt-get install {' '.join(missing)}, then build again: Pillow decodes the rest now."
         if missing
         else "",
     )

@@ -1,8 +1,9 @@
 // PNG decoding through libdeflate.
 //
-// Why not libpng: Debian's zlib inflates slower than the zlib-ng inside Pillow's wheels, so libpng loses
-// to Pillow; libspng shares that zlib and wuffs is not packaged. libdeflate is, and is the fastest. What remains of a PNG after inflating is a walk over checksummed chunks and
-// five row filters, and owning the walk is what makes the promise below possible.
+// Why not libpng: Debian's zlib inflates slower than the zlib-ng inside Pillow's wheels, so libpng would
+// gain little; libspng shares that zlib and wuffs is not packaged. libdeflate is, and is the fastest.
+// What remains of a PNG after inflating is a walk over checksummed chunks and five row filters, and
+// owning the walk is what makes the promise below possible.
 //
 // Ours are PNGs whose every byte up to the end chunk is accounted for: chunks and checksums, one zlib
 // stream of exactly the image's size, known filters in every row, indices within the palette. That

@@ -1,4 +1,4 @@
-"""Writes PNGs that Pillow reads but cannot write: every depth, colour type, filter and interlacing."""
+"""Writes PNGs as Pillow reads and does not write them: any depth, colour type, filter, interlaced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ KINDS = [
     *[(colour, depth) for colour in (2, 4, 6) for depth in (8, 16)],
 ]
 _ADAM7 = [
-    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4),
+    (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
 ]  # fmt: skip
 
 
