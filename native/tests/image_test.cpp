@@ -117,7 +117,7 @@ Bytes random_png(Random& random) {
   Bytes png{0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'}, header;
   append(header, std::uint32_t(width));
   append(header, std::uint32_t(height));
-  for (int value : {kind.colour, kind.depth, 0, 0, int(interlaced)}) {
+  for (int value : {kind.depth, kind.colour, 0, 0, int(interlaced)}) {
     header.push_back(octet(unsigned(value)));
   }
   append_chunk(png, "IHDR", header);

@@ -1,4 +1,4 @@
-"""Writes PNGs as Pillow reads and does not write them: any depth, colour type, filter, interlaced."""
+"""Writes PNGs that Pillow reads and never writes: any depth, colour type, filter, interlaced."""
 
 from __future__ import annotations
 
