@@ -12,13 +12,15 @@ namespace {
 using Bytes = std::vector<unsigned char>;
 using Random = std::mt19937;
 
-unsigned char octet(std::uint64_t value) { return static_cast<unsigned char>(value & 0xFF); }
+[[maybe_unused]] unsigned char octet(std::uint64_t value) {
+  return static_cast<unsigned char>(value & 0xFF);
+}
 
 int below(Random& random, int limit) { return static_cast<int>(random() % unsigned(limit)); }
 
 // Decodes a random region from memory of exactly the item's size into memory of exactly the size
 // asked for; reads every pixel and the slack. Whether it was decoded.
-bool decodes(const Bytes& item, Random& random) {
+[[maybe_unused]] bool decodes(const Bytes& item, Random& random) {
   const Bytes own(item);
   coordl::ImageDecoder decoder;
   const auto size = decoder.open(std::as_bytes(std::span(own)));
@@ -41,7 +43,7 @@ bool decodes(const Bytes& item, Random& random) {
   return sum != ~0u;
 }
 
-void damage(Bytes& item, Random& random) {
+[[maybe_unused]] void damage(Bytes& item, Random& random) {
   for (int i = 1 + below(random, 4); i > 0; --i) {
     item[std::size_t(below(random, int(item.size())))] = octet(random());
   }
