@@ -172,7 +172,11 @@ class NativeIterator(_BaseDataLoaderIter):
         if len(self._window) < self._ahead:
             self._put()
         if minibatch.error is not None:
-            raise minibatch.error
+            error, minibatch.error = minibatch.error, None
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame: the pass must end with the last user
         data = self._collate(minibatch)
         if self._pin_memory:
             data = pin_memory(data, self._pin_memory_device)  # type: ignore[no-untyped-call]

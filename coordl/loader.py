@@ -22,13 +22,13 @@ from coordl.fetch.source import CachedFolder, FolderItems, open_cache
 from coordl.history import EpochRecord, History
 from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
 from coordl.prep.keyed import KeyedDataset
-from coordl.prep.plan import Plan, compile_plan
+from coordl.prep.plan import Plan, compile_plan, format_names
 
 T_co = TypeVar("T_co", covariant=True)
 
 # Files the native pass leaves to Pillow are prepared one by one in the consumer's process: with
 # more than a few of them, torch's worker processes are the faster way.
-_JPEG_SHARE_WANTED = 0.9
+_NATIVE_SHARE_WANTED = 0.9
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 plan = compiled
             else:
                 reasons.append(compiled.reason)
-            if self.prep == "auto" and folder.jpeg_share() < _JPEG_SHARE_WANTED:
-                reasons.append(f"{1 - folder.jpeg_share():.0%} of the files are no JPEGs by name")
+            if self.prep == "auto" and (share := folder.native_share()) < _NATIVE_SHARE_WANTED:
+                reasons.append(f"{1 - share:.0%} of the files are no {format_names()} by name")
         if self.prep == "python":
             reasons.append("prep='python' was asked for")
         if not self._auto_collation:

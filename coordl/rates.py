@@ -19,7 +19,7 @@ from coordl import _native
 from coordl.errors import CoordlError
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.item import Items, identify
-from coordl.prep.plan import Plan
+from coordl.prep.plan import Plan, format_names
 
 SCHEMA = "coordl.rates/1"
 BLOCKS = 12
@@ -98,7 +98,8 @@ def measure_prep_rate(
             usable = bench.fill()
             if usable.size == 0:
                 raise CoordlError(
-                    f"None of the {len(items)} readable files is a JPEG the native pass takes."
+                    f"None of the {len(items)} readable files is a {format_names()} "
+                    "file the native pass takes."
                 )
             blocks = [bench.block(usable, seconds / BLOCKS) for _ in range(BLOCKS)]
         finally:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch.utils.data
 
+from coordl import _native
 from coordl.datasets import ImageFolder, open_rgb
 
 _TORCHVISION = "torchvision.datasets.folder"
-_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+_EXTENSIONS = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "webp": (".webp",)}
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ class Folder:
     def paths(self) -> list[str]:
         return [sample[0] for sample in self.dataset.samples]
 
-    def jpeg_share(self) -> float:
-        """Share of files whose name says JPEG; of some 4,096 of them where there are more."""
+    def native_share(self) -> float:
+        """Share of files whose name says a format the native pass decodes; of some 4,096 of them
+        where there are more."""
+        ours = tuple(end for name in _native.formats() for end in _EXTENSIONS[name])
         samples = self.dataset.samples
         samples = samples[:: max(1, len(samples) // 4096)]
-        named = sum(1 for sample in samples if sample[0].lower().endswith(_JPEG))
+        named = sum(1 for sample in samples if sample[0].lower().endswith(ours))
         return float(named / max(1, len(samples)))
 
 

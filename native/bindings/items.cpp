@@ -14,6 +14,7 @@
 
 #include "bindings/bytes.hpp"
 #include "prep/forms.hpp"
+#include "prep/image.hpp"
 #include "prep/item.hpp"
 #include "prep/kernels.hpp"
 #include "prep/pass.hpp"
@@ -139,6 +140,12 @@ std::pair<const char*, double> choose_mix(double samples, double bytes, double b
 void bind_items(nb::module_& m) {
   m.def("image_size", &image_size, "item"_a,
         "(width, height) of an item the native pass takes, from its header; else None.");
+  m.def("formats", [] {
+    nb::list names;
+    for (const auto name : coordl::formats()) names.append(nb::str(name.data(), name.size()));
+    return names;
+  }, nb::sig("def formats() -> list[str]"),
+        "Formats this build decodes: 'jpeg', and 'png' and 'webp' where their libraries were found.");
   m.def("decode_region", &decode_region, "item"_a, "x"_a, "y"_a, "out"_a.noconvert(),
         "Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels\n"
         "of a full decode. False when the item is not one for the native pass.");
