@@ -4,12 +4,14 @@
 namespace nb = nanobind;
 
 void bind_fetch(nb::module_& m);
+void bind_pass(nb::module_& m);
 void bind_prep(nb::module_& m);
 void bind_workers(nb::module_& m);
 
 NB_MODULE(_native, m) {
   m.doc() = "Native core of coordl: fetch and prep.";
   bind_fetch(m);
+  bind_pass(m);
   bind_prep(m);
   bind_workers(m);
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "prep/jpeg.hpp"
+#include "prep/levels.hpp"
 #include "prep/resample.hpp"
 
 namespace coordl {
@@ -24,6 +25,16 @@ Resized by_shorter_edge(int shorter, int width, int height) {
                          : Resized{longer(width, height), shorter};
 }
 
+// torchvision pads (CenterCrop) or refuses (RandomCrop) a smaller image: not ours.
+bool large_enough(const Geometry& geometry, int width, int height) {
+  if (geometry.kind == Geometry::Kind::center_crop) {
+    return width >= geometry.out_width && height >= geometry.out_height;
+  }
+  if (geometry.kind != Geometry::Kind::random_crop || geometry.pad_if_needed) return true;
+  return width + geometry.padding[0] + geometry.padding[2] >= geometry.out_width &&
+         height + geometry.padding[1] + geometry.padding[3] >= geometry.out_height;
+}
+
 }  // namespace
 
 struct Scratch::Impl {
@@ -31,6 +42,7 @@ struct Scratch::Impl {
   std::vector<std::uint8_t> pixels;
   Axis x, y;
   Strip strip;
+  Levels levels;
 
   Prepared prepare(std::span<const std::byte> item, const Pass& pass, std::uint64_t seed,
                    std::uint64_t epoch, std::uint64_t index, std::span<std::byte> out);
@@ -43,8 +55,7 @@ Prepared Scratch::Impl::prepare(std::span<const std::byte> item, const Pass& pas
   if (!size) return Prepared::not_ours;
   const Geometry& geometry = pass.geometry;
   const int out_width = geometry.out_width, out_height = geometry.out_height;
-  const bool crops = geometry.kind == Geometry::Kind::center_crop;
-  if (crops && (size->width < out_width || size->height < out_height)) return Prepared::not_ours;
+  if (!large_enough(geometry, size->width, size->height)) return Prepared::not_ours;
 
   const Draw draw = choose_draw(pass, size->width, size->height, seed, epoch, index);
   Resized resized{out_width, out_height};
@@ -52,15 +63,23 @@ Prepared Scratch::Impl::prepare(std::span<const std::byte> item, const Pass& pas
     resized = by_shorter_edge(geometry.resize_shorter, draw.width, draw.height);
     if (resized.width < out_width || resized.height < out_height) return Prepared::not_ours;
   }
-  x.build(draw.width, resized.width, center_offset(resized.width, out_width), out_width);
-  y.build(draw.height, resized.height, center_offset(resized.height, out_height), out_height);
-
-  const Region region{draw.x + x.begin(), draw.y + y.begin(), x.end() - x.begin(),
-                      y.end() - y.begin()};
+  const bool direct = pass.direct();
+  Region region;
+  if (direct) {
+    x.build(draw.width, resized.width, center_offset(resized.width, out_width), out_width);
+    y.build(draw.height, resized.height, center_offset(resized.height, out_height), out_height);
+    region = {draw.x + x.begin(), draw.y + y.begin(), x.end() - x.begin(), y.end() - y.begin()};
+  } else {
+    region = levels.region(pass, draw, *size, resized.width, resized.height);
+  }
   const auto decoded = decoder.decode(region, pixels);
   decoder.close();
   if (!decoded) return Prepared::not_ours;
-  resample(*decoded, x, y, draw.flip, pass, out, strip);
+  if (direct) {
+    resample(*decoded, x, y, draw.flip, pass, out, strip);
+  } else {
+    levels.write(*decoded, pass, draw, out);
+  }
   if (pixels.capacity() > kKeepBytes) std::vector<std::uint8_t>().swap(pixels);
   return Prepared::done;
 }
