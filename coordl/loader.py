@@ -21,6 +21,7 @@ from coordl.fetch.folder import Folder, find_folder
 from coordl.fetch.source import CachedFolder, FolderItems, open_cache
 from coordl.history import EpochRecord, History
 from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
+from coordl.layout import FORMATS, InMemoryFormat
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.plan import Plan, compile_plan
 
@@ -93,6 +94,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             number of workers. The epoch is the sampler's (`set_epoch`), else the number of
             iterators of this loader that yielded. The order stays torch's own business.
         prep: "auto"; "native" raises where that cannot be; "python" as torch does it.
+        memory_format: torch.channels_last makes minibatches of images (B, 3, H, W) with those
+            strides; natively that costs nothing. None: as torch makes them.
 
     Raises:
         ValueError: a bad argument; prep="native" where samples must be made in Python.
@@ -121,6 +124,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         cache: int | str | MinIOCache | None = None,
         seed: int | None = None,
         prep: str = "auto",
+        memory_format: torch.memory_format | None = None,
     ) -> None:
         if prep not in ("auto", "native", "python"):
             raise ValueError(f"prep is 'auto', 'native' or 'python', got {prep!r}")
@@ -128,7 +132,18 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             raise TypeError(f"seed is an int or None, got {type(seed).__name__}")
         if cache is not None and not isinstance(cache, MinIOCache):
             parse_budget(cache, dataset_bytes=1 << 60)  # a wrong one is told now
+        if memory_format is not None and memory_format not in FORMATS:
+            raise ValueError(
+                "memory_format is torch.channels_last, torch.contiguous_format or None, "
+                f"got {memory_format!r}"
+            )
+        if memory_format is torch.channels_last and batch_size is None and batch_sampler is None:
+            raise ValueError(
+                "memory_format=torch.channels_last is for minibatches; batch_size=None makes none. "
+                "Give the samples that format, or a batch_size."
+            )
         self.cache = cache
+        self.memory_format = memory_format
         self.seed = seed
         self.prep = prep
         self._local = _Local()
@@ -187,7 +202,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         else:
             compiled = compile_plan(folder.dataset.transform)
             if isinstance(compiled, Plan):
-                plan = compiled
+                last = self.memory_format is torch.channels_last
+                plan = compiled.with_layout("hwc" if last else "chw")
             else:
                 reasons.append(compiled.reason)
             if self.prep == "auto" and folder.jpeg_share() < _JPEG_SHARE_WANTED:
@@ -247,13 +263,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return dataset
 
     def _with_dataset(self, dataset: Any) -> tuple[Any, Any]:
-        """A view of this loader over another data set (itself where it is its own), and what
-        counts reads in this process."""
+        """A view of this loader over another data set or with images in its memory format
+        (itself where there is neither), and what counts reads in this process."""
         source = dataset.dataset if isinstance(dataset, KeyedDataset) else dataset
         counting = source if isinstance(source, CachedFolder) and self.num_workers == 0 else None
-        if dataset is self.dataset:
+        formatted = self.memory_format is torch.channels_last
+        if dataset is self.dataset and not formatted:
             return self, counting
         view = copy.copy(self)
+        if formatted:
+            view.collate_fn = InMemoryFormat(self.collate_fn, torch.channels_last)
         view.__dict__["dataset"] = dataset  # torch forbids to set it; the view was never anyone's
         if self.worker_init_fn is not None:
             view.worker_init_fn = _OwnDataset(self.worker_init_fn, self.dataset)
