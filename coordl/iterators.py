@@ -169,7 +169,10 @@ class NativeIterator(_BaseDataLoaderIter):
         if len(self._window) < self._ahead:
             self._put()
         if minibatch.error is not None:
-            raise minibatch.error
+            try:
+                raise minibatch.error
+            finally:
+                del minibatch  # else the error's traceback and this frame keep each other, and us
         data = self._collate(minibatch)
         if self._pin_memory:
             data = pin_memory(data, self._pin_memory_device)  # type: ignore[no-untyped-call]
