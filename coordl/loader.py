@@ -23,7 +23,8 @@ from coordl.history import EpochRecord, History
 from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
 from coordl.layout import FORMATS, InMemoryFormat
 from coordl.prep.keyed import KeyedDataset
-from coordl.prep.plan import Plan, compile_plan
+from coordl.prep.plan import Plan, Prefix, compile_plan, whole_prefix
+from coordl.prep.prefix import PrefixedFolder
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -41,12 +42,14 @@ class Route:
         plan: the native pass, where there is one.
         reasons: why samples are made in Python; empty when natively.
         cached: reads go through the cache.
+        prefix: the native pass Python's samples begin with, where there is one.
     """
 
     folder: Folder | None
     plan: Plan | None
     reasons: tuple[str, ...]
     cached: bool
+    prefix: Prefix | None = None
 
     @property
     def native(self) -> bool:
@@ -83,8 +86,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     Image folders (torchvision's ImageFolder and DatasetFolder, coordl.ImageFolder, Subsets of
     them) with the usual transforms are read and prepared by native threads; `num_workers` is then
-    the number of prep threads, and no process is started. Everything else runs as torch runs it;
-    `plan()` says which and why.
+    the number of prep threads, and no process is started. Where only the first transforms are
+    known, they run natively in torch's workers. Everything else runs as torch runs it; `plan()`
+    says which and why.
 
     Args beyond torch's, all keyword-only and kept as attributes of the same name:
         cache: memory for encoded items, which are never evicted: bytes (int), "2GiB", "65%" (of
@@ -197,6 +201,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         found = find_folder(self.dataset)
         folder = None if isinstance(found, str) else found
         plan: Plan | None = None
+        prefix: Prefix | None = None
         if folder is None:
             reasons.append(str(found))
         else:
@@ -204,19 +209,26 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             if isinstance(compiled, Plan):
                 last = self.memory_format is torch.channels_last
                 plan = compiled.with_layout("hwc" if last else "chw")
+                prefix = whole_prefix(compiled)
             else:
                 reasons.append(compiled.reason)
+                prefix = compiled.prefix
             if self.prep == "auto" and folder.jpeg_share() < _JPEG_SHARE_WANTED:
+                prefix = None
                 reasons.append(f"{1 - folder.jpeg_share():.0%} of the files are no JPEGs by name")
         if self.prep == "python":
+            prefix = None
             reasons.append("prep='python' was asked for")
         if not self._auto_collation:
+            prefix = None
             reasons.append("batch_size=None: samples are not collated")
         elif self.collate_fn is not torch.utils.data.default_collate:
             reasons.append("collate_fn is not torch's default")
         if self.worker_init_fn is not None:
+            prefix = None  # it may do anything to the data set it finds in its worker
             reasons.append("worker_init_fn is given: it wants worker processes")
-        return Route(folder, plan, tuple(reasons), self.cache is not None and folder is not None)
+        cached = self.cache is not None and folder is not None
+        return Route(folder, plan, tuple(reasons), cached, prefix)
 
     # -- native ------------------------------------------------------------------------------
 
@@ -256,7 +268,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _python_dataset(self, route: Route) -> Any:
         dataset: Any = self.dataset
-        if route.cached and route.folder is not None:
+        if route.prefix is not None and route.folder is not None:
+            files = self._folder_items(route.folder)
+            dataset = PrefixedFolder(route.folder, files, route.prefix)
+        elif route.cached and route.folder is not None:
             dataset = CachedFolder(route.folder, self._folder_items(route.folder))
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
@@ -342,6 +357,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             where = f"{self.num_workers} worker process(es)" if self.num_workers else "this process"
             lines.append(f"prep: Python, {where}, because")
             lines += [f"  - {reason}" for reason in route.reasons]
+            lines += route.prefix.describe() if route.prefix else []
         keyed = "torch's base seed" if self.seed is None else f"seed {self.seed}, epoch, index"
         if route.native or self.seed is not None:
             lines.append(f"draws: keyed by {keyed}")

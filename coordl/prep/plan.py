@@ -15,6 +15,7 @@ a pass of their own (Refusal.prefix).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from coordl.prep import arguments
 from coordl.prep.known import Unknown, name_of
 from coordl.prep.recipe import Colour, Erase, Geometry, Pixel, Plan, Prefix, Refusal
 
-__all__ = ["Plan", "Prefix", "Refusal", "compile_plan"]
+__all__ = ["Plan", "Prefix", "Refusal", "compile_plan", "whole_prefix"]
 
 _MAX_COLOURS = 4  # the native core's
 _FLOATS: dict[Any, Pixel] = {
@@ -71,22 +72,28 @@ def compile_plan(transform: Any) -> Plan | Refusal:
         return Refusal(str(reason), _longest_prefix(steps, done))
 
 
+def whole_prefix(plan: Plan) -> Prefix:
+    """A plan after which nothing is left for Python."""
+    wrapped = any(step.startswith("ToImage(") for step in plan.steps)
+    return Prefix(plan, (), "tv_tensor" if wrapped else "tensor")
+
+
 def _longest_prefix(steps: list[Any], known: int) -> Prefix | None:
     """The most of the first `known` steps that Python can take over from; None where none can."""
     for count in range(known, 0, -1):
         builder = _Builder()
         for step in steps[:count]:
             builder.add(name_of(step), step)
-        rest, shown = tuple(steps[count:]), _display(steps[:count])
+        image = builder.pixel is None
+        builder.pixel = builder.pixel or "uint8"
         try:
-            if builder.pixel is None:  # a Pillow image: rows of RGB
-                builder.pixel = "uint8"
-                return Prefix(builder.finish(shown).with_layout("hwc"), rest, "image")
-            plan = builder.finish(shown)
+            prefix = whole_prefix(builder.finish(_display(steps[:count])))
         except Unknown:
             continue
-        wrapped = any(name_of(step) == "ToImage" for step in steps[:count])
-        return Prefix(plan, rest, "tv_tensor" if wrapped else "tensor")
+        rest = tuple(steps[count:])
+        if image:  # a Pillow image's memory: rows of RGB
+            return Prefix(prefix.plan.with_layout("hwc"), rest, "image")
+        return dataclasses.replace(prefix, rest=rest)
     return None
 
 

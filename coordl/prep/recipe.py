@@ -160,6 +160,12 @@ class Prefix:
     rest: tuple[Callable[[Any], Any], ...]
     takes: Literal["image", "tensor", "tv_tensor"]
 
+    def describe(self) -> list[str]:
+        """Lines for DataLoader.plan()."""
+        lines = ["  after a native pass in the same process for"]
+        lines += [f"    {step}" for step in self.plan.steps]
+        return lines
+
 
 @dataclass(frozen=True)
 class Refusal:

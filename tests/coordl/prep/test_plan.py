@@ -168,6 +168,45 @@ def test_what_does_not_fit_is_refused_with_the_reason(steps, reason):
     assert reason in reason_of(*steps)
 
 
+def mine(picture):
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "takes"),
+    [
+        (
+            [ours.RandomResizedCrop(8), ours.RandomHorizontalFlip(), mine, ours.ToTensor()],
+            2,
+            "image",
+        ),
+        ([ours.CenterCrop(8), ours.ToTensor(), ours.Normalize(MEAN, STD), mine], 3, "tensor"),
+        ([ours.Resize(8), ours.CenterCrop(8), mine, mine], 2, "image"),
+        ([ours.CenterCrop(8), ours.ToTensor(), *[ours.RandomErasing()] * 2], 3, "tensor"),
+        ([ours.CenterCrop(8), ours.ColorJitter(0.1, hue=0.1), ours.ToTensor()], 1, "image"),
+    ],
+)
+def test_the_recognised_part_of_a_refused_transform_is_a_pass_of_its_own(steps, count, takes):
+    prefix = compile_plan(ours.Compose(steps)).prefix
+    assert prefix is not None
+    assert (len(prefix.plan.steps), prefix.takes) == (count, takes)
+    assert prefix.rest == tuple(steps[count:])
+    assert prefix.plan.layout == ("hwc" if takes == "image" else "chw")
+    assert takes == "tensor" or prefix.plan.dtype is torch.uint8
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [mine, ours.CenterCrop(8), ours.ToTensor()],
+        [ours.Resize(8), mine, ours.CenterCrop(8)],
+        [ours.ToTensor(), mine],
+    ],
+)
+def test_where_python_comes_first_there_is_no_prefix(steps):
+    assert compile_plan(ours.Compose(steps)).prefix is None
+
+
 def test_a_subclass_of_compose_is_refused():
     class Mine(ours.Compose):
         pass
