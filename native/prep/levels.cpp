@@ -6,6 +6,8 @@
 namespace coordl {
 namespace {
 
+constexpr std::size_t kKeepBytes = std::size_t(64) << 20;  // a rare giant must not pin its memory
+
 template <class Axes>
 Region region_of(const Draw& draw, const Axes& x, const Axes& y) {
   return {draw.x + x.begin(), draw.y + y.begin(), x.end() - x.begin(), y.end() - y.begin()};
@@ -48,6 +50,7 @@ void Levels::write(const PixelView& pixels, const Pass& pass, const Draw& draw,
     resample(pixels, x_, y_, false, plain, std::as_writable_bytes(std::span(levels_)), strip_);
   } else {
     resample_exact(pixels, exact_x_, exact_y_, levels, exact_);
+    if (exact_.rows.capacity() > kKeepBytes) std::vector<std::uint8_t>().swap(exact_.rows);
   }
   apply_colours(draw.colour_ops(), levels, plane);
   finish(levels, pass, draw, out);
