@@ -12,7 +12,9 @@ PREP_S, GROWTH = (1e-3, 0.8e-3, 0.3e-3), (1.0, 1.04, 1.33)
 
 
 def mix(budget: float, storage_rate: float, prep_s=PREP_S) -> tuple[str, float]:
-    return _native.choose_mix(**SIZE, budget=budget, prep_s=prep_s, growth=GROWTH, storage_rate=storage_rate)
+    return _native.choose_mix(
+        **SIZE, budget=budget, prep_s=prep_s, growth=GROWTH, storage_rate=storage_rate
+    )
 
 
 def epoch_s(budget: float, storage_rate: float, base: int, packed: float) -> float:
