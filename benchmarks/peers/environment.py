@@ -75,9 +75,10 @@ def _site() -> Path:
 def _system() -> None:
     if not shutil.which("apt-get") or os.geteuid():
         raise RuntimeError(f"needs root and apt-get; install by hand: {SYSTEM}")
-    _run(["apt-get", "update", "-q"])
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
+    _run([*apt, "update", "-q"])
     _run(
-        ["apt-get", "install", "-y", "-q", "--no-install-recommends", *SYSTEM.split()],
+        [*apt, "install", "-y", "-q", "--no-install-recommends", *SYSTEM.split()],
         DEBIAN_FRONTEND="noninteractive",
     )
 

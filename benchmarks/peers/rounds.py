@@ -6,6 +6,7 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from .pillow import reference
 from .registry import Entry
 from .variant import Picture, load_pictures
 
+STARTED = time.monotonic()
 COMPARED = 32  # samples compared with Pillow's
 LOAD_TIMEOUT_S = 300.0  # FFCV writes its file; DALI loads slowly
 
 
 def say(text: str) -> None:
     """Progress, on stderr."""
-    print(f"prep: {text}", file=sys.stderr, flush=True)
+    print(f"prep: {time.monotonic() - STARTED:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
 def summary(rates: list[float]) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def measure(
                         do="check", reference=file, count=compared
                     )
                 rows.append((row, told))
+                say(f"{entry.label}: ready")
             except WorkerError as error:
                 left_out[entry.key] = str(error)
                 say(f"{entry.label}: left out: {error}")
