@@ -108,7 +108,7 @@ def _pillow_simd() -> None:
 
 
 def _stubs() -> None:
-    _run([str(PEERS_PYTHON), "-m", f"{__package__}.stubs", str(_site())])
+    _run([str(PEERS_PYTHON), "-m", f"{__package__}.stubs"])
 
 
 def steps() -> dict[str, Callable[[], None]]:

@@ -8,6 +8,7 @@ nothing; `load_stubs` loads them first. What runs on the CPU is the wheels' own 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import re
 import subprocess
 import sys
@@ -64,8 +65,19 @@ def _compile(name: str, symbols: list[str], version: str = "") -> None:
     subprocess.run([*command, "-o", str(FOLDER / name), str(source)], check=True)
 
 
-def build(site: Path) -> None:
-    """Compiles the stubs for the wheels in a site-packages folder. Raises CalledProcessError."""
+def _wheel_libraries() -> list[Path]:
+    """Those that are there; torchvision may lie in .venv, which .venv-peers sees."""
+    found = []
+    for name in WHEEL_LIBRARIES:
+        package, _, file = name.partition("/")
+        spec = importlib.util.find_spec(package)
+        folders = spec.submodule_search_locations if spec else None
+        found += [Path(folder) / file for folder in folders or []]
+    return [library for library in found if library.exists()]
+
+
+def build() -> None:
+    """Compiles the stubs for the wheels of this environment. Raises CalledProcessError."""
     FOLDER.mkdir(exist_ok=True)
     libraries = Path(torch.__file__).parent / "lib"
     held = {
@@ -74,10 +86,7 @@ def build(site: Path) -> None:
         for symbol in _symbols(libraries / name, "--defined-only")
     }
     wanted = {
-        symbol
-        for name in WHEEL_LIBRARIES
-        if (site / name).exists()
-        for symbol in _symbols(site / name, "--undefined-only")
+        symbol for library in _wheel_libraries() for symbol in _symbols(library, "--undefined-only")
     }
     runtime, torch_cuda = [], []
     for symbol in wanted:
@@ -93,4 +102,4 @@ def build(site: Path) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    build()
