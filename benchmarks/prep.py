@@ -14,7 +14,7 @@ from Pillow stands beside their speed.
     python benchmarks/prep.py [--peers] [--only KEY ...] [--data DIR] [--rounds N] [-o DIR]
 
 Peers live in .venv-peers. Where it is not there they are left out, and the result says so; --peers
-sets it up first (some minutes, 1 GB).
+sets it up first (some minutes, 1.4 GB).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SPDL: FFmpeg's JPEG decoder and its filter graph.
 
-Settings: load_image with a filter graph crop, scale, hflip, rgb24; one decoder and filter thread;
-normalised into a reused batch.
+Settings: load_image with a filter graph crop, scale, hflip, rgb24; one decoder thread; normalised
+into a reused batch.
 Pitfalls: the filter graph is built for every picture, as boxes differ; swscale's bilinear widens on
 downscales, but chroma is scaled apart from luma, so pixels differ from Pillow's; the plain crop
 rounds the box to even pixels unless `exact=1`. Needs FFmpeg's libraries (apt: ffmpeg).

@@ -2,7 +2,7 @@
 
 Settings: decode_jpeg on CPU to a uint8 tensor, antialiased resize, normalised into a reused batch.
 Pitfalls: from 0.16 on (images); the PyPI wheel is built for CUDA, see stubs.py; it decodes the
-whole picture, its transforms during decoding are for video only.
+whole picture: decode_jpeg takes no region.
 """
 
 from __future__ import annotations

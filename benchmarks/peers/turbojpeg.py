@@ -1,9 +1,9 @@
 """PyTurboJPEG over the system's libturbojpeg: decoding, then cv2.resize.
 
 Settings: `decode` with the default (accurate) DCT of the whole picture, then INTER_AREA.
-Pitfalls: its `crop` is lossless JPEG cropping on MCU boundaries, which writes a JPEG again and
-costs more than it spares: decoding whole is faster. The library itself comes from apt
-(libturbojpeg0), so this is the system's version of libjpeg-turbo.
+Pitfalls: its `crop` is lossless JPEG cropping on MCU boundaries, which writes a JPEG again: not
+tried. 1.8.3 is the last version for libjpeg-turbo 2, which is what Debian has; the library is the
+system's (apt: libturbojpeg0).
 """
 
 from __future__ import annotations
