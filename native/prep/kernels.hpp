@@ -28,6 +28,10 @@ struct Kernels {
   // Packed blocks (prep/jpeg/packed.hpp) -> coefficients in natural order; where the next block is.
   const std::uint8_t* (*unpack)(const std::uint8_t* packed, int blocks, std::int16_t* coefficients);
 
+  // The reverse, one block; writes up to 16 bytes beyond it. Where the next one begins, or null where a
+  // value is too large for the form (no 8-bit image has such).
+  std::uint8_t* (*pack)(const std::int16_t* block, std::uint8_t* to);
+
   // Coefficients x quantiser -> 8 rows of 8 * blocks samples: libjpeg's accurate inverse DCT.
   void (*idct)(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser,
                std::uint8_t* out, std::ptrdiff_t stride);

@@ -58,19 +58,54 @@ struct VectorKernels {
 
   static const std::uint8_t* unpack(const std::uint8_t* packed, int blocks, std::int16_t* out) {
     for (; blocks > 0; --blocks, out += 64) {
-      std::uint32_t widths;
-      std::int16_t dc;
-      std::memcpy(&widths, packed, sizeof widths);
-      std::memcpy(&dc, packed + 4, sizeof dc);
-      packed += kBlockHeader;
-      for (int pair = 0; pair < 4; ++pair, widths >>= 8) {
-        const auto left = tile(packed, widths & 15), right = tile(packed, widths >> 4 & 15);
+      const BlockHeader header = BlockHeader::read(packed);
+      packed += header.bytes;
+      typename V::Tile tiles[kTiles];
+      for (int i = 0; i < kTiles; ++i) {
+        tiles[kTileOrder[i]] = tile(packed, header.widths >> (4 * i) & 15);
+      }
+      for (int pair = 0; pair < 4; ++pair) {
+        const auto left = tiles[2 * pair], right = tiles[2 * pair + 1];
         V::store_tile(out + 16 * pair, V::tile_lo64(left, right));
         V::store_tile(out + 16 * pair + 8, V::tile_hi64(left, right));
       }
-      out[0] = dc;
+      out[0] = static_cast<std::int16_t>(header.dc);
     }
     return packed;
+  }
+
+  static std::uint8_t* pack(const std::int16_t* block, std::uint8_t* to) {
+    if (block[0] > kMostPackedDc || block[0] < -kMostPackedDc) return nullptr;
+    typename V::Tile values[kTiles];
+    int width[kTiles], tiles = 0;
+    std::uint32_t widths = 0;
+    for (int i = 0; i < kTiles; ++i) {
+      const std::int16_t* corner = block + tile_corner(kTileOrder[i]);
+      values[i] = V::load_corner(corner, corner + 8);
+      if (i == 0) values[i] = V::drop_first(values[i]);
+      // Twice the value, or twice and one less below 0: its bits are those of two's complement.
+      const unsigned most = V::most_folded(values[i]);
+      width[i] = most == 0 ? 0 : 32 - __builtin_clz(most);
+      if (width[i] == 11) width[i] = 12;
+      if (width[i] > kMostWidth) return nullptr;
+      if (width[i] > 0) tiles = i + 1;
+      widths |= static_cast<std::uint32_t>(width[i]) << (4 * i);
+    }
+    const auto word = static_cast<std::uint16_t>(tiles | block[0] << 4);
+    std::memcpy(to, &word, sizeof word);
+    std::memcpy(to + sizeof word, &widths, sizeof widths);
+    to += sizeof word + (tiles + 1) / 2;
+    for (int i = 0; i < tiles; ++i) {
+      std::uint64_t half[2];
+      V::join(values[i], width[i], half);
+      const int bits = 4 * width[i];
+      const std::uint64_t low = half[0] | half[1] << bits;
+      const std::uint64_t high = width[i] == 0 ? 0 : half[1] >> (64 - bits);
+      std::memcpy(to, &low, sizeof low);
+      std::memcpy(to + 8, &high, sizeof high);
+      to += width[i];
+    }
+    return to;
   }
 
   // -- inverse DCT: see kernels_scalar.cpp. x[i] holds row i of kParts blocks side by side.
@@ -373,7 +408,7 @@ struct VectorKernels {
   }
 
   static constexpr Kernels table(const char* name) {
-    return {name, kRows,    unpack,    idct,       chroma,      half,       full,
+    return {name, kRows,    unpack,    pack, idct,       chroma,      half,       full,
             grey, vertical, transpose, horizontal, store_float, store_bytes, V::drain};
   }
 };
