@@ -269,7 +269,7 @@ TEST(weighted_sums_of_rows_equal_the_plain_ones_for_1_to_40_taps) {
   });
 }
 
-TEST(transposed_lines_are_columns) {
+TEST(transposed_lines_are_the_columns_of_the_plain_ones) {
   Chance chance(7);
   for_each_twin([&](const Kernels& kernel) {
     for (int count = 1; count <= 90; ++count) {
