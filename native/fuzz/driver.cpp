@@ -89,7 +89,13 @@ void run(const Bytes& input, const std::string& folder, const std::string& name)
                 static_cast<unsigned long long>(hash_of(input)));
   current.input = &input;
   ::alarm(kMostSecondsPerInput);
-  check(input);
+  try {
+    check(input);
+  } catch (...) {
+    keep_input();
+    current.input = nullptr;
+    throw;
+  }
   ::alarm(0);
   current.input = nullptr;
 }
@@ -176,8 +182,7 @@ int main(int argc, char** argv) {
     for (const std::string& file : options.files) run(read(file), options.crashes, name);
     if (options.files.empty()) fuzz(options, name);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s: %s", name.c_str(), error.what());
-    keep_input();
+    std::fprintf(stderr, "%s: broken rule: %s\n", name.c_str(), error.what());
     return 1;
   }
   return 0;

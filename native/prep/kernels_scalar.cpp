@@ -54,7 +54,7 @@ template <int kShift>
 void idct_line(std::int16_t* line, int step) {
   const auto x = [&](int i) -> int { return line[i * step]; };
   constexpr int half = 1 << (kShift - 1);
-  const int even0 = (x(0) + x(4)) * 8192 + half, even1 = (x(0) - x(4)) * 8192 + half;
+  const int even0 = wrap(x(0) + x(4)) * 8192 + half, even1 = wrap(x(0) - x(4)) * 8192 + half;
   const int even2 = x(2) * 4433 + x(6) * (4433 - 15137), even3 = x(2) * (4433 + 6270) + x(6) * 4433;
   const int sum73 = wrap(x(7) + x(3)), sum51 = wrap(x(5) + x(1));
   const int z3 = sum73 * (9633 - 16069) + sum51 * 9633, z4 = sum73 * 9633 + sum51 * (9633 - 3196);

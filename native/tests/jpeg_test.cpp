@@ -1,8 +1,11 @@
-// Huffman tables that only an adversary writes: ours must refuse or read them as libjpeg does.
+// What only an adversary writes into a JPEG: ours must refuse it or read it as libjpeg does.
+#include <algorithm>
 #include <initializer_list>
+#include <iterator>
 #include <utility>
 
 #include "prep/jpeg/huffman.hpp"
+#include "prep/kernels.hpp"
 #include "test.hpp"
 
 using namespace coordl;
@@ -64,4 +67,26 @@ TEST(a_table_remembers_nothing_of_the_one_it_was_before) {
   CHECK(table.build(table_of({{12, 0x0C}, {12, 0x02}}), true));
   CHECK(!table.find(first_bits(0, 12)).valid());
   CHECK(table.find(first_bits(1, 12)).value_bits() == 2);
+}
+
+TEST(sums_of_the_inverse_dct_wrap_at_16_bits_as_in_libjpegs_vector_code) {
+  // Found by flipping a bit of a Huffman table: two coefficients of one column, their sum beyond 16 bits
+  // after the first pass. libjpeg-turbo's AVX2 code gives the same.
+  for (const Kernels* table : usable_kernels()) {
+    std::int16_t coefficients[64 * 9] = {};
+    std::uint16_t quantiser[64];
+    std::fill(std::begin(quantiser), std::end(quantiser), std::uint16_t{20});
+    coefficients[0] = 400;
+    coefficients[4] = 632;
+    coefficients[8 * 4] = 632;
+    std::uint8_t out[8 * (8 + kSlack)];
+    table->idct(coefficients, 1, quantiser, out, 8 + kSlack);
+    // Pass 1 leaves 32767 (saturated) in column 0 and about 25280 * 2 in column 4: their sum wraps.
+    std::uint8_t plain[8 * (8 + kSlack)];
+    kScalarKernels.idct(coefficients, 1, quantiser, plain, 8 + kSlack);
+    for (int y = 0; y < 8; ++y) {
+      for (int x = 0; x < 8; ++x) CHECK(out[y * (8 + kSlack) + x] == plain[y * (8 + kSlack) + x]);
+    }
+    CHECK(plain[0] == 0);  // without wrapping: 255
+  }
 }

@@ -267,7 +267,7 @@ def test_data_beyond_a_restart_interval_are_not_taken_from_the_next(photos, enco
 def test_heights_that_come_after_the_scan_are_not_ours(baseline):
     dnl = segment(DNL, struct.pack(">H", 56))
     assert _native.image_size(with_size(baseline[:-2] + dnl + b"\xff\xd9", 72, 0)) is None
-    assert not assert_pillows_or_not_ours(insert(baseline, SOS, dnl))
+    assert_pillows_or_not_ours(insert(baseline, SOS, dnl))
     assert_pillows_or_not_ours(baseline[:-2] + dnl + b"\xff\xd9")
 
 
@@ -308,7 +308,7 @@ def test_missing_quantisers_are_not_ours(baseline):
     assert not assert_pillows_or_not_ours(baseline)
 
 
-@pytest.mark.parametrize("content", [b"JFIF\0\2\1\0\0\1\0\1\0\0", b"JFIF\0", b"JFXX\0\x10", b""])
+@pytest.mark.parametrize("content", [b"JFIF\0\2\1\0\0\1\0\1\0\0", b"JFIF\0\1\1", b"JFXX\0\x10", b""])
 def test_odd_application_segments_give_pillows_pixels_or_are_not_ours(baseline, content):
     assert_pillows_or_not_ours(insert(baseline, SOF, segment(0xE0, content)))
 
