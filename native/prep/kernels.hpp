@@ -7,6 +7,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace coordl {
 
@@ -73,8 +74,16 @@ extern const Kernels* const kAvx2Kernels;
 extern const Kernels* const kAvx512Kernels;
 extern const Kernels* const kNeonKernels;
 
+// All tables this CPU runs, the best first; the plain one is the last.
+std::vector<const Kernels*> usable_kernels();
+
 // The best table this CPU runs, or the one COORDL_SIMD (scalar, avx2, avx512, neon) names. Decided at
 // the first call. Throws std::runtime_error when the one named is not to be had here.
 const Kernels& kernels();
+
+#ifdef COORDL_FUZZ
+// Where not null, what kernels() gives: fuzzers run every table in one process and one thread.
+extern const Kernels* forced_kernels;
+#endif
 
 }  // namespace coordl

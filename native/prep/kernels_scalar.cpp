@@ -94,12 +94,16 @@ std::uint8_t* pack(const std::int16_t* block, std::uint8_t* to) {
 std::int16_t wrap(int value) { return static_cast<std::int16_t>(value); }
 std::int16_t saturate(int value) { return static_cast<std::int16_t>(std::clamp(value, -32768, 32767)); }
 
+// Sums beyond 32 bits, which only coefficients of no real image make, wrap as the vectors' do.
+int plus(int a, int b) { return static_cast<int>(unsigned(a) + unsigned(b)); }
+int minus(int a, int b) { return static_cast<int>(unsigned(a) - unsigned(b)); }
+
 // Eight values `step` apart, in place.
 template <int kShift>
 void idct_line(std::int16_t* line, int step) {
   const auto x = [&](int i) -> int { return line[i * step]; };
   constexpr int half = 1 << (kShift - 1);
-  const int even0 = (x(0) + x(4)) * 8192 + half, even1 = (x(0) - x(4)) * 8192 + half;
+  const int even0 = wrap(x(0) + x(4)) * 8192 + half, even1 = wrap(x(0) - x(4)) * 8192 + half;
   const int even2 = x(2) * 4433 + x(6) * (4433 - 15137), even3 = x(2) * (4433 + 6270) + x(6) * 4433;
   const int sum73 = wrap(x(7) + x(3)), sum51 = wrap(x(5) + x(1));
   const int z3 = sum73 * (9633 - 16069) + sum51 * 9633, z4 = sum73 * 9633 + sum51 * (9633 - 3196);
@@ -108,7 +112,8 @@ void idct_line(std::int16_t* line, int step) {
   const int odd2 = x(3) * (25172 - 20995) - x(5) * 20995 + z3;
   const int odd3 = x(1) * (12299 - 7373) - x(7) * 7373 + z4;
   const int a = even0 + even3, b = even1 + even2, c = even1 - even2, d = even0 - even3;
-  const int out[8] = {a + odd3, b + odd2, c + odd1, d + odd0, d - odd0, c - odd1, b - odd2, a - odd3};
+  const int out[8] = {plus(a, odd3),  plus(b, odd2),  plus(c, odd1),  plus(d, odd0),
+                      minus(d, odd0), minus(c, odd1), minus(b, odd2), minus(a, odd3)};
   for (int i = 0; i < 8; ++i) line[i * step] = saturate(out[i] >> kShift);
 }
 

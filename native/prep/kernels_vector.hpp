@@ -116,10 +116,10 @@ struct VectorKernels {
   }
 
   template <int kShift>
-  static COORDL_INLINE void idct_half(I x04, I x26, I z, I x71, I x53, I out[8]) {
+  static COORDL_INLINE void idct_half(I sum_and_difference04, I x26, I z, I x71, I x53, I out[8]) {
     const I round = V::set32(1 << (kShift - 1));
-    const I even0 = V::add32(V::madd16(x04, V::set32(both(8192, 8192))), round);
-    const I even1 = V::add32(V::madd16(x04, V::set32(both(8192, -8192))), round);
+    const I even0 = V::add32(V::madd16(sum_and_difference04, V::set32(both(8192, 0))), round);
+    const I even1 = V::add32(V::madd16(sum_and_difference04, V::set32(both(0, 8192))), round);
     const I even2 = V::madd16(x26, V::set32(both(4433, 4433 - 15137)));
     const I even3 = V::madd16(x26, V::set32(both(4433 + 6270, 4433)));
     const I z3 = V::madd16(z, V::set32(both(9633 - 16069, 9633)));
@@ -143,10 +143,11 @@ struct VectorKernels {
   template <int kShift>
   static COORDL_INLINE void idct_rows(I x[8]) {
     const I sum73 = V::add16(x[7], x[3]), sum51 = V::add16(x[5], x[1]);
+    const I sum04 = V::add16(x[0], x[4]), difference04 = V::sub16(x[0], x[4]);
     I low[8], high[8];
-    idct_half<kShift>(V::lo16(x[0], x[4]), V::lo16(x[2], x[6]), V::lo16(sum73, sum51),
+    idct_half<kShift>(V::lo16(sum04, difference04), V::lo16(x[2], x[6]), V::lo16(sum73, sum51),
                       V::lo16(x[7], x[1]), V::lo16(x[5], x[3]), low);
-    idct_half<kShift>(V::hi16(x[0], x[4]), V::hi16(x[2], x[6]), V::hi16(sum73, sum51),
+    idct_half<kShift>(V::hi16(sum04, difference04), V::hi16(x[2], x[6]), V::hi16(sum73, sum51),
                       V::hi16(x[7], x[1]), V::hi16(x[5], x[3]), high);
     for (int i = 0; i < 8; ++i) x[i] = V::packs32(low[i], high[i]);
   }

@@ -83,6 +83,7 @@ bool ScanDecoder::open(const ParsedJpeg& parsed) {
   next_mcu_row_ = 0;
   prediction_ = {};
   reader_ = BitReader(data_.data(), 0);
+  end_bit_ = std::uint64_t(data_.size()) * 8;
   if (interval_ == 0) {
     if (scan_.interval_ends.size() != 1) return false;
     left_in_interval_ = -1;  // never reached
@@ -92,6 +93,7 @@ bool ScanDecoder::open(const ParsedJpeg& parsed) {
 
 bool ScanDecoder::open(const ParsedJpeg& parsed, std::span<const std::uint8_t> plain) {
   data_ = plain;
+  end_bit_ = std::uint64_t(data_.size()) * 8;
   return find_tables(parsed);
 }
 
@@ -104,7 +106,7 @@ bool ScanDecoder::begin_interval() {
     if (position > start * 8 || position + 8 <= start * 8) return false;
   }
   if (next_interval_ >= scan_.interval_ends.size()) return false;
-  ++next_interval_;
+  end_bit_ = std::uint64_t(scan_.interval_ends[next_interval_++]) * 8;
   left_in_interval_ = interval_;
   prediction_ = {};
   reader_ = BitReader(data_.data(), start * 8);
@@ -137,7 +139,7 @@ bool ScanDecoder::decode_mcu(int mcu, CoefficientRow* row) {
     }
   }
   reader_ = reader;
-  return reader.position() <= data_.size() * 8;
+  return reader.position() <= end_bit_;
 }
 
 bool ScanDecoder::next_row(CoefficientRow* row) {

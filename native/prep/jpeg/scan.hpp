@@ -82,6 +82,7 @@ class ScanDecoder final : public CoefficientSource {
   PlainScan scan_;
   std::span<const std::uint8_t> data_;
   BitReader reader_;
+  std::uint64_t end_bit_ = 0;  // of the restart interval, or of all data where there is none
   std::array<int, 3> prediction_{};
   int next_mcu_row_ = 0;
   int interval_ = 0, left_in_interval_ = 0;
