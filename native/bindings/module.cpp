@@ -6,6 +6,7 @@ namespace nb = nanobind;
 void bind_fetch(nb::module_& m);
 void bind_items(nb::module_& m);
 void bind_prep(nb::module_& m);
+void bind_shards(nb::module_& m);
 void bind_workers(nb::module_& m);
 
 NB_MODULE(_native, m) {
@@ -13,5 +14,6 @@ NB_MODULE(_native, m) {
   bind_fetch(m);
   bind_items(m);
   bind_prep(m);
+  bind_shards(m);
   bind_workers(m);
 }
