@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class ShardWriter:
         at_step("shard:begun")
 
     def fits(self, length: int, most: int) -> bool:
-        """Whether an item still goes into a shard of at most `most` bytes. The first always does."""
+        """Whether an item still goes into a shard of at most `most` bytes; the first always does."""
         return not self._rows or _aligned(self._end) + length <= most
 
     def add(self, item: bytes, form: str, name: str, target: int, size: int, mtime_ns: int) -> None:
@@ -110,11 +111,11 @@ class ShardWriter:
         return part
 
     def abandon(self) -> None:
-        """Drops what is not finished."""
-        if self._file.closed:
-            return
-        self._file.close()
-        os.unlink(self._path + TEMPORARY)
+        """Drops what is not finished. Never raises: it follows what ended the work."""
+        with suppress(OSError):  # a full disk refuses what is still to be flushed
+            self._file.close()
+        with suppress(OSError):
+            os.unlink(self._path + TEMPORARY)
 
     def _part(self) -> Index:
         offsets, lengths, checksums, sizes, mtimes_ns, targets, forms = zip(

@@ -24,7 +24,8 @@ def fetch(items: Items, index: int, cache: MinIOCache | None = None) -> bytes | 
 
     Raises:
         ItemError: names index and path (of a packed item: its name and shard). Also an OSError
-            (FileNotFoundError, PermissionError, ...) when the kernel refused the file; a plain ItemError when it changed while it was read,
+            (FileNotFoundError, PermissionError, ...) when the kernel refused the file; a plain
+            ItemError when it changed while it was read,
             or when a shard's bytes are damaged.
     """
     key = items.keys[index]
