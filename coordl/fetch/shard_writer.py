@@ -80,7 +80,7 @@ class ShardWriter:
         at_step("shard:begun")
 
     def fits(self, length: int, most: int) -> bool:
-        """Whether an item still goes into a shard of at most `most` bytes; the first always does."""
+        """Whether an item still goes into a shard of `most` bytes; the first always does."""
         return not self._rows or _aligned(self._end) + length <= most
 
     def add(self, item: bytes, form: str, name: str, target: int, size: int, mtime_ns: int) -> None:
