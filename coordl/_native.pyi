@@ -89,6 +89,11 @@ def image_size(item: object) -> tuple[int, int] | None:
     (width, height) of an item the native pass takes, from its header; else None.
     """
 
+def formats() -> list[str]:
+    """
+    Formats this build decodes: 'jpeg', and 'png' and 'webp' where their libraries were found.
+    """
+
 def decode_region(item: object, x: int, y: int, out: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, 3), order='C', device='cpu')]) -> bool:
     """
     Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels
@@ -102,6 +107,11 @@ def recode(item: bytes | bytearray | memoryview, form: str, keep_header: bool = 
     """
     A JPEG as an 'indexed' or 'packed' item of the same pixels; None where it has no such form.
     keep_header: with the JPEG's own header, for unpacking. Releases the GIL.
+    """
+
+def choose_mix(*, samples: float, bytes: float, budget: float, prep_s: Sequence[float], growth: Sequence[float], storage_rate: float) -> tuple[str, float]:
+    """
+    (form of the rest, share of packed items) that makes epochs shortest; native/prep/forms.hpp.
     """
 
 def prepare_box(item: object, pass_: Pass, x: int, y: int, width: int, height: int, flip: bool, out: Annotated[NDArray, dict(order='C', device='cpu')]) -> bool:
@@ -212,7 +222,7 @@ class Ticket:
 class Workers:
     """Fetch and prep threads; see native/prep/workers.hpp."""
 
-    def __init__(self, items: ItemTable, pass_: Pass, arena: Arena | None, prep_threads: int, fetch_threads: int, fetched_limit_bytes: int) -> None: ...
+    def __init__(self, items: ItemTable, pass_: Pass, arena: Arena | None, prep_threads: int, fetch_threads: int, fetched_limit_bytes: int, form: str = 'auto') -> None: ...
 
     def ticket(self, buffer: Buffer, items: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], seed: int, epoch: int) -> Ticket: ...
 

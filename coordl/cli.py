@@ -134,17 +134,18 @@ def _print_json(value: Any) -> None:
 def _arena_table(arenas: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("cache", overflow="fold")
-    for heading in ("budget", "used", "", "items", "users"):
+    for heading in ("budget", "used", "", "items", "packed", "users"):
         table.add_column(heading, justify="right")
     for arena in arenas:
         users = str(arena["users"])
         if not arena["readable"]:
-            table.add_row(arena["name"], "another version's", "", "", "", users)
+            table.add_row(arena["name"], "another version's", "", "", "", "", users)
             continue
         budget, used = arena["budget_bytes"], arena["used_bytes"]
         share = f"{100 * used / budget:.0f} %"
         sizes = format_bytes(budget), format_bytes(used), share
-        table.add_row(arena["name"], *sizes, f"{arena['items']:,}", users)
+        packed = f"{100 * arena['packed_items'] / arena['items']:.0f} %" if arena["items"] else ""
+        table.add_row(arena["name"], *sizes, f"{arena['items']:,}", packed, users)
     return table
 
 

@@ -19,6 +19,14 @@ class PixelType(StrEnum):
     uint8 = "uint8"
 
 
+class ItemForm(StrEnum):
+    """Form of the items in memory."""
+
+    original = "original"
+    indexed = "indexed"
+    packed = "packed"
+
+
 def rates(
     files: Annotated[Path, typer.Option("--files", help="text file, one picture's path a line")],
     crop: Annotated[str, typer.Option(help="pixels, HEIGHTxWIDTH")] = "224x224",
@@ -27,6 +35,9 @@ def rates(
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="of measuring")] = 3.0,
     dtype: Annotated[PixelType, typer.Option(help="of the pixels")] = PixelType.float32,
+    form: Annotated[
+        ItemForm, typer.Option(help="of the items in memory, as a loader's cache holds them")
+    ] = ItemForm.original,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="JSON file; standard output if left out")
     ] = None,
@@ -52,6 +63,7 @@ def rates(
             threads=threads or len(os.sched_getaffinity(0)),
             seconds=seconds,
             dtype=dtype.value,  # type: ignore[arg-type]
+            form=form.value,  # type: ignore[arg-type]
         )
     except (CoordlError, ValueError) as error:
         raise _refuse(str(error)) from None

@@ -46,12 +46,12 @@ def open_item(item: bytes | memoryview) -> Any:
     """
     from PIL import Image
 
-    if _native.form(item) == "original":
+    size = None if _native.form(item) == "original" else _native.image_size(item)
+    if size is None:  # also of a file that only begins as ours do: Pillow says what it makes of it
         with io.BytesIO(item) as file:
             return open_rgb(file)
-    width, height = _native.image_size(item) or (0, 0)
-    pixels = np.empty((height, width, 3), np.uint8)
-    if not width or not _native.decode_region(item, 0, 0, pixels):
+    pixels = np.empty((size[1], size[0], 3), np.uint8)
+    if not _native.decode_region(item, 0, 0, pixels):
         raise PackedDataError(f"the {_native.form(item)} item of {len(item):,} bytes is damaged")
     picture = Image.fromarray(pixels)
     header = _native.jpeg_header(item)

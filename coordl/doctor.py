@@ -30,7 +30,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Facts about memory, cores and libraries, in the order of how often they are the cause."""
-    return [*_memory(), _cores(), _descriptors(), _huge_pages(), _libjpeg(), _torch()]
+    return [*_memory(), _cores(), _descriptors(), _huge_pages(), _libjpeg(), _formats(), _torch()]
 
 
 def _memory() -> Iterator[Finding]:
@@ -130,6 +130,19 @@ def _libjpeg() -> Finding:
     if library is None:
         return Finding("libjpeg-turbo", "not found", "apt-get install libjpeg62-turbo.")
     return Finding("libjpeg-turbo", library)
+
+
+def _formats() -> Finding:
+    ours = _native.formats()
+    packages = {"png": "libdeflate-dev", "webp": "libwebp-dev"}
+    missing = [package for name, package in packages.items() if name not in ours]
+    return Finding(
+        "formats decoded natively",
+        ", ".join(ours),
+        f"apt-get install {' '.join(missing)}, then build again: Pillow decodes the rest now."
+        if missing
+        else "",
+    )
 
 
 def _torch() -> Finding:

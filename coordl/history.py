@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # A counter is None where this process cannot know it: Python workers count for themselves.
-COUNTED = ("hits", "misses", "storage_bytes", "admitted_bytes", "fetch_s", "prep_s")
+COUNTED = (
+    "hits",
+    "misses",
+    "storage_bytes",
+    "admitted_bytes",
+    "fetch_s",
+    "prep_s",
+    "admit_s",
+    "from_original",
+    "from_indexed",
+    "from_packed",
+)
 
 
 @dataclass

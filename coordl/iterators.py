@@ -45,6 +45,7 @@ class NativeEpoch:
 
     Attributes:
         seed: keys the draws; None: torch's base seed of this iterator does.
+        form: in which items are admitted to the arena, or "auto".
         pool: memory of minibatches; outlives the loader while a minibatch lives.
     """
 
@@ -52,6 +53,7 @@ class NativeEpoch:
     plan: Any
     items: _native.ItemTable
     arena: Any
+    form: str
     pool: _native.BufferPool
     seed: int | None
     epoch: int
@@ -105,6 +107,7 @@ class NativeIterator(_BaseDataLoaderIter):
             max(1, self._num_workers),
             FETCH_THREADS,
             FETCHED_LIMIT_BYTES,
+            epoch.form,
         )
         epoch.record.counters = self._workers.counters
         self._finish = weakref.finalize(self, _end, self._workers, epoch.record)
@@ -169,7 +172,11 @@ class NativeIterator(_BaseDataLoaderIter):
         if len(self._window) < self._ahead:
             self._put()
         if minibatch.error is not None:
-            raise minibatch.error
+            error, minibatch.error = minibatch.error, None
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame: the pass must end with the last user
         data = self._collate(minibatch)
         if self._pin_memory:
             data = pin_memory(data, self._pin_memory_device)  # type: ignore[no-untyped-call]

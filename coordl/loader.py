@@ -16,19 +16,19 @@ import torch.utils.data
 
 from coordl import _native
 from coordl.fetch.budget import parse_budget
-from coordl.fetch.cache import MinIOCache
+from coordl.fetch.cache import MinIOCache, check_form
 from coordl.fetch.folder import Folder, find_folder
 from coordl.fetch.source import CachedFolder, FolderItems, open_cache
 from coordl.history import EpochRecord, History
 from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
 from coordl.prep.keyed import KeyedDataset
-from coordl.prep.plan import Plan, compile_plan
+from coordl.prep.plan import Plan, compile_plan, format_names
 
 T_co = TypeVar("T_co", covariant=True)
 
 # Files the native pass leaves to Pillow are prepared one by one in the consumer's process: with
 # more than a few of them, torch's worker processes are the faster way.
-_JPEG_SHARE_WANTED = 0.9
+_NATIVE_SHARE_WANTED = 0.9
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         cache: memory for encoded items, which are never evicted: bytes (int), "2GiB", "65%" (of
             the data set's encoded bytes), or a MinIOCache. It is shared by all loaders and
             processes of this user on this machine that read the same root folder.
+        cache_form: how the cache holds JPEGs, see MinIOCache; "auto" by the budget and by the rates
+            this loader measures. A MinIOCache given has its own.
         seed: keys every random draw of a sample by (seed, epoch, index): same bits with any
             number of workers. The epoch is the sampler's (`set_epoch`), else the number of
             iterators of this loader that yielded. The order stays torch's own business.
@@ -119,6 +121,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         pin_memory_device: str = "",
         in_order: bool = True,
         cache: int | str | MinIOCache | None = None,
+        cache_form: str = "auto",
         seed: int | None = None,
         prep: str = "auto",
     ) -> None:
@@ -128,7 +131,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             raise TypeError(f"seed is an int or None, got {type(seed).__name__}")
         if cache is not None and not isinstance(cache, MinIOCache):
             parse_budget(cache, dataset_bytes=1 << 60)  # a wrong one is told now
+        check_form(cache_form)
         self.cache = cache
+        self.cache_form = cache_form
         self.seed = seed
         self.prep = prep
         self._local = _Local()
@@ -190,8 +195,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 plan = compiled
             else:
                 reasons.append(compiled.reason)
-            if self.prep == "auto" and folder.jpeg_share() < _JPEG_SHARE_WANTED:
-                reasons.append(f"{1 - folder.jpeg_share():.0%} of the files are no JPEGs by name")
+            if self.prep == "auto" and (share := folder.native_share()) < _NATIVE_SHARE_WANTED:
+                reasons.append(f"{1 - share:.0%} of the files are no {format_names()} by name")
         if self.prep == "python":
             reasons.append("prep='python' was asked for")
         if not self._auto_collation:
@@ -217,6 +222,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             plan=route.plan,
             items=items.table,
             arena=items.arena,
+            form="auto" if items.cache is None else items.cache.form,
             pool=local.pool,
             seed=self.seed,
             epoch=epoch,
@@ -232,7 +238,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         else:
             items = FolderItems.of(source, self.cache is not None, None)
             if self.cache is not None:
-                items = items.with_cache(open_cache(self.cache, folder, items.items))
+                items = items.with_cache(
+                    open_cache(self.cache, folder, items.items, self.cache_form)
+                )
             local.items = items
         return local.items
 
@@ -294,16 +302,18 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", "cache_budget"}.
 
         Per epoch (iterator) and in total: samples yielded; hits, misses (items); storage_bytes
-        read from files; admitted_bytes of those, taken by the cache; fetch_s, prep_s summed over
-        threads; wait_s the consumer spent inside next(). None where Python worker processes did
-        the work and nobody counted. cache_bytes and cache_budget in encoded bytes; None without
-        a cache in use.
+        read from files; admitted_bytes the cache took for them; fetch_s, prep_s, admit_s (rewriting
+        and admitting items) summed over threads; from_original, from_indexed, from_packed: samples
+        prepared from items of that form; wait_s the consumer spent inside next(). None where
+        Python worker processes did the work and nobody counted. cache_bytes and cache_budget in
+        bytes, cache_forms in items; None without a cache in use.
         """
         figures = self._local.history.as_dict()
         items = self._local.items
         figures.update(items.cache_figures() if items else {})
         figures.setdefault("cache_bytes", None)
         figures.setdefault("cache_budget", None)
+        figures.setdefault("cache_forms", None)
         return figures
 
     def plan(self) -> str:
@@ -312,7 +322,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         lines = ["order: torch's samplers"]
         files = "shards" if route.folder is not None and route.folder.packed else "files"
         if route.cached:
-            lines.append(f"fetch: never-evict cache of {self.cache}, then {files}")
+            form = self.cache.form if isinstance(self.cache, MinIOCache) else self.cache_form
+            held = "items held in the form that suits" if form == "auto" else f"items held {form}"
+            if files == "shards":
+                held = "items held as packed"
+            lines.append(f"fetch: never-evict cache of {self.cache}, {held}, then {files}")
         elif self.cache is not None:
             lines.append("fetch: as the data set does; the cache cannot serve it")
         else:

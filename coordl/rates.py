@@ -19,7 +19,7 @@ from coordl import _native
 from coordl.errors import CoordlError
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.item import Items, identify
-from coordl.prep.plan import Plan
+from coordl.prep.plan import Plan, format_names
 
 SCHEMA = "coordl.rates/1"
 BLOCKS = 12
@@ -34,7 +34,7 @@ class PrepRate:
 
     Attributes:
         files: files measured. skipped: those the native pass does not take or that could not be
-            read. crop: (height, width) in pixels.
+            read. crop: (height, width) in pixels. form: of the items in memory.
     """
 
     value: float
@@ -44,6 +44,7 @@ class PrepRate:
     files: int
     skipped: int
     crop: tuple[int, int]
+    form: str = "original"
 
     def as_dict(self) -> dict[str, Any]:
         interval = {"value": self.value, "low": self.low, "high": self.high, "unit": "samples/s"}
@@ -54,6 +55,7 @@ class PrepRate:
             "files": self.files,
             "crop": list(self.crop),
             "skipped": self.skipped,
+            "form": self.form,
         }
 
 
@@ -64,6 +66,7 @@ def measure_prep_rate(
     threads: int,
     seconds: float = 3.0,
     dtype: Literal["float32", "uint8"] = "float32",
+    form: Literal["original", "indexed", "packed"] = "original",
 ) -> PrepRate:
     """Prepares the pictures over and over: random resized crop, flip, normalise (float32 only).
 
@@ -72,6 +75,7 @@ def measure_prep_rate(
         crop: (height, width) in pixels.
         threads: prep threads.
         seconds: of measuring, in 12 blocks, after one pass that fills the memory.
+        form: in which the items are held (MinIOCache); files that have no such form as they are.
 
     Raises:
         CoordlError: not one of the files can be measured.
@@ -87,13 +91,15 @@ def measure_prep_rate(
     )
     items, unread = _readable(paths)
     name = f"rates-{os.getpid()}-{time.monotonic_ns()}"
-    with MinIOCache(items.total_bytes, name=name, expected_items=len(items)) as cache:
+    room = 2 * items.total_bytes  # the largest form takes less
+    with MinIOCache(room, name=name, expected_items=len(items), form=form) as cache:
         bench = _Bench(items, cache, plan, threads)
         try:
             usable = bench.fill()
             if usable.size == 0:
                 raise CoordlError(
-                    f"None of the {len(items)} readable files is a JPEG the native pass takes."
+                    f"None of the {len(items)} readable files is a {format_names()} "
+                    "file the native pass takes."
                 )
             blocks = [bench.block(usable, seconds / BLOCKS) for _ in range(BLOCKS)]
         finally:
@@ -107,6 +113,7 @@ def measure_prep_rate(
         files=int(usable.size),
         skipped=unread + len(items) - int(usable.size),
         crop=crop,
+        form=form,
     )
 
 
@@ -133,7 +140,9 @@ class _Bench:
         self.ahead = max(2, threads)
         self.pool = _native.BufferPool(self.ahead + 2)
         table = _native.ItemTable(list(items.paths), items.sizes, items.mtimes_ns, items.keys)
-        self.workers = _native.Workers(table, native_pass, cache.arena, threads, 16, 64 << 20)
+        self.workers = _native.Workers(
+            table, native_pass, cache.arena, threads, 16, 64 << 20, cache.form
+        )
         self.epoch = 0
 
     def start(self, rows: np.ndarray) -> Any:

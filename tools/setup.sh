@@ -5,6 +5,7 @@
 #
 # 1. What the machine lacks (compiler, libjpeg-turbo and Python headers) is installed where that is
 #    one package-manager command and one is root; else that line is printed and the exit code is 2.
+#    libdeflate's and libwebp's headers come the same way, but nothing fails for want of them.
 # 2. .venv is made; a torch that the environment already has, within pyproject's range, is used.
 # 3. The project is installed into it, editable, through constraints.txt, when pyproject.toml,
 #    constraints.txt, native/** or the set of Python files changed; otherwise nothing is done.
@@ -43,8 +44,12 @@ step() {
 # ------------------------------------------------------------------------------- nothing to do?
 
 fingerprint() {
+  local include
   {
     printf '%s\n' "$root" "$(uname -m)"
+    for include in /usr/include /usr/local/include ${CONDA_PREFIX:+"$CONDA_PREFIX/include"}; do
+      ls "$include/libdeflate.h" "$include/webp/demux.h" 2>/dev/null || true # built with or without
+    done
     find native -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum -- pyproject.toml \
       constraints.txt tools/setup.sh
     find coordl dsanalyzer -name '*.py' | LC_ALL=C sort
@@ -134,6 +139,8 @@ has_jpeg() {
   printf '#include <cstdio>\n#include <jpeglib.h>\n#ifndef LIBJPEG_TURBO_VERSION\n#error\n#endif\n' |
     compiles "${conda_include[@]}"
 }
+has_png() { echo '#include <libdeflate.h>' | compiles "${conda_include[@]}"; }
+has_webp() { echo '#include <webp/demux.h>' | compiles "${conda_include[@]}"; }
 has_venv() { "$python" -c 'import venv, ensurepip' 2>/dev/null; }
 has_headers() {
   "$python" -c 'import os, sys, sysconfig
@@ -153,10 +160,23 @@ lacking() {
   fi
 }
 
+# lacking_formats: the same for what the project also builds without.
+lacking_formats() {
+  if has_compiler; then
+    has_png || echo png
+    has_webp || echo webp
+  else
+    find /usr/include /usr/local/include -name libdeflate.h 2>/dev/null | grep -q . || echo png
+    find /usr/include /usr/local/include -path '*/webp/demux.h' 2>/dev/null | grep -q . || echo webp
+  fi
+}
+
 fact() { # fact WORD: what it is
   case "$1" in
     compiler) echo "a C++20 compiler" ;;
     jpeg) echo "libjpeg-turbo's headers" ;;
+    png) echo "libdeflate's headers (for PNG)" ;;
+    webp) echo "libwebp's headers (for WebP)" ;;
     venv) echo "Python's venv module" ;;
     headers) echo "Python's headers" ;;
     python) echo "Python 3.11" ;;
@@ -168,16 +188,22 @@ package() {
   case "$manager:$1" in
     apt-get:compiler | apk:compiler) echo g++ ;;
     apt-get:jpeg) echo libjpeg-dev ;;
+    apt-get:png | apk:png) echo libdeflate-dev ;;
+    apt-get:webp | apk:webp) echo libwebp-dev ;;
     apt-get:venv) echo python3.11-venv ;;
     apt-get:headers) echo python3.11-dev ;;
     apt-get:python) echo python3.11-venv python3.11-dev ;;
     dnf:compiler) echo gcc-c++ ;;
     dnf:jpeg) echo libjpeg-turbo-devel ;;
+    dnf:png) echo libdeflate-devel ;;
+    dnf:webp) echo libwebp-devel ;;
     dnf:venv) echo python3.11 ;;
     dnf:headers) echo python3.11-devel ;;
     dnf:python) echo python3.11 python3.11-devel ;;
     pacman:compiler) echo gcc ;;
     pacman:jpeg) echo libjpeg-turbo ;;
+    pacman:png) echo libdeflate ;;
+    pacman:webp) echo libwebp ;;
     apk:jpeg) echo libjpeg-turbo-dev ;;
     apk:headers) echo python3-dev ;;
     *) die "Python 3.11 with venv and headers is needed and $manager has no package of that name" \
@@ -185,14 +211,16 @@ package() {
   esac
 }
 
+# install_lacking WORDS [optional]: where it may be left out, the line is printed and setup goes on.
 install_lacking() {
-  local missing="$1" packages=() word names command facts
+  local missing="$1" optional="${2:-}" packages=() word names command facts
   manager=""
   for word in apt-get dnf pacman apk; do
     if command -v "$word" >/dev/null; then manager="$word" && break; fi
   done
   facts=""
   for word in $missing; do facts="$facts${facts:+, }$(fact "$word")"; done
+  if [ -z "$manager" ] && [ -n "$optional" ]; then return 0; fi
   [ -n "$manager" ] || die "missing: $facts. No package manager known here; install them, then again."
   for word in $missing; do
     names="$(package "$word")" || exit 2
@@ -208,9 +236,14 @@ install_lacking() {
     command="apt-get update && $command"
   fi
   if [ "$(id -u)" != 0 ]; then
-    say "missing: $facts. Install with this line, then run the same command again:"
+    if [ -n "$optional" ]; then
+      say "going on without $facts: Pillow decodes such files. This line would change that:"
+    else
+      say "missing: $facts. Install with this line, then run the same command again:"
+    fi
     if command -v sudo >/dev/null; then command="sudo ${command//&& /&& sudo }"; fi
     printf '%s\n' "$command" >&2
+    if [ -n "$optional" ]; then return 0; fi
     exit 2
   fi
   export DEBIAN_FRONTEND=noninteractive
@@ -218,7 +251,13 @@ install_lacking() {
     command="${command//apt-get /apt-get -o DPkg::Lock::Timeout=300 }"
     command="$command || { apt-get update && ${command##*&& }; }"
   fi
-  step "installing ${packages[*]}" bash -c "$command"
+  # In a shell of its own: a step that fails ends it.
+  if [ -n "$optional" ]; then
+    (step "installing ${packages[*]}" bash -c "$command") ||
+      say "going on without $facts: Pillow decodes such files"
+  else
+    step "installing ${packages[*]}" bash -c "$command"
+  fi
 }
 
 # ------------------------------------------------------------------------------------- .venv
@@ -280,13 +319,16 @@ install_torchvision() {
 
 find_python
 if [ -n "${PYTHON:-}" ] && [ -z "$python" ]; then die "PYTHON=$PYTHON is not a Python 3.11 here."; fi
-missing="$(lacking)"
+missing="$(lacking)" formats="$(lacking_formats)"
 if [ -n "$missing" ]; then
-  install_lacking "$missing"
+  install_lacking "$missing $formats"
   find_python
   missing="$(lacking)"
   [ -z "$missing" ] || die "still missing after the installation:" $missing
+elif [ -n "$formats" ]; then
+  install_lacking "$formats" optional
 fi
+now="$(fingerprint)"
 make_venv
 write_constraints
 if [ "$want" = dev ]; then

@@ -20,7 +20,7 @@ def parse_budget(budget: SupportsIndex | str, dataset_bytes: int | None = None) 
 
     Args:
         budget: bytes; or text: "500MB" (10**6), "2GiB" (2**30), "1.5 TiB", or "65%" of the encoded
-            bytes of the data set.
+            bytes of the data set, at most 200% (items may be held in a larger form).
         dataset_bytes: encoded bytes of the data set; needed for a percentage.
 
     Raises:
@@ -46,8 +46,11 @@ def parse_budget(budget: SupportsIndex | str, dataset_bytes: int | None = None) 
     number = Fraction(match[1])
     if unit != "%":
         return _positive(int(number * _UNITS[unit or ""]), budget)
-    if number > 100:
-        raise ValueError(f"cache={budget!r}: a data set has at most 100%")
+    if number > 200:
+        raise ValueError(
+            f"cache={budget!r}: 100% holds all files as they are, some 140% all of them packed; "
+            "more than 200% is never used"
+        )
     if dataset_bytes is None:
         raise ValueError(
             f"cache={budget!r} needs the data set's encoded bytes, which are not known here; "

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch.utils.data
 
+from coordl import _native
 from coordl.datasets import ImageFolder, PackedFolder, open_rgb
 from coordl.fetch.shards import PackedData, shard_name
 
 _TORCHVISION = "torchvision.datasets.folder"
-_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+_EXTENSIONS = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "webp": (".webp",)}
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,13 @@ class Folder:
             self.dataset.root, shard_name(int(self.dataset.packed.index.shards[row]))
         )
 
-    def jpeg_share(self) -> float:
-        """Share of files whose name says JPEG; of some 4,096 of them where there are more."""
+    def native_share(self) -> float:
+        """Share of files whose name says a format the native pass decodes; of some 4,096 of them
+        where there are more."""
+        ours = tuple(end for name in _native.formats() for end in _EXTENSIONS[name])
         samples = self.dataset.samples
         samples = samples[:: max(1, len(samples) // 4096)]
-        named = sum(1 for sample in samples if sample[0].lower().endswith(_JPEG))
+        named = sum(1 for sample in samples if sample[0].lower().endswith(ours))
         return float(named / max(1, len(samples)))
 
 

@@ -12,7 +12,7 @@ import torch.utils.data
 from coordl import _native
 from coordl.datasets import open_item
 from coordl.errors import ItemError, item_error
-from coordl.fetch.cache import MinIOCache, cache_name
+from coordl.fetch.cache import FORMS, MinIOCache, cache_name
 from coordl.fetch.folder import Folder
 from coordl.fetch.item import Items, identify
 from coordl.fetch.shards import PackedData, packed_items
@@ -65,15 +65,20 @@ class FolderItems:
             return self
         return FolderItems.of(source, identified, self.cache)
 
-    def cache_figures(self) -> dict[str, int | None]:
-        stats = {} if self.cache is None else self.cache.stats()
+    def cache_figures(self) -> dict[str, Any]:
+        if self.cache is None:
+            return {}
+        stats = self.cache.stats()
         return {
-            "cache_bytes": stats.get("used_bytes"),
-            "cache_budget": stats.get("budget_bytes"),
+            "cache_bytes": stats["used_bytes"],
+            "cache_budget": stats["budget_bytes"],
+            "cache_forms": {form: stats[f"{form}_items"] for form in FORMS},
         }
 
 
-def open_cache(cache: int | str | MinIOCache, folder: Folder, items: Items) -> MinIOCache:
+def open_cache(
+    cache: int | str | MinIOCache, folder: Folder, items: Items, form: str = "auto"
+) -> MinIOCache:
     """The cache of the folder's root: the one given, or the arena all its readers share."""
     if isinstance(cache, MinIOCache):
         return cache
@@ -82,6 +87,7 @@ def open_cache(cache: int | str | MinIOCache, folder: Folder, items: Items) -> M
         name=cache_name(folder.root),
         dataset_bytes=items.total_bytes,
         expected_items=len(items),
+        form=form,
     )
 
 

@@ -55,7 +55,9 @@ def _read(items: Items, index: int) -> tuple[bytes, bool]:
     parts, path, mtime_ns = items.parts, items.paths[index], items.mtimes_ns[index]
     if parts is None:
         data, size, found_ns = _native.read_identified(path)
-        return data, bool(size == items.sizes[index] and found_ns == mtime_ns)
+        # Who reads the cache decodes our forms unchecked: a user's file that looks so stays out.
+        unchanged = size == items.sizes[index] and found_ns == mtime_ns
+        return data, bool(unchanged) and _native.check_item(data)
     offset = int(parts.offsets[index])
     data, size, found_ns = _native.read_part(path, offset, int(parts.lengths[index]))
     # Shards may come from anywhere. What goes into the cache is looked at here, and never again.

@@ -26,6 +26,7 @@ Geometry = Literal["random_resized_crop", "resize_center_crop", "resize", "cente
 Triple = tuple[float, float, float]
 
 _MAX_EDGE = 16384
+_FORMAT_NAMES = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP"}
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,17 @@ class Plan:
 
     def describe(self) -> list[str]:
         """Lines for DataLoader.plan()."""
-        lines = ["prep: one native pass, JPEG bytes -> pixels in the minibatch, for"]
+        lines = [f"prep: one native pass, {format_names()} bytes -> pixels in the minibatch, for"]
         lines += [f"  {step}" for step in self.steps]
         lines.append(f"  -> {self.pixel} {self.shape}; other formats: Pillow, same crops and flips")
         return lines
+
+
+def format_names() -> str:
+    """What the native pass decodes in this build, as a reader says it: "JPEG, PNG or WebP"."""
+    names = [_FORMAT_NAMES[name] for name in _native.formats()]
+    first, last = ", ".join(names[:-1]), names[-1]
+    return f"{first} or {last}" if first else last
 
 
 def compile_plan(transform: Any) -> Plan | Refusal:

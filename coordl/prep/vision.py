@@ -1,6 +1,6 @@
 """One sample with Pillow and NumPy: slow, plain, and what the native pass is held against.
 
-It is also how items are prepared that the native pass leaves alone (PNG, CMYK, damaged files).
+It is also how items are prepared that the native pass leaves alone (TIFF, CMYK, damaged files).
 """
 
 from __future__ import annotations

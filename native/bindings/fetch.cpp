@@ -20,6 +20,7 @@
 #include "fetch/file.hpp"
 #include "os/limits.hpp"
 #include "os/steps.hpp"
+#include "prep/item.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -80,8 +81,9 @@ nb::object find(const std::shared_ptr<Arena>& arena, std::uint64_t hi, std::uint
 
 bool admit(Arena& arena, std::uint64_t hi, std::uint64_t lo, nb::handle buffer) {
   const Bytes bytes(buffer);
+  const int kind = static_cast<int>(coordl::form_of(bytes.span()));
   const nb::gil_scoped_release release;
-  return arena.admit({hi, lo}, bytes.span());
+  return arena.admit({hi, lo}, bytes.span(), kind);
 }
 
 nb::dict stats_dict(const coordl::ArenaStats& stats) {
@@ -93,6 +95,11 @@ nb::dict stats_dict(const coordl::ArenaStats& stats) {
   out["items"] = stats.items;
   out["users"] = stats.users;
   out["stopped_errno"] = stats.stopped;
+  constexpr const char* forms[] = {"original", "indexed", "packed"};  // the kinds of item we admit
+  for (int kind = 0; kind < 3; ++kind) {
+    out[(std::string(forms[kind]) + "_items").c_str()] = stats.kind_items[kind];
+    out[(std::string(forms[kind]) + "_bytes").c_str()] = stats.kind_bytes[kind];
+  }
   return out;
 }
 

@@ -1,6 +1,7 @@
 // coordl._native: encoded items, their forms, and pixels of regions.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -12,6 +13,8 @@
 #include <vector>
 
 #include "bindings/bytes.hpp"
+#include "prep/forms.hpp"
+#include "prep/image.hpp"
 #include "prep/item.hpp"
 #include "prep/kernels.hpp"
 #include "prep/pass.hpp"
@@ -125,11 +128,24 @@ bool prepare_box(nb::handle item, const coordl::Pass& pass, int x, int y, int wi
          coordl::Prepared::done;
 }
 
+std::pair<const char*, double> choose_mix(double samples, double bytes, double budget,
+                                          std::array<double, 3> prep_s, std::array<double, 3> growth,
+                                          double storage_rate) {
+  const auto mix = coordl::choose_mix({samples, bytes, budget}, {prep_s, growth, storage_rate});
+  return {mix.base == Form::indexed ? "indexed" : "original", mix.packed};
+}
+
 }  // namespace
 
 void bind_items(nb::module_& m) {
   m.def("image_size", &image_size, "item"_a,
         "(width, height) of an item the native pass takes, from its header; else None.");
+  m.def("formats", [] {
+    nb::list names;
+    for (const auto name : coordl::formats()) names.append(nb::str(name.data(), name.size()));
+    return names;
+  }, nb::sig("def formats() -> list[str]"),
+        "Formats this build decodes: 'jpeg', and 'png' and 'webp' where their libraries were found.");
   m.def("decode_region", &decode_region, "item"_a, "x"_a, "y"_a, "out"_a.noconvert(),
         "Decodes the region at (x, y) of out's size into out, (height, width, 3) uint8; the pixels\n"
         "of a full decode. False when the item is not one for the native pass.");
@@ -139,6 +155,9 @@ void bind_items(nb::module_& m) {
                 "keep_header: bool = False) -> bytes | None"),
         "A JPEG as an 'indexed' or 'packed' item of the same pixels; None where it has no such form.\n"
         "keep_header: with the JPEG's own header, for unpacking. Releases the GIL.");
+  m.def("choose_mix", &choose_mix, nb::kw_only(), "samples"_a, "bytes"_a, "budget"_a, "prep_s"_a,
+        "growth"_a, "storage_rate"_a,
+        "(form of the rest, share of packed items) that makes epochs shortest; native/prep/forms.hpp.");
   m.def("prepare_box", &prepare_box, "item"_a, "pass_"_a, "x"_a, "y"_a, "width"_a, "height"_a,
         "flip"_a, "out"_a.noconvert(),
         "Like prepare() with a crop of the caller's, in pixels of the image.");

@@ -1,4 +1,4 @@
-// coordl._native: the native pass, its draws, JPEG sizes.
+// coordl._native: the native pass, its draws, image sizes.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -144,6 +145,15 @@ bool wait(Workers& workers, const std::shared_ptr<Ticket>& ticket, double timeou
   }
 }
 
+coordl::FormPolicy policy_named(const std::string& name) {
+  using coordl::FormPolicy;
+  if (name == "auto") return FormPolicy::automatic;
+  if (name == "packed") return FormPolicy::packed;
+  if (name == "indexed") return FormPolicy::indexed;
+  if (name == "original") return FormPolicy::original;
+  throw nb::value_error(("form '" + name + "' is unknown: use auto, packed, indexed or original").c_str());
+}
+
 nb::dict counters(const Workers& workers) {
   const coordl::Counters& now = *workers.counters();
   nb::dict result;
@@ -154,6 +164,10 @@ nb::dict counters(const Workers& workers) {
   result["admitted_bytes"] = now.admitted_bytes.load();
   result["fetch_s"] = static_cast<double>(now.fetch_ns.load()) * 1e-9;
   result["prep_s"] = static_cast<double>(now.prep_ns.load()) * 1e-9;
+  result["admit_s"] = static_cast<double>(now.admit_ns.load()) * 1e-9;
+  result["from_original"] = now.prepared[0].load();
+  result["from_indexed"] = now.prepared[1].load();
+  result["from_packed"] = now.prepared[2].load();
   return result;
 }
 
@@ -191,13 +205,14 @@ void bind_workers(nb::module_& m) {
   nb::class_<Workers>(m, "Workers", "Fetch and prep threads; see native/prep/workers.hpp.")
       .def(nb::new_([](const std::shared_ptr<ItemTable>& items, const coordl::Pass& pass,
                        const std::shared_ptr<coordl::Arena>& arena, int prep_threads,
-                       int fetch_threads, std::size_t fetched_limit_bytes) {
+                       int fetch_threads, std::size_t fetched_limit_bytes, const std::string& form) {
              return std::make_shared<Workers>(
                  items, pass, arena,
-                 coordl::WorkersOptions{prep_threads, fetch_threads, fetched_limit_bytes});
+                 coordl::WorkersOptions{prep_threads, fetch_threads, fetched_limit_bytes,
+                                        policy_named(form)});
            }),
            "items"_a, "pass_"_a, "arena"_a.none(), "prep_threads"_a, "fetch_threads"_a,
-           "fetched_limit_bytes"_a)
+           "fetched_limit_bytes"_a, "form"_a = "auto")
       .def("ticket",
            [](const Workers& workers, const std::shared_ptr<Buffer>& buffer,
               Vector<std::int64_t> items, Vector<std::int64_t> indices, std::uint64_t seed,

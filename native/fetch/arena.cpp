@@ -23,16 +23,19 @@ class Handle final : public Arena {
     return core_->memory.find(key);
   }
 
-  bool admit(ItemKey key, std::span<const std::byte> bytes) noexcept override {
+  bool admit(ItemKey key, std::span<const std::byte> bytes, int kind) noexcept override {
     // Without a lease nobody would repair what we leave at death: a detached arena is only read.
     if (!ready()) return false;
     // First said, then looked: leave() ends the lease first and then waits for who said so. Else
     // another process could take the lease and "repair" the record that is being written here.
     core_->admitting.fetch_add(1);
-    const bool held = core_->leased() && core_->memory.admit(key, bytes, core_->member);
+    const bool held = core_->leased() && core_->memory.admit(key, bytes, kind, core_->member);
     core_->admitting.fetch_sub(1);
     return held;
   }
+
+  std::uint64_t room_bytes() const noexcept override { return core_->memory.room_bytes(); }
+  std::uint64_t budget_bytes() const noexcept override { return core_->memory.budget_bytes(); }
 
   ArenaStats stats() const noexcept override {
     ArenaStats stats = core_->memory.stats();

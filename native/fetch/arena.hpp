@@ -7,6 +7,7 @@
 // Fork: a forked child may go on using the parent's Arena objects. It takes a lease of its own on
 // first use (find and admit see to it), so it keeps the arena alive when the parent is gone.
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -19,6 +20,8 @@
 
 namespace coordl {
 
+inline constexpr int kItemKinds = 4;
+
 struct ArenaStats {
   std::uint64_t budget_bytes = 0;    // encoded bytes the arena may hold
   std::uint64_t used_bytes = 0;      // encoded bytes of the items admitted
@@ -27,6 +30,7 @@ struct ArenaStats {
   std::uint64_t users = 0;           // live processes that hold a lease
   std::uint64_t asked_bytes = 0;     // what its creator asked for; more than budget_bytes: the
                                      // machine did not allow it
+  std::array<std::uint64_t, kItemKinds> kind_items{}, kind_bytes{};  // of the items, by kind
   int stopped = 0;                   // errno that ended growth before the budget was full, or 0
 };
 
@@ -45,8 +49,11 @@ class Arena {
   // The item's bytes, or nullopt. Lock-free; no system call.
   virtual std::optional<std::span<const std::byte>> find(ItemKey key) const noexcept = 0;
   // Copies the item in. False when it does not fit in what is left of the budget; true when it is
-  // held now, also when another process was first.
-  virtual bool admit(ItemKey key, std::span<const std::byte> bytes) noexcept = 0;
+  // held now, also when another process was first. `kind` is only counted: in [0, kItemKinds).
+  virtual bool admit(ItemKey key, std::span<const std::byte> bytes, int kind = 0) noexcept = 0;
+  // What is left of the budget; 0 also when memory ended growth before it was full.
+  virtual std::uint64_t room_bytes() const noexcept = 0;
+  virtual std::uint64_t budget_bytes() const noexcept = 0;
   virtual ArenaStats stats() const noexcept = 0;
 
   // Walks log and index and re-checks every published item. One line per fault; empty when sound.

@@ -227,18 +227,35 @@ void ArenaMemory::abandon(std::uint64_t offset) noexcept {
   }
 }
 
-bool ArenaMemory::admit(ItemKey key, std::span<const std::byte> bytes,
+std::uint64_t ArenaMemory::room_bytes() const noexcept {
+  layout::Header& h = header();
+  const std::uint64_t held = atomic(h.held_bytes).load(std::memory_order_relaxed);
+  const bool stopped = atomic(h.stopped).load(std::memory_order_relaxed) != 0;
+  return stopped || held > h.budget_bytes ? 0 : h.budget_bytes - held;
+}
+
+void ArenaMemory::count(layout::Record& r) noexcept {
+  layout::Header& h = header();
+  const std::uint64_t bytes = layout::claim_payload(atomic(r.claim).load(std::memory_order_relaxed));
+  const std::uint64_t kind = r.kind % layout::kKinds;
+  atomic(h.used_bytes).fetch_add(bytes, std::memory_order_relaxed);
+  atomic(h.items).fetch_add(1, std::memory_order_relaxed);
+  atomic(h.kind_items[kind]).fetch_add(1, std::memory_order_relaxed);
+  atomic(h.kind_bytes[kind]).fetch_add(bytes, std::memory_order_relaxed);
+}
+
+bool ArenaMemory::admit(ItemKey key, std::span<const std::byte> bytes, int kind,
                         std::uint32_t who) noexcept {
   if (find_offset(key)) return true;
   auto in_flight = atomic(member(who).in_flight);
   in_flight.fetch_add(1, std::memory_order_acq_rel);
   at_step("admit:begun");
-  const bool done = admit_new(key, bytes, who);
+  const bool done = admit_new(key, bytes, kind, who);
   in_flight.fetch_sub(1, std::memory_order_acq_rel);
   return done;
 }
 
-bool ArenaMemory::admit_new(ItemKey key, std::span<const std::byte> bytes,
+bool ArenaMemory::admit_new(ItemKey key, std::span<const std::byte> bytes, int kind,
                             std::uint32_t who) noexcept {
   if (!hold(bytes.size())) return find_offset(key).has_value();
   at_step("admit:held");
@@ -251,6 +268,7 @@ bool ArenaMemory::admit_new(ItemKey key, std::span<const std::byte> bytes,
   layout::Record& r = record(*offset);
   r.key_hi = key.hi;
   r.key_lo = key.lo;
+  r.kind = static_cast<std::uint64_t>(kind);
   r.checksum = checksum(key, bytes);
   file_.write(header().log_offset + *offset + sizeof(layout::Record), bytes);
   at_step("admit:copied");
@@ -262,8 +280,7 @@ bool ArenaMemory::admit_new(ItemKey key, std::span<const std::byte> bytes,
   }
   atomic(r.stage).store(layout::published, std::memory_order_release);
   at_step("admit:staged");
-  atomic(header().used_bytes).fetch_add(bytes.size(), std::memory_order_relaxed);
-  atomic(header().items).fetch_add(1, std::memory_order_relaxed);
+  count(r);
   at_step("admit:counted");
   return true;
 }
@@ -276,6 +293,10 @@ ArenaStats ArenaMemory::stats() const noexcept {
   stats.asked_bytes = h.asked_bytes;
   stats.used_bytes = load(h.used_bytes);
   stats.items = load(h.items);
+  for (std::uint32_t kind = 0; kind < layout::kKinds; ++kind) {
+    stats.kind_items[kind] = load(h.kind_items[kind]);
+    stats.kind_bytes[kind] = load(h.kind_bytes[kind]);
+  }
   stats.stopped = static_cast<int>(load(h.stopped));
   stats.reserved_bytes = h.log_offset + load(h.set_aside) - load(h.returned_bytes);
   return stats;
@@ -301,8 +322,7 @@ void ArenaMemory::repair(std::uint32_t who) noexcept {
         atomic(r.stage).load(std::memory_order_acquire) == layout::reserved) {
       if (find_offset({r.key_hi, r.key_lo}) == at) {
         atomic(r.stage).store(layout::published, std::memory_order_release);
-        atomic(header().used_bytes).fetch_add(bytes, std::memory_order_relaxed);
-        atomic(header().items).fetch_add(1, std::memory_order_relaxed);
+        count(r);
       } else {
         abandon(at);
       }

@@ -39,7 +39,9 @@ class ArenaMemory {
   ArenaMemory(ArenaMemory&& other) noexcept;
 
   std::optional<std::span<const std::byte>> find(ItemKey key) const noexcept;
-  bool admit(ItemKey key, std::span<const std::byte> bytes, std::uint32_t member) noexcept;
+  bool admit(ItemKey key, std::span<const std::byte> bytes, int kind, std::uint32_t member) noexcept;
+  std::uint64_t room_bytes() const noexcept;
+  std::uint64_t budget_bytes() const noexcept { return header().budget_bytes; }
   ArenaStats stats() const noexcept;  // users stays 0
   std::vector<std::string> verify() const;
 
@@ -74,7 +76,9 @@ class ArenaMemory {
   std::optional<std::uint64_t> reserve(std::uint64_t bytes, std::uint32_t member) noexcept;
   Inserted insert(ItemKey key, std::uint64_t offset) noexcept;
   void abandon(std::uint64_t offset) noexcept;
-  bool admit_new(ItemKey key, std::span<const std::byte> bytes, std::uint32_t member) noexcept;
+  bool admit_new(ItemKey key, std::span<const std::byte> bytes, int kind,
+                 std::uint32_t member) noexcept;
+  void count(layout::Record& record) noexcept;
 
   SharedFile file_;
   std::atomic<std::uint64_t> stuck_at_{0};  // held_bytes when waiting for it to fall was in vain

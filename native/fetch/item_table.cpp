@@ -2,13 +2,12 @@
 
 namespace coordl {
 
-void ItemTable::reserve(std::size_t items) {
-  keys_.reserve(items);
-}
+void ItemTable::reserve(std::size_t items) { keys_.reserve(items); }
 
 void ItemTable::add(std::string_view path, FileIdentity identity, ItemKey key) {
   add_shard(path, identity);
   keys_.push_back(key);
+  total_bytes_ += identity.size;
 }
 
 void ItemTable::add_shard(std::string_view path, FileIdentity identity) {
@@ -20,6 +19,7 @@ void ItemTable::add_shard(std::string_view path, FileIdentity identity) {
 void ItemTable::add_part(const Part& part, ItemKey key) {
   parts_.push_back(part);
   keys_.push_back(key);
+  total_bytes_ += part.length;
 }
 
 std::string ItemTable::path(std::size_t item) const {

@@ -40,6 +40,7 @@ class ItemTable {
   std::uint64_t bytes(std::size_t item) const {
     return parts_.empty() ? identities_[item].size : parts_[item].length;
   }
+  std::uint64_t total_bytes() const noexcept { return total_bytes_; }  // of all items
 
  private:
   std::size_t file(std::size_t item) const { return parts_.empty() ? item : parts_[item].file; }
@@ -49,6 +50,7 @@ class ItemTable {
   std::vector<FileIdentity> identities_;
   std::vector<ItemKey> keys_;
   std::vector<Part> parts_;
+  std::uint64_t total_bytes_ = 0;
 };
 
 }  // namespace coordl

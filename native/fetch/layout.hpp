@@ -19,11 +19,12 @@
 namespace coordl::layout {
 
 inline constexpr std::uint64_t kMagic = 0x31'41'4c'44'52'4f'4f'43;  // "COORDLA1", written last
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::uint64_t kLine = 64;
 inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::uint32_t kMembers = 1024;
 inline constexpr std::uint64_t kMaxProbes = 512;
+inline constexpr std::uint32_t kKinds = 4;  // what admit() calls them is its caller's business
 
 struct Header {
   std::uint64_t magic;           // 0
@@ -50,11 +51,14 @@ struct Header {
   std::uint64_t items;           // 328 items published
   std::uint64_t returned_bytes;  // 336 log bytes given back to the kernel (lost races, dead writers)
   std::uint64_t unused_4[5];
-  std::uint8_t unused_5[kPage - 384];
+  std::uint64_t kind_items[kKinds];  // 384 of the items published, those of each kind
+  std::uint64_t kind_bytes[kKinds];  // 416 and their payload
+  std::uint8_t unused_5[kPage - 448];
 };
 static_assert(sizeof(Header) == kPage && std::is_trivially_copyable_v<Header>);
 static_assert(offsetof(Header, tail) == 128 && offsetof(Header, set_aside) == 192);
 static_assert(offsetof(Header, held_bytes) == 256 && offsetof(Header, used_bytes) == 320);
+static_assert(offsetof(Header, kind_items) == 384);
 
 // One per process that holds a lease; which one is which byte of the lock file it has locked.
 struct Member {
@@ -75,7 +79,8 @@ struct Record {
   std::uint64_t key_hi;    // 16
   std::uint64_t key_lo;    // 24
   std::uint64_t checksum;  // 32  of key, length and payload
-  std::uint64_t unused[3];
+  std::uint64_t kind;      // 40
+  std::uint64_t unused[2];
 };
 static_assert(sizeof(Record) == kLine && std::is_trivially_copyable_v<Record>);
 static_assert(std::atomic_ref<std::uint64_t>::is_always_lock_free);

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "prep/image.hpp"
 #include "prep/jpeg/indexed.hpp"
 #include "prep/jpeg/libjpeg.hpp"
 #include "prep/jpeg/packed.hpp"
@@ -49,7 +50,8 @@ struct ItemDecoder::State {
   ScanDecoder scan;
   RegionRows rows;
   CoefficientRow coefficients;
-  LibjpegDecoder libjpeg;
+  ImageDecoder images;     // what is not ours to decode: libraries do
+  LibjpegDecoder libjpeg;  // coefficients to rewrite
   std::vector<std::uint8_t> pixels;
   std::optional<InterleavedRows> interleaved;
 
@@ -80,7 +82,7 @@ std::optional<ImageSize> ItemDecoder::open(std::span<const std::byte> item) {
   state.item = item;
   if (const Frame* frame = state.open_form()) return ImageSize{frame->width, frame->height};
   if (state.form != Form::original) return std::nullopt;
-  return state.libjpeg.open(item);
+  return state.images.open(item);
 }
 
 PixelRows* ItemDecoder::begin(const Region& region) {
@@ -103,9 +105,9 @@ PixelRows* ItemDecoder::begin(const Region& region) {
 
 PixelRows* ItemDecoder::retry(const Region& region) {
   State& state = *state_;
-  if (state.form != Form::original || !state.libjpeg.open(state.item)) return nullptr;
-  const auto view = state.libjpeg.decode(region, state.pixels);
-  state.libjpeg.close();
+  if (state.form != Form::original || !state.images.open(state.item)) return nullptr;
+  const auto view = state.images.decode(region, state.pixels);
+  state.images.close();
   if (!view) return nullptr;
   return &state.interleaved.emplace(*view, region.width);
 }

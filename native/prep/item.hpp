@@ -1,6 +1,6 @@
 // Encoded items in all their forms: which decoder, and how an item is rewritten at admission.
 //
-//   original   the file's bytes; baseline JPEGs by our own decoder, the rest by libjpeg
+//   original   the file's bytes; baseline JPEGs by our own decoder, other images by libraries
 //   indexed    a baseline JPEG with points inside its data to begin at (prep/jpeg/indexed.hpp)
 //   packed     its coefficients without entropy code (prep/jpeg/packed.hpp)
 //
@@ -36,8 +36,8 @@ class ItemDecoder {
   std::optional<ImageSize> open(std::span<const std::byte> item);
   // Starts on a region of the item opened last; its rows may end early (see retry). Null: not ours.
   PixelRows* begin(const Region& region);
-  // After rows that ended early, or instead of begin(): the same region through libjpeg, which knows
-  // what to make of damaged data. Null: it warns or fails too, and the user's loader decides.
+  // After rows that ended early, or instead of begin(): the same region through a library, which
+  // knows what to make of odd data. Null: it warns or fails too, and the user's loader decides.
   PixelRows* retry(const Region& region);
   // Gives memory beyond what usual items need back.
   void trim();

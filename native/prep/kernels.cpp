@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace coordl {
 namespace {
@@ -41,9 +42,12 @@ const Kernels& choose() {
     if (choice.table == nullptr || !choice.runs) continue;
     if (name.empty() || name == choice.table->name) return *choice.table;
   }
-  std::string message{"COORDL_SIMD="};
-  message.append(name).append(": this CPU or this build has no such kernels; ");
-  message.append("there are scalar, avx2, avx512 and neon");
+  std::string message;
+  for (const std::string_view part :
+       {std::string_view("COORDL_SIMD="), std::string_view(name),
+        std::string_view(": this CPU or this build has no such kernels; there are scalar, avx2, avx512, neon")}) {
+    message += part;
+  }
   throw std::runtime_error(message);
 }
 

@@ -61,7 +61,7 @@ constexpr int center_offset(int size, int crop) {
 
 enum class Prepared : std::uint8_t {
   done,
-  not_ours,  // not a JPEG we take (other format, CMYK, decoder warnings, corrupt): the user's loader decides
+  not_ours,  // not an image we take (other format, CMYK, decoder warnings, corrupt): the user's loader decides
 };
 
 class Scratch {  // buffers one thread reuses from sample to sample

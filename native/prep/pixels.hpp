@@ -5,6 +5,9 @@
 
 namespace coordl {
 
+// Above this Pillow warns of a decompression bomb: the user's own loader shall decide.
+inline constexpr std::int64_t kMaxPixels = 89'478'485;
+
 struct ImageSize {
   int width = 0, height = 0;
 };
@@ -24,6 +27,9 @@ class PixelRows {
 };
 
 inline constexpr int kRowMargin = 16;  // values
+
+// Bytes after the last pixel that may be read (never used), so that loops need no tails.
+inline constexpr std::size_t kPixelSlack = 64;
 
 struct PixelView {  // RGB, 3 bytes a pixel; owned by whoever decoded it
   const std::uint8_t* first = nullptr;  // pixel (region.x, region.y)

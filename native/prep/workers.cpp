@@ -76,7 +76,8 @@ struct Workers::State {
 
   State(const ItemTable& table, const Pass& what, Arena* cache, Counters& count,
         const WorkersOptions& with)
-      : items(table), pass(what), arena(cache), counters(count), options(with) {}
+      : items(table), pass(what), arena(cache), counters(count), options(with),
+        forms(with.form, with.prep_threads) {}
 
   void start_thread(void (State::*loop)(std::size_t), std::size_t number, const char* name);
   void start_fetch_threads(std::size_t wanted);  // REQUIRES mutex
@@ -86,7 +87,10 @@ struct Workers::State {
   void finish(Ticket& ticket);                                  // REQUIRES mutex
   void give_back(std::vector<std::byte>&& bytes) noexcept;      // REQUIRES mutex
   void fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) noexcept;
-  void prep_row(Ticket& ticket, std::size_t number, Scratch& scratch) noexcept;
+  void admit_row(Ticket::Row& row, std::size_t number) noexcept;
+  void prep_row(Ticket& ticket, std::size_t number, std::size_t thread) noexcept;
+  void drop_read(std::size_t item);
+  void reading(int change, std::size_t bytes);
 
   const pid_t pid = getpid();
   const ItemTable& items;
@@ -94,6 +98,11 @@ struct Workers::State {
   Arena* const arena;
   Counters& counters;
   const WorkersOptions options;
+  FormChooser forms;
+
+  std::mutex reading_mutex;  // guards the two below: how long at least one thread was reading
+  int readers = 0;
+  Clock::time_point reading_since;
 
   std::mutex mutex;  // guards everything below
   std::condition_variable fetch_wake, prep_wake, ticket_done;
@@ -106,7 +115,12 @@ struct Workers::State {
   bool stop = false;
   std::size_t fetch_threads = 0;
   std::vector<std::thread> threads;
-  std::vector<std::unique_ptr<Scratch>> scratches;  // one per prep thread
+  struct PrepThread {  // what one reuses from sample to sample
+    Scratch scratch;
+    ItemDecoder decoder;
+    std::vector<std::byte> rewritten;
+  };
+  std::vector<std::unique_ptr<PrepThread>> prep_threads;
 };
 
 void Workers::State::start_thread(void (State::*loop)(std::size_t), std::size_t number,
@@ -166,7 +180,9 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
     const std::string path = items.path(row.item);
     const auto start = Clock::now();
     const Part* const part = items.part(row.item);
+    reading(1, 0);
     const FileRead read = read_item(path, part, bytes);
+    reading(-1, bytes.size());
     if (read.error != 0 || read.truncated) {
       row.status = read.error != 0 ? RowStatus::io_error : RowStatus::truncated;
       row.error = read.error;
@@ -177,14 +193,7 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
       if (row.status == RowStatus::damaged) row.view = {};
       // An identity other than the table's is a changed file: good to train on, as any reader
       // would, but its key names the old one.
-      if (row.status == RowStatus::pending && arena != nullptr &&
-          read.identity == items.identity(row.item) && arena->admit(key, bytes)) {
-        add(counters.admitted_bytes, bytes.size());
-        // Held once, in the arena.
-        if (part != nullptr) drop_from_page_cache(path, part->offset, part->length);
-        else drop_from_page_cache(path);
-        if (const auto held = arena->find(key)) row.view = *held;
-      }
+      row.fresh = arena != nullptr && read.identity == items.identity(row.item);
     }
     add(counters.fetch_ns, since_ns(start));
   } catch (...) {  // bad_alloc
@@ -193,15 +202,68 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
   }
 }
 
-void Workers::State::prep_row(Ticket& ticket, std::size_t number, Scratch& scratch) noexcept {
+void Workers::State::drop_read(std::size_t item) {
+  const Part whole;
+  const Part& part = items.part(item) != nullptr ? *items.part(item) : whole;
+  drop_from_page_cache(items.path(item), part.offset, part.length);
+}
+
+// Storage rate: bytes over the time in which anything was being read, however many threads did.
+void Workers::State::reading(int change, std::size_t bytes) {
+  std::lock_guard lock(reading_mutex);
+  const auto now = Clock::now();
+  const auto busy = readers > 0 ? now - reading_since : Clock::duration::zero();
+  reading_since = now;
+  readers += change;
+  forms.read(bytes, static_cast<std::uint64_t>(
+                        std::chrono::duration_cast<std::chrono::nanoseconds>(busy).count()));
+}
+
+// Rewrites a fresh item into the form that serves best and admits it; the row then reads what is
+// held. Work of a prep thread: it computes.
+void Workers::State::admit_row(Ticket::Row& row, std::size_t thread) noexcept {
+  PrepThread& mine = *prep_threads[thread];
+  const auto start = Clock::now();
+  const std::uint64_t room = arena->room_bytes();
+  if (room < row.view.size()) return;
+  try {
+    const DataSetSize size{double(items.size()), double(items.total_bytes()),
+                           double(arena->budget_bytes())};
+    std::span<const std::byte> bytes = row.view;
+    Form form = form_of(bytes);  // a shard's items are in theirs already
+    const Form wanted = form == Form::original ? forms.choose(items.key(row.item), size) : form;
+    if (wanted != form && mine.decoder.recode(bytes, wanted, false, mine.rewritten) &&
+        mine.rewritten.size() <= room) {
+      forms.rewritten(wanted, bytes.size(), mine.rewritten.size());
+      form = wanted;
+      bytes = mine.rewritten;
+    }
+    if (arena->admit(items.key(row.item), bytes, static_cast<int>(form))) {
+      add(counters.admitted_bytes, bytes.size());
+      drop_read(row.item);  // held once, in the arena
+      if (const auto held = arena->find(items.key(row.item))) row.view = *held;
+    }
+  } catch (const std::exception&) {  // no memory: the row has its bytes
+  }
+  add(counters.admit_ns, since_ns(start));
+}
+
+void Workers::State::prep_row(Ticket& ticket, std::size_t number, std::size_t thread) noexcept {
   Ticket::Row& row = ticket.rows_[number];
+  if (row.fresh) admit_row(row, thread);
   const auto start = Clock::now();
   const std::size_t bytes = pass.sample_bytes();
+  const Form form = form_of(row.view);
   const Prepared result =
       prepare(row.view, pass, ticket.seed_, ticket.epoch_, row.index,
-              ticket.buffer_->bytes().subspan(number * bytes, bytes), scratch);
+              ticket.buffer_->bytes().subspan(number * bytes, bytes), prep_threads[thread]->scratch);
   row.status = result == Prepared::done ? RowStatus::done : RowStatus::not_ours;
-  add(counters.prep_ns, since_ns(start));
+  const std::uint64_t ns = since_ns(start);
+  if (result == Prepared::done) {
+    forms.prepared(form, ns);
+    add(counters.prepared[static_cast<std::size_t>(form)], 1);
+  }
+  add(counters.prep_ns, ns);
 }
 
 void Workers::State::fetch_loop(std::size_t) {
@@ -249,7 +311,6 @@ void Workers::State::fetch_loop(std::size_t) {
 }
 
 void Workers::State::prep_loop(std::size_t number) {
-  Scratch& scratch = *scratches[number];
   Job job;
   for (;;) {
     {
@@ -260,7 +321,7 @@ void Workers::State::prep_loop(std::size_t number) {
       job = std::move(ready.back());
       ready.pop_back();
     }
-    prep_row(*job.ticket, job.row, scratch);
+    prep_row(*job.ticket, job.row, number);
     {
       std::lock_guard lock(mutex);
       Ticket::Row& row = job.ticket->rows_[job.row];
@@ -291,7 +352,7 @@ Workers::Workers(std::shared_ptr<const ItemTable> items, Pass pass, std::shared_
   state_ = std::make_unique<State>(*items_, pass_, arena_.get(), *counters_, options);
   state_->spare.reserve(static_cast<std::size_t>(options.fetch_threads));
   for (int i = 0; i < options.prep_threads; ++i) {
-    state_->scratches.push_back(std::make_unique<Scratch>());
+    state_->prep_threads.push_back(std::make_unique<State::PrepThread>());
   }
   try {
     std::lock_guard lock(state_->mutex);
@@ -410,5 +471,7 @@ void Workers::close() noexcept {
   ready.swap(state_->ready);
   state_->spare.clear();
 }
+
+FormRates Workers::form_rates() const { return state_->forms.rates(); }
 
 }  // namespace coordl

@@ -1,7 +1,7 @@
 // The threads that turn item numbers into rows of a minibatch, in two stages:
 //
-//   submit -> [hit: view into the arena] ------------------------> ready -> prep threads -> row
-//          -> [miss] -> missing -> fetch threads (read, admit) --^
+//   submit -> [hit: view into the arena] -----------------> ready -> prep threads -> row
+//          -> [miss] -> missing -> fetch threads (read) --^         (rewrite, admit)
 //
 // Both stages work in the order of submission (epoch order), sample by sample, so one huge image
 // delays its own minibatch only. Fetched bytes that wait for prep are bounded; minibatches in
@@ -23,6 +23,7 @@
 #include "fetch/arena.hpp"
 #include "fetch/item_table.hpp"
 #include "prep/buffers.hpp"
+#include "prep/forms.hpp"
 #include "prep/pass.hpp"
 
 namespace coordl {
@@ -36,6 +37,8 @@ struct Counters {
   std::atomic<std::uint64_t> admitted_bytes{0};  // of those, bytes the arena took
   std::atomic<std::uint64_t> fetch_ns{0};        // summed over fetch threads
   std::atomic<std::uint64_t> prep_ns{0};         // summed over prep threads
+  std::atomic<std::uint64_t> admit_ns{0};        // rewriting and admitting, by prep threads
+  std::array<std::atomic<std::uint64_t>, kForms> prepared{};  // samples by the form they came from
 };
 
 enum class RowStatus : std::uint8_t {
@@ -64,6 +67,7 @@ class Ticket {
     std::uint64_t index = 0;
     std::span<const std::byte> view;  // into the arena, or into `owned`
     std::vector<std::byte> owned;
+    bool fresh = false;  // just read, as the table says it is: the arena may have it
     std::size_t charged = 0;  // bytes counted against the bound on fetched bytes
     RowStatus status = RowStatus::pending;
     int error = 0;
@@ -81,6 +85,7 @@ struct WorkersOptions {
   int prep_threads = 1;
   int fetch_threads = 16;  // started when the first item is missing
   std::size_t fetched_limit_bytes = std::size_t(256) << 20;  // fetched, waiting for prep
+  FormPolicy form = FormPolicy::automatic;  // of what is admitted
 };
 
 class Workers {
@@ -109,6 +114,8 @@ class Workers {
 
   const std::shared_ptr<Counters>& counters() const noexcept { return counters_; }
   const Pass& pass() const noexcept { return pass_; }
+  // Rates measured so far, by which forms are chosen.
+  FormRates form_rates() const;
 
  private:
   struct State;

@@ -32,7 +32,7 @@ class Shelf : public Arena {
     if (found == items_.end()) return std::nullopt;
     return std::span<const std::byte>(*found->second);
   }
-  bool admit(ItemKey key, std::span<const std::byte> bytes) noexcept override {
+  bool admit(ItemKey key, std::span<const std::byte> bytes, int) noexcept override {
     std::lock_guard lock(mutex_);
     if (items_.contains(key.lo)) return true;
     if (used_ + bytes.size() > budget_) return false;
@@ -40,6 +40,11 @@ class Shelf : public Arena {
     items_[key.lo] = std::make_unique<std::vector<std::byte>>(bytes.begin(), bytes.end());
     return true;
   }
+  std::uint64_t room_bytes() const noexcept override {
+    std::lock_guard lock(mutex_);
+    return budget_ - used_;
+  }
+  std::uint64_t budget_bytes() const noexcept override { return budget_; }
   ArenaStats stats() const noexcept override { return {}; }
   std::vector<std::string> verify() const override { return {}; }
   const std::string& name() const noexcept override { return name_; }

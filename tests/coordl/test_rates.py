@@ -40,6 +40,7 @@ def test_the_file_has_rate_interval_and_what_was_measured(
     rate = found.pop("prep_rate")
     assert found == {
         "schema": "coordl.rates/1", "threads": 2, "files": 4, "crop": [32, 48], "skipped": 2,
+        "form": "original",
     }  # fmt: skip
     assert 0 < rate["low"] <= rate["value"] <= rate["high"] and rate["unit"] == "samples/s"
     assert not [a for a in _native.list_arenas() if a["name"].startswith("rates-")]

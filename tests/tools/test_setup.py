@@ -59,7 +59,9 @@ def test_missing_compiler_is_one_line_to_run_and_exit_2(machine: Machine) -> Non
     assert "missing: a C++20 compiler" in done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("sudo apt-get ")
-    assert line.endswith(("apt-get install -y --no-install-recommends g++", "g++ libjpeg-dev"))
+    _, packages = line.split("apt-get install -y --no-install-recommends ")
+    assert packages.split()[0] == "g++"
+    assert set(packages.split()[1:]) <= {"libjpeg-dev", "libdeflate-dev", "libwebp-dev"}
     assert not (machine.tree / ".venv").exists()
 
 
@@ -74,6 +76,51 @@ def test_missing_jpeg_headers_alone_ask_for_them_alone(machine: Machine) -> None
     assert done.stderr.strip().splitlines()[-1].endswith("--no-install-recommends libjpeg-dev")
 
 
+@pytest.mark.parametrize(
+    ("headers", "facts", "packages"),
+    [
+        ("libdeflate", "libdeflate's headers (for PNG)", "libdeflate-dev"),
+        ("webp/demux", "libwebp's headers (for WebP)", "libwebp-dev"),
+    ],
+)
+def test_missing_headers_of_other_formats_are_said_and_setup_goes_on(
+    machine: Machine, headers: str, facts: str, packages: str
+) -> None:
+    for compiler in ("c++", "g++", "clang++"):
+        machine.fake(compiler, f'! grep -q "{headers}"')
+    foreign_venv(machine)  # where it stops: the step after the packages
+
+    done = machine.setup()
+
+    assert done.returncode == 2
+    assert f"going on without {facts}: Pillow decodes such files" in done.stderr
+    assert f"install -y --no-install-recommends {packages}\n" in done.stderr
+    assert "is not Python 3.11. Move it away" in done.stderr
+
+
+def test_headers_of_other_formats_that_cannot_be_installed_are_done_without(
+    machine: Machine,
+) -> None:
+    for compiler in ("c++", "g++", "clang++"):
+        machine.fake(compiler, '! grep -q "libdeflate"')
+    machine.fake("id", "echo 0")
+    foreign_venv(machine)
+
+    done = machine.setup()
+
+    assert "setup: installing libdeflate-dev ... failed" in done.stderr
+    assert "going on without libdeflate's headers (for PNG)" in done.stderr
+    assert "is not Python 3.11. Move it away" in done.stderr
+
+
+def foreign_venv(machine: Machine) -> Path:
+    venv = machine.tree / ".venv/bin"
+    venv.mkdir(parents=True)
+    (venv / "activate").touch()
+    (venv / "python").symlink_to("/bin/false")
+    return venv
+
+
 def test_a_python_named_that_is_not_3_11_is_said(machine: Machine) -> None:
     done = machine.setup(PYTHON="/nowhere/python")
 
@@ -84,10 +131,7 @@ def test_a_python_named_that_is_not_3_11_is_said(machine: Machine) -> None:
 def test_a_foreign_venv_of_another_python_is_not_deleted(machine: Machine) -> None:
     for compiler in ("c++", "g++", "clang++"):
         machine.fake(compiler, "cat >/dev/null")
-    venv = machine.tree / ".venv/bin"
-    venv.mkdir(parents=True)
-    (venv / "activate").touch()
-    (venv / "python").symlink_to("/bin/false")
+    venv = foreign_venv(machine)
 
     done = machine.setup()
 

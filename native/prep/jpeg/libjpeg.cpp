@@ -221,7 +221,7 @@ std::optional<PixelView> LibjpegDecoder::decode(const Region& region,
   Region decoded;
   if (!state_->start(region, decoded)) return std::nullopt;
   const std::size_t stride = std::size_t(decoded.width) * 3;
-  const std::size_t bytes = stride * decoded.height;
+  const std::size_t bytes = stride * decoded.height + kPixelSlack;
   if (buffer.size() < bytes) buffer.resize(bytes);
   if (!state_->read_rows(buffer.data(), stride, decoded.height)) return std::nullopt;
   return PixelView{buffer.data() + std::size_t(region.y - decoded.y) * stride +

@@ -11,6 +11,7 @@
 #include <span>
 
 #include "prep/jpeg/frame.hpp"
+#include "prep/pixels.hpp"
 
 namespace coordl {
 
@@ -37,8 +38,5 @@ std::optional<ParsedJpeg> parse_jpeg(std::span<const std::byte> item) noexcept;
 std::optional<ParsedJpeg> parse_jpeg_header(std::span<const std::byte> header) noexcept;
 // What comes before the data of the first scan, whatever kind of JPEG it is; empty when none comes.
 std::span<const std::byte> jpeg_header_of(std::span<const std::byte> item) noexcept;
-
-// Above this Pillow warns of a decompression bomb: the user's own loader shall decide.
-inline constexpr std::int64_t kMaxPixels = 89'478'485;
 
 }  // namespace coordl

@@ -51,9 +51,10 @@ def test_a_budget_of_no_byte_is_refused(bad: int | str) -> None:
         parse_budget(bad, 1000)
 
 
-def test_more_than_the_data_set_in_percent_is_refused() -> None:
-    with pytest.raises(ValueError, match="at most 100%"):
-        parse_budget("101%", 1000)
+def test_a_percentage_above_any_form_of_the_items_is_refused() -> None:
+    assert parse_budget("140%", 1000) == 1400
+    with pytest.raises(ValueError, match="more than 200% is never used"):
+        parse_budget("201%", 1000)
 
 
 @pytest.mark.parametrize("bad", [True, 1.5, None, b"2GiB"])

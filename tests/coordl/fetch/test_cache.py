@@ -130,11 +130,19 @@ def test_another_budget_is_told_that_the_first_applies() -> None:
                 assert second.budget_bytes == 2**20
 
 
-def test_a_cache_is_never_larger_than_its_data_set() -> None:
-    with MinIOCache("1GiB", name="t-dataset", dataset_bytes=5000) as cache:
-        assert cache.budget_bytes == 5000
+@pytest.mark.parametrize(
+    ("form", "most"), [("original", 5000), ("indexed", 6000), ("packed", 9000), ("auto", 9000)]
+)
+def test_a_cache_is_never_larger_than_its_data_set_in_that_form(form: str, most: int) -> None:
+    with MinIOCache("1GiB", name="t-dataset", dataset_bytes=5000, form=form) as cache:
+        assert cache.budget_bytes == most
     with MinIOCache("50%", name="t-dataset", dataset_bytes=5000) as cache:
         assert cache.budget_bytes == 2500
+
+
+def test_an_unknown_form_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="form='zip' is unknown: use 'original', 'indexed'"):
+        MinIOCache(1000, name="t-form", form="zip")
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "x.lock", "ü", "a" * 129, "sp ace"])

@@ -21,7 +21,7 @@ def test_status_lists_live_arenas_in_80_columns() -> None:
         cache.admit((1, 1), bytes(2**19))
         result = run("status")
     assert result.exit_code == 0
-    assert "t-status   2 MiB  512 KiB  25 %      1      1" in result.stdout
+    assert "t-status   2 MiB  512 KiB  25 %      1     0 %      1" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 

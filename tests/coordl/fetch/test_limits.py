@@ -187,7 +187,7 @@ def test_another_versions_arena_in_use_is_an_error_that_says_so(
             "from coordl.fetch.cache import MinIOCache\nMinIOCache(1000, name='t-version')\n"
         )
         assert "CacheError" in done.stderr
-        assert "layout version 99, this coordl reads version 1" in done.stderr
+        assert "layout version 99, this coordl reads version 2" in done.stderr
         assert "coordl clear t-version --force" in done.stderr
         assert [arena["readable"] for arena in _native.list_arenas()] == [False]
 

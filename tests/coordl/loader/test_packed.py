@@ -158,7 +158,10 @@ def test_a_subset_is_read_natively_too(whole_folder: Path, packed: Path) -> None
 def test_the_plan_speaks_of_shards(packed: Path) -> None:
     data = PackedFolder(packed, train_transform())
     assert "fetch: shards, no cache" in coordl.DataLoader(data, prep="native").plan()
-    assert "cache of 50%, then shards" in coordl.DataLoader(data, cache="50%").plan()
+    assert (
+        "cache of 50%, items held as packed, then shards"
+        in coordl.DataLoader(data, cache="50%").plan()
+    )
 
 
 def test_it_travels_to_other_processes(packed: Path) -> None:

@@ -107,7 +107,7 @@ def other_format(photo, kind: str) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "CMYK"])
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "CMYK"])
 def test_other_formats_are_left_to_the_users_loader(photos, kind):
     item = other_format(photos[0], kind)
     assert _native.image_size(item) is None

@@ -1,0 +1,87 @@
+"""Items are held in the form that was asked for, or that suits; the pixels are the same in all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from recipe import train_transform
+
+import coordl
+from coordl import _native
+
+FORMS = ["original", "indexed", "packed"]
+
+
+@pytest.fixture(autouse=True)
+def arenas(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """A directory of arenas of its own."""
+    monkeypatch.setenv("COORDL_SHM_DIR", str(tmp_path_factory.mktemp("arenas")))
+    yield
+    import gc
+
+    gc.collect()
+
+
+def loader_of(folder: Path, **more) -> coordl.DataLoader:
+    data = coordl.ImageFolder(folder, train_transform())
+    return coordl.DataLoader(data, 4, num_workers=2, seed=3, **more)
+
+
+def images(loader: coordl.DataLoader) -> torch.Tensor:
+    return torch.cat([batch for batch, _ in loader])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_bits_in_first_and_later_epochs(folder: Path, form: str) -> None:
+    plain = loader_of(folder)
+    loader = loader_of(folder, cache="200%", cache_form=form)
+    for _ in range(3):
+        assert torch.equal(images(loader), images(plain))
+    stats = loader.stats()
+    assert stats["epochs"][1][f"from_{form}"] == stats["epochs"][1]["samples"]
+    assert stats["cache_forms"] == {each: 22 * (each == form) for each in FORMS}
+
+
+def test_a_cache_with_room_for_it_packs_by_itself(folder: Path) -> None:
+    loader = loader_of(folder, cache="200%")
+    images(loader)
+    assert loader.stats()["cache_forms"]["packed"] == 22
+
+
+def test_a_cache_that_just_holds_the_files_keeps_all_of_them_as_they_are(folder: Path) -> None:
+    loader = loader_of(folder, cache="100%")
+    images(loader)
+    assert loader.stats()["cache_forms"] == {"original": 22, "indexed": 0, "packed": 0}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_python_transforms_read_any_form_another_loader_left(folder: Path, form: str) -> None:
+    native = loader_of(folder, cache="200%", cache_form=form)
+    images(native)
+    data = coordl.ImageFolder(folder, lambda picture: torch.tensor(list(picture.getdata())[:50]))
+    cached = coordl.DataLoader(data, None, cache="200%", cache_form=form)
+    with_files = [sample for sample, _ in coordl.DataLoader(data, None)]
+    from_cache = [sample for sample, _ in cached]
+    assert cached.stats()["total"]["hits"] == 22
+    assert all(torch.equal(a, b) for a, b in zip(from_cache, with_files, strict=True))
+
+
+def test_a_full_cache_leaves_items_as_files_and_prepares_them_all_the_same(folder: Path) -> None:
+    loader = loader_of(folder, cache="60%", cache_form="packed")
+    first, second = images(loader), images(loader)
+    plain = loader_of(folder)
+    assert torch.equal(first, images(plain)) and torch.equal(second, images(plain))
+    held = loader.stats()["cache_forms"]
+    assert 0 < held["packed"] < 22
+    assert loader.stats()["epochs"][1]["misses"] == 22 - sum(held.values())
+
+
+def test_status_and_plan_say_in_which_form_items_are_held(folder: Path) -> None:
+    loader = loader_of(folder, cache="200%", cache_form="packed")
+    images(loader)
+    assert "items held packed" in loader.plan()
+    (arena,) = _native.list_arenas()
+    assert arena["packed_items"] == 22 and arena["packed_bytes"] == arena["used_bytes"]
