@@ -29,6 +29,6 @@ sanitize:  ## the native core and its tests under sanitizers
 	@tools/setup.sh test
 	@tools/sanitize.sh
 
-clean:  ## remove .venv, builds and caches of this tree (the pictures stay in the user's cache)
-	@rm -rf .venv build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean:  ## remove .venv, .venv-peers, builds and caches of this tree (the pictures stay in the user's cache)
+	@rm -rf .venv .venv-peers build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

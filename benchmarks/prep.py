@@ -1,176 +1,156 @@
-"""How many samples a second does one core prepare, from JPEG bytes in memory to float32 224x224?
+"""How many samples a second do one core and two cores prepare, by us and by every peer?
 
-Measured: decode, random resized crop, flip, normalise, (3, 224, 224) float32; in one thread, by its
-own CPU time, variants interleaved round by round, median and spread of the rounds.
-Not measured: reading files, collation, the GIL, several cores.
-Bias: ours. The Pillow recipe is torchvision's classic one (torchvision itself where it imports,
-else coordl.transforms, which make the same Pillow and torch calls); crops come from the same
-distribution, not the same draws.
+Measured: JPEG bytes in memory to float32 (3, 224, 224): decode, crop, resize, flip, normalise, on
+the same crops for all, in the same run, interleaved round by round; each variant in a process of
+its own (benchmarks/peers/), bound to one CPU. Median and 10-90 % spread of the rounds, the first
+dropped; with glibc's malloc as it is, and with its thresholds raised, which spares some libraries
+page faults. Two cores: two such processes at a time. Also every variant's difference from Pillow's
+pixels, the bytes that our forms hold, and what admission costs beside one full decode.
+Not measured: reading files, collation, copies between processes, a loader's own overhead; GPUs.
+Bias: ours. Peers run at their documented best settings, which their files in benchmarks/peers/ say
+together with the pitfalls met. Some resize without antialias, which is less work: their difference
+from Pillow stands beside their speed.
 
-    python benchmarks/prep.py [--data DIR] [--rounds N] [--output DIR]
+    python benchmarks/prep.py [--peers] [--only KEY ...] [--data DIR] [--rounds N] [-o DIR]
+
+Peers live in .venv-peers. Where it is not there they are left out, and the result says so; --peers
+sets it up first (some minutes, 1.4 GB).
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import datetime
 import json
 import os
-import platform
-import random
+import shlex
 import statistics
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
-
-import numpy as np
-import PIL
-import torch
-from PIL import Image
-
-from coordl import _native, transforms
-from coordl.prep.plan import Plan, compile_plan
+from typing import Any
 
 HERE = Path(__file__).parent
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-Variant = Callable[[bytes, int, int], None]
+sys.path[0] = str(HERE.parent)  # not benchmarks/: files of peers/ are named like what they measure
+
+from benchmarks.peers import machine, pictures, rounds, table  # noqa: E402
+from benchmarks.peers.registry import ENTRIES, Entry  # noqa: E402
+from benchmarks.peers.variant import load_pictures  # noqa: E402
+
+QUESTION = __doc__.splitlines()[0]
 
 
-def recipe(library) -> object:
-    return library.Compose(
-        [
-            library.RandomResizedCrop(224),
-            library.RandomHorizontalFlip(),
-            library.ToTensor(),
-            library.Normalize(MEAN, STD),
-        ]
-    )
-
-
-def native() -> Variant:
-    plan = compile_plan(recipe(transforms))
-    assert isinstance(plan, Plan)
-    native_pass = plan.native_pass()
-    out = np.empty(plan.shape, np.float32)
-
-    def run(item: bytes, epoch: int, index: int) -> None:
-        if not _native.prepare(item, native_pass, 1, epoch, index, out):
-            raise SystemExit(f"photo {index} is not one for the native pass: leave it out")
-
-    return run
-
-
-def pillow(library) -> Variant:
-    transform = recipe(library)
-
-    def run(item: bytes, epoch: int, index: int) -> None:
-        transform(Image.open(io.BytesIO(item)).convert("RGB"))
-
-    return run
-
-
-def torchvision_transforms():
-    try:
-        import torchvision.transforms as real
-    except (ImportError, RuntimeError):
-        return None
-    return real
-
-
-def measure(
-    variants: dict[str, Variant], items: list[bytes], rounds: int
-) -> dict[str, list[float]]:
-    """Samples per CPU second of each round; the first, a warm-up, is dropped."""
-    rates: dict[str, list[float]] = {name: [] for name in variants}
-    for epoch in range(rounds + 1):
-        for name, run in variants.items():
-            start = time.thread_time()
-            for index, item in enumerate(items):
-                run(item, epoch, index)
-            rate = len(items) / (time.thread_time() - start)
-            if epoch:
-                rates[name].append(rate)
-    return rates
-
-
-def table(result: dict) -> str:
-    lines = [
-        f"{result['photos']} photographs, {result['mean_kb']:.0f} KB mean; "
-        f"{result['rounds']} rounds, seed {result['seed']}; {result['machine']}; "
-        "one thread, its CPU time.",
-        "",
-        "| variant | samples/s per core, median | spread (10-90 %) | x Pillow |",
-        "|---|---|---|---|",
+def choose_entries(keys: list[str] | None) -> list[Entry]:
+    """The entries asked for; a key with a dash at its end stands for all that begin so."""
+    if not keys:
+        return ENTRIES
+    chosen = [
+        e
+        for e in ENTRIES
+        if any(e.key == k or (k.endswith("-") and e.key.startswith(k)) for k in keys)
     ]
-    base = result["variants"][-1]["median"]
-    for v in result["variants"]:
-        spread = f"{v['p10']:.0f}-{v['p90']:.0f}"
-        lines.append(f"| {v['name']} | {v['median']:.0f} | {spread} | {v['median'] / base:.1f} |")
-    return "\n".join([*lines, "", result["versions"], ""])
+    if not chosen:
+        known = ", ".join(e.key for e in ENTRIES)
+        raise SystemExit(f"prep: no variant is called {' '.join(keys)}. There are: {known}")
+    return chosen
 
 
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+def find_sets(options: argparse.Namespace) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """Files of every picture set, and why a set cannot be had."""
+    if options.data:
+        return {options.data.name: pictures.choose(options.data, options.photos, options.seed)}, {}
+    found, missing = {}, {}
+    for name, most in (("ImageNet-like", options.photos), ("OpenImages-like", options.large)):
+        if not most:
+            continue
+        try:
+            found[name] = pictures.choose(pictures.folder(name), most, options.seed)
+        except pictures.photos.PhotosError as error:
+            missing[name] = str(error)
+    return found, missing
 
 
-def default_data() -> Path:
-    """The demo's photographs where they have been built, else those of the tests."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    built = cache / "data-stall-toolkit" / "photos-v1" / "train"
-    return built if built.is_dir() else HERE.parent / "tests" / "data"
+def measure_set(
+    name: str, paths: list[Path], entries: list[Entry], options: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """One picture set: a pass per malloc setting."""
+    items = load_pictures([*map(str, paths)])
+    passes, left_out = [], {}
+    for malloc in options.malloc:
+        results, missing = rounds.measure(
+            [entry for entry in entries if entry.key not in left_out],
+            paths,
+            rounds=options.rounds,
+            seed=options.seed,
+            malloc=malloc,
+            cpus=sorted(os.sched_getaffinity(0))[: options.cores],
+        )
+        passes.append({"malloc": malloc, "results": results})
+        left_out |= missing
+    measured = {
+        "name": name,
+        "photos": len(items),
+        "mean_kb": statistics.mean(len(p.item) for p in items) / 1e3,
+        "mean_mpx": statistics.mean(p.width * p.height for p in items) / 1e6,
+        "passes": passes,
+    }
+    return measured, left_out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=default_data(), help="photographs")
-    parser.add_argument("--photos", type=int, default=500, help="at most so many")
-    parser.add_argument("--rounds", type=int, default=15)
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything, as JSON has it."""
+    sets, left_out = find_sets(options)
+    measured = []
+    for name, paths in sets.items():
+        if not paths:
+            raise SystemExit(f"prep: no .jpg files for {name}: name a folder of photographs")
+        one, missing = measure_set(name, paths, choose_entries(options.only), options)
+        measured.append(one)
+        left_out |= missing
+    versions: dict[str, str] = {}
+    for each in (r for s in measured for p in s["passes"] for r in p["results"]):
+        versions |= each["versions"]
+    return {
+        "question": QUESTION,
+        "command": shlex.join(["python", "benchmarks/prep.py", *options.arguments]),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine.describe(options.note),
+        "versions": versions,
+        "seed": options.seed,
+        "rounds": options.rounds,
+        "sets": measured,
+        "left_out": left_out,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures, writes prep.json and prep.md, prints the latter."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peers", action="store_true", help="set .venv-peers up first")
+    parser.add_argument("--only", nargs="+", metavar="KEY", help="variants; 'cold-' begins so")
+    parser.add_argument("--data", type=Path, help="photographs of yours in place of both sets")
+    parser.add_argument("--photos", type=int, default=128, help="ImageNet-like ones; 0: none")
+    parser.add_argument("--large", type=int, default=40, help="OpenImages-like ones; 0: none")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cores", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--malloc", nargs="+", choices=("default", "raised"))
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--note", default="", help="added to the machine's line")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(1)
-    paths = sorted(p for p in options.data.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
-    paths = random.Random(1).sample(paths, min(len(paths), options.photos))
-    items = [path.read_bytes() for path in paths]
-    if not items:
-        raise SystemExit(f"no .jpg files under {options.data}: name a folder of photographs")
-    items *= max(1, 100 // len(items))  # rounds long enough for the clock
+    options = parser.parse_args(arguments)
+    options.arguments = arguments
+    options.malloc = options.malloc or ["default", "raised"]
+    if options.peers:
+        from benchmarks.peers import environment
 
-    real = torchvision_transforms()
-    name = "Pillow recipe, torchvision's transforms" if real else "Pillow recipe, coordl.transforms"
-    variants = {
-        f"native pass ({_native.simd()})": native(),
-        name: pillow(real or transforms),
-    }
-    rates = measure(variants, items, options.rounds)
-    result = {
-        "question": __doc__.splitlines()[0],
-        "photos": len(paths),
-        "mean_kb": statistics.mean(map(len, items)) / 1e3,
-        "rounds": options.rounds,
-        "seed": 1,
-        "machine": ", ".join(filter(None, [cpu_name(), options.note])),
-        "versions": f"torch {torch.__version__}, Pillow {PIL.__version__}, "
-        f"Python {platform.python_version()}",
-        "variants": [
-            {
-                "name": variant,
-                "median": statistics.median(values),
-                "p10": float(np.quantile(values, 0.1)),
-                "p90": float(np.quantile(values, 0.9)),
-                "rounds": values,
-            }
-            for variant, values in rates.items()
-        ],
-    }
+        environment.set_up()
+    result = run(options)
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "prep.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.output / "prep.md").write_text(table(result))
-    print(table(result))
+    (options.output / "prep.md").write_text(table.markdown(result))
+    print(table.markdown(result))
     print(f"written: {options.output / 'prep.json'}, {options.output / 'prep.md'}")
 
 

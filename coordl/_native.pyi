@@ -120,25 +120,49 @@ def prepare_box(item: object, pass_: Pass, x: int, y: int, width: int, height: i
 class Pass:
     """What happens to the pixels of every sample of one data set."""
 
-    def __init__(self, *, geometry: str, out_height: int, out_width: int, resize_shorter: int = 256, scale: Sequence[float] = [0.08, 1.0], ratio: Sequence[float] = [0.75, 1.3333333333333333], flip_probability: float = 0.0, pixel: str = 'float32', pixel_scale: Sequence[float] = ..., pixel_bias: Sequence[float] = [0.0, 0.0, 0.0]) -> None:
+    def __init__(self, *, geometry: str, out_height: int, out_width: int, resize_shorter: int = 256, scale: Sequence[float] = [0.08, 1.0], ratio: Sequence[float] = [0.75, 1.3333333333333333], filter: str = 'bilinear', padding: Sequence[int] = [0, 0, 0, 0], pad_if_needed: bool = False, pad_mode: str = 'constant', fill: Sequence[int] = [0, 0, 0], flip_probability: float = 0.0, vertical_flip_probability: float = 0.0, colours: Sequence[tuple[str, float, Sequence[Sequence[float] | None]]] = [], erase_probability: float = 0.0, erase_scale: Sequence[float] = [0.02, 0.33], erase_ratio: Sequence[float] = [0.3, 3.3], erase_value: Sequence[float] = [0.0, 0.0, 0.0], layout: str = 'chw', pixel: str = 'float32', pixel_scale: Sequence[float] = ..., pixel_bias: Sequence[float] = [0.0, 0.0, 0.0]) -> None:
         """
-        geometry: random_resized_crop, resize_center_crop, resize or center_crop.
-        scale, ratio: of random_resized_crop. pixel: 'float32' (level * pixel_scale[c] +
-        pixel_bias[c]) or 'uint8'. Raises ValueError.
+        geometry: random_resized_crop, resize_center_crop, resize, center_crop or random_crop.
+        scale, ratio: of random_resized_crop. filter: bilinear, bicubic or nearest. padding
+        (left, top, right, bottom), pad_if_needed, pad_mode, fill: of random_crop.
+        colours: ('jitter', 1, (brightness, contrast, saturation)), each (low, high) or None;
+        ('grey', probability, (None, None, None)). erase_value: as it stands in the output.
+        layout: 'chw' or 'hwc'. pixel: 'uint8', or level * pixel_scale[c] + pixel_bias[c] as
+        'float32', 'float16' or 'bfloat16'. Raises ValueError.
         """
 
     @property
     def sample_bytes(self) -> int: ...
 
+def choose_draw(pass_: Pass, width: int, height: int, seed: int, epoch: int, index: int) -> tuple[int, int, int, int, bool, bool, tuple[tuple[str, float], ...], tuple[int, int, int, int]]:
+    """
+    (x, y, width, height, flip, vertical_flip, colour ops, erased (x, y, width, height)) of a
+    sample on an image of that size.
+    """
+
+def apply_colours(levels: Annotated[NDArray[numpy.uint8], dict(shape=(3, None, None), order='C', device='cpu')], ops: Sequence[tuple[str, float]]) -> None:
+    """
+    Does (name, factor) of brightness, contrast, saturation, grey to (3, H, W) levels in place.
+    """
+
+def resize_exact(pixels: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, 3), order='C', device='cpu', writable=False)], filter: str, out: Annotated[NDArray[numpy.uint8], dict(shape=(3, None, None), order='C', device='cpu')]) -> None:
+    """
+    Pillow's 'bicubic' or 'nearest' resize of (H, W, 3) pixels to (3, height, width) levels.
+    """
+
+def to_float16(value: float) -> int:
+    """Bits of the nearest half, ties to even."""
+
+def to_bfloat16(value: float) -> int:
+    """Bits of the nearest bfloat16, ties to even."""
+
 def prepare(item: object, pass_: Pass, seed: int, epoch: int, index: int, out: Annotated[NDArray, dict(order='C', device='cpu')]) -> bool:
     """
-    Encoded bytes -> pixels in `out`, (3, out_height, out_width) of the pass's pixel type.
+    Encoded bytes -> pixels in `out`, (3, height, width) of the pass's pixel type, or (height,
+    width, 3) where its layout is hwc.
     False when the item is not one for the native pass; `out` is then unspecified.
     Releases the GIL.
     """
-
-def choose_draw(pass_: Pass, width: int, height: int, seed: int, epoch: int, index: int) -> tuple[int, int, int, int, bool]:
-    """(x, y, width, height, flip) of a sample on an image of that size."""
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
     """Philox4x64-10: four 64-bit words that depend on counter and key only."""
@@ -191,8 +215,11 @@ class ItemTable:
 class Buffer:
     """Memory of one minibatch."""
 
-    def array(self, shape: Sequence[int], float32: bool) -> NDArray:
-        """A writable numpy array over the buffer, which it keeps alive."""
+    def array(self, shape: Sequence[int], dtype: str) -> NDArray:
+        """
+        A writable numpy array over the buffer, which it keeps alive. dtype: float32, uint8,
+        float16 or bfloat16 (an array of its bits, uint16).
+        """
 
 class BufferPool:
     """Recycles the memory of minibatches."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import default_collate
 from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import (
@@ -184,8 +183,8 @@ class NativeIterator(_BaseDataLoaderIter):
 
     def _collate(self, minibatch: _Minibatch) -> list[Any]:
         plan = self._epoch.plan
-        shape = [len(minibatch.rows), *plan.shape]
-        images = minibatch.buffer.array(shape, plan.pixel == "float32")
+        shape = [len(minibatch.rows), *plan.stored_shape]
+        images = minibatch.buffer.array(shape, plan.pixel)
         for row, what, errno in minibatch.ticket.exceptions():
             images[row] = self._by_the_users_loader(minibatch, row, what, errno)
         dataset = self._epoch.folder.dataset
@@ -194,7 +193,7 @@ class NativeIterator(_BaseDataLoaderIter):
             for position, index in enumerate(minibatch.indices.tolist()):
                 with keyed_draws(*self._key, index):  # its draws are the sample's, like its crop's
                     targets[position] = dataset.target_transform(targets[position])
-        return [torch.from_numpy(images), default_collate(tuple(targets))]  # type: ignore[arg-type]
+        return [plan.tensor_of(images), default_collate(tuple(targets))]  # type: ignore[arg-type]
 
     def _by_the_users_loader(
         self, minibatch: _Minibatch, row: int, what: str, errno: int

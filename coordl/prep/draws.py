@@ -21,18 +21,33 @@ Words = tuple[int, int, int, int]
 _MASK = (1 << 64) - 1
 _DOMAIN = 0x636F6F72646C  # "coordl": second half of every key
 _VISION_DRAWS = 1  # counter word that tells uses of the key apart
-_CROP_TRIES = 10  # torchvision's; the flip has the block after
+_CROP_TRIES = 10  # torchvision's, also for erasing
+_FLIP_BLOCK = 10  # words: horizontal, vertical
+_COLOUR_BLOCK = 16  # one for each colour step
+_ERASE_BLOCK = 32  # whether; the tries have the blocks after
+_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+_JITTERED = ("brightness", "contrast", "saturation")
 _LN2 = 0.6931471805599453
 
 
 class Draw(NamedTuple):
-    """What chance chose for one sample; the box in pixels of the source image."""
+    """What chance chose for one sample.
+
+    Attributes:
+        x, y, width, height: the box in pixels of the source image; that of a padded crop may lie
+            outside of it.
+        colours: (brightness | contrast | saturation | grey, factor) in the order of application.
+        erase: (x, y, width, height) in the finished sample; width or height 0: nothing.
+    """
 
     x: int
     y: int
     width: int
     height: int
-    flip: bool
+    flip: bool = False
+    vertical_flip: bool = False
+    colours: tuple[tuple[str, float], ...] = ()
+    erase: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 def philox(counter: Words, key: tuple[int, int]) -> Words:
@@ -52,7 +67,7 @@ def choose_draw(plan: Plan, width: int, height: int, seed: int, epoch: int, inde
     """Draw of sample `index` in `epoch` on an image of width x height pixels.
 
     Args:
-        plan: its geometry and flip probability decide.
+        plan: its geometry, flips, colours and erasing decide.
         seed, epoch, index: each in [0, 2**64).
     """
 
@@ -62,11 +77,16 @@ def choose_draw(plan: Plan, width: int, height: int, seed: int, epoch: int, inde
     x, y, crop_width, crop_height = 0, 0, width, height
     if plan.geometry == "random_resized_crop":
         x, y, crop_width, crop_height = _random_crop(plan, width, height, block)
+    elif plan.geometry == "random_crop":
+        x, y, crop_width, crop_height = _padded_crop(plan, width, height, block)
     elif plan.geometry == "center_crop":
         crop_width, crop_height = plan.out_width, plan.out_height
         x, y = center_offset(width, crop_width), center_offset(height, crop_height)
-    flip = plan.flip_probability > 0 and _unit(block(_CROP_TRIES)[0]) < plan.flip_probability
-    return Draw(x, y, crop_width, crop_height, flip)
+    flips = (plan.flip_probability, plan.vertical_flip_probability)
+    bits = block(_FLIP_BLOCK) if any(flips) else (0, 0, 0, 0)
+    flip, vertical_flip = (p > 0 and _unit(b) < p for p, b in zip(flips, bits, strict=False))
+    colours, erase = _colours(plan, block), _erase(plan, block)
+    return Draw(x, y, crop_width, crop_height, flip, vertical_flip, colours, erase)
 
 
 def center_offset(size: int, crop: int) -> int:
@@ -100,6 +120,58 @@ def _central_crop(ratio: tuple[float, float], width: int, height: int) -> tuple[
     elif width / height > ratio[1]:
         crop_width = max(1, round(height * ratio[1]))
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+def _padded_crop(
+    plan: Plan, width: int, height: int, block: Callable[[int], Words]
+) -> tuple[int, int, int, int]:
+    left, top, right, bottom = plan.padding
+    padded_width, padded_height = width + left + right, height + top + bottom
+    more_width = more_height = 0
+    if plan.pad_if_needed:
+        more_width = max(0, plan.out_width - padded_width)
+        more_height = max(0, plan.out_height - padded_height)
+    rows = padded_height + 2 * more_height - plan.out_height + 1
+    columns = padded_width + 2 * more_width - plan.out_width + 1
+    bits = block(0)
+    y = _below(bits[2], max(1, rows)) - top - more_height
+    x = _below(bits[3], max(1, columns)) - left - more_width
+    return x, y, plan.out_width, plan.out_height
+
+
+def _colours(plan: Plan, block: Callable[[int], Words]) -> tuple[tuple[str, float], ...]:
+    ops: list[tuple[str, float]] = []
+    for number, step in enumerate(plan.colours):
+        bits = block(_COLOUR_BLOCK + number)
+        if step.kind == "grey":
+            ops += [("grey", 0.0)] if _unit(bits[0]) < step.probability else []
+            continue
+        for which in _ORDERS[_below(bits[0], 6)]:
+            span = step.ranges[which]
+            if span is not None:
+                factor = span[0] + _unit(bits[1 + which]) * (span[1] - span[0])
+                ops.append((_JITTERED[which], factor))
+    return tuple(ops)
+
+
+def _erase(plan: Plan, block: Callable[[int], Words]) -> tuple[int, int, int, int]:
+    erase, out_width, out_height = plan.erase, plan.out_width, plan.out_height
+    if erase is None or not _unit(block(_ERASE_BLOCK)[0]) < erase.probability:
+        return 0, 0, 0, 0
+    area = float(out_width) * out_height
+    log_low, log_high = _log(erase.ratio[0]), _log(erase.ratio[1])
+    for attempt in range(_CROP_TRIES):
+        bits = block(_ERASE_BLOCK + 1 + attempt)
+        share = erase.scale[0] + _unit(bits[0]) * (erase.scale[1] - erase.scale[0])
+        ratio = _exp(log_low + _unit(bits[1]) * (log_high - log_low))
+        target = area * share
+        height = round(math.sqrt(target * ratio))
+        width = round(math.sqrt(target / ratio))
+        if height < out_height and width < out_width:
+            y = _below(bits[2], out_height - height + 1)
+            x = _below(bits[3], out_width - width + 1)
+            return x, y, width, height
+    return 0, 0, 0, 0
 
 
 def _unit(bits: int) -> float:

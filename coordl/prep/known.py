@@ -10,17 +10,25 @@ import sys
 from types import FunctionType
 from typing import Any
 
-_GEOMETRY = {"RandomResizedCrop", "Resize", "CenterCrop", "RandomHorizontalFlip"}
+_FLIPS = {"RandomHorizontalFlip", "RandomVerticalFlip"}
+_GEOMETRY = _FLIPS | {"RandomResizedCrop", "Resize", "CenterCrop", "RandomCrop"}
+_COLOUR = {"ColorJitter", "Grayscale", "RandomGrayscale"}
+_TENSOR = {"PILToTensor", "ConvertImageDtype", "Normalize", "RandomErasing", "ToTensor"}
 _V2 = "torchvision.transforms.v2."
+_OURS = "coordl.transforms."
 _PLACES: dict[str, set[str]] = {
-    "torchvision.transforms.transforms": _GEOMETRY
-    | {"Compose", "ToTensor", "PILToTensor", "Normalize"},
+    "torchvision.transforms.transforms": _GEOMETRY | _COLOUR | _TENSOR | {"Compose"},
     _V2 + "_container": {"Compose"},
     _V2 + "_geometry": _GEOMETRY,
+    _V2 + "_color": _COLOUR,
+    _V2 + "_augment": {"RandomErasing"},
     _V2 + "_type_conversion": {"PILToTensor", "ToImage"},
-    _V2 + "_misc": {"ToDtype", "Normalize"},
+    _V2 + "_misc": {"ToDtype", "ConvertImageDtype", "Normalize"},
     _V2 + "_deprecated": {"ToTensor"},
-    "coordl.transforms": _GEOMETRY | {"Compose", "ToTensor", "Normalize"},
+    _OURS + "container": {"Compose"},
+    _OURS + "geometry": _GEOMETRY,
+    _OURS + "colour": _COLOUR,
+    _OURS + "tensor": _TENSOR,
 }
 
 

@@ -48,21 +48,6 @@ void require_inside(const Region& region, const coordl::ImageSize& size) {
                          std::to_string(size.height)).c_str());
 }
 
-bool read_all(coordl::PixelRows* rows, const Region& region, std::uint8_t* out) {
-  if (rows == nullptr) return false;
-  const std::size_t line = std::size_t(region.width) + coordl::kRowMargin + coordl::kSlack;
-  std::vector<std::uint16_t> buffer(3 * line);
-  std::array<std::uint16_t*, 3> rgb{};
-  for (int c = 0; c < 3; ++c) rgb[c] = buffer.data() + c * line + coordl::kRowMargin;
-  for (int row = 0; row < region.height; ++row) {
-    if (!rows->read(row, rgb.data())) return false;
-    for (int i = 0; i < region.width; ++i) {
-      for (int c = 0; c < 3; ++c) *out++ = static_cast<std::uint8_t>(rgb[c][i] >> 8);
-    }
-  }
-  return true;
-}
-
 using Picture = nb::ndarray<std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
 
 bool decode_region(nb::handle item, int x, int y, Picture out) {
@@ -72,8 +57,12 @@ bool decode_region(nb::handle item, int x, int y, Picture out) {
   const Region region{x, y, int(out.shape(1)), int(out.shape(0))};
   require_inside(region, *size);
   const nb::gil_scoped_release released;
-  return read_all(decoder().begin(region), region, out.data()) ||
-         read_all(decoder().retry(region), region, out.data());
+  std::vector<std::uint16_t> buffer;
+  const auto read = [&](coordl::PixelRows* rows) {
+    return rows != nullptr &&
+           coordl::read_interleaved(*rows, region.width, region.height, out.data(), buffer);
+  };
+  return read(decoder().begin(region)) || read(decoder().retry(region));
 }
 
 std::optional<std::pair<int, int>> image_size(nb::handle item) {
@@ -123,7 +112,13 @@ bool prepare_box(nb::handle item, const coordl::Pass& pass, int x, int y, int wi
   require_inside({x, y, width, height}, *size);
   const nb::gil_scoped_release released;
   thread_local coordl::Scratch scratch;
-  return coordl::prepare(pinned.span(), pass, {x, y, width, height, flip},
+  coordl::Draw draw;
+  draw.x = x;
+  draw.y = y;
+  draw.width = width;
+  draw.height = height;
+  draw.flip = flip;
+  return coordl::prepare(pinned.span(), pass, draw,
                          {static_cast<std::byte*>(out.data()), out.nbytes()}, scratch) ==
          coordl::Prepared::done;
 }

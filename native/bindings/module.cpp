@@ -5,6 +5,7 @@ namespace nb = nanobind;
 
 void bind_fetch(nb::module_& m);
 void bind_items(nb::module_& m);
+void bind_pass(nb::module_& m);
 void bind_prep(nb::module_& m);
 void bind_shards(nb::module_& m);
 void bind_workers(nb::module_& m);
@@ -13,6 +14,7 @@ NB_MODULE(_native, m) {
   m.doc() = "Native core of coordl: fetch and prep.";
   bind_fetch(m);
   bind_items(m);
+  bind_pass(m);
   bind_prep(m);
   bind_shards(m);
   bind_workers(m);

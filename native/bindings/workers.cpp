@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
+#include <string>
 #include <tuple>
 
 namespace nb = nanobind;
@@ -79,10 +80,22 @@ std::shared_ptr<ItemTable> make_parts(const nb::list& paths, Vector<std::int64_t
   return table;
 }
 
+// bfloat16 has no dtype in numpy: an array of its bits.
+nb::dlpack::dtype dtype_of(const std::string& name) {
+  if (name == "float32") return nb::dtype<float>();
+  if (name == "uint8") return nb::dtype<std::uint8_t>();
+  if (name == "float16") return {std::uint8_t(nb::dlpack::dtype_code::Float), 16, 1};
+  if (name == "bfloat16") return nb::dtype<std::uint16_t>();
+  throw nb::value_error(
+      ("dtype '" + name + "' is unknown: use float32, uint8, float16 or bfloat16").c_str());
+}
+
 // The array owns the buffer: it goes back to the pool when the last view of the array dies.
 nb::ndarray<nb::numpy> buffer_array(const std::shared_ptr<Buffer>& buffer,
-                                    const std::vector<std::size_t>& shape, bool float32) {
-  std::size_t bytes = float32 ? 4 : 1;
+                                    const std::vector<std::size_t>& shape,
+                                    const std::string& dtype_name) {
+  const nb::dlpack::dtype dtype = dtype_of(dtype_name);
+  std::size_t bytes = dtype.bits / 8;
   for (const std::size_t extent : shape) bytes *= extent;
   if (bytes > buffer->bytes().size()) throw nb::value_error("shape exceeds the buffer");
   auto owner = std::make_unique<std::shared_ptr<Buffer>>(buffer);
@@ -91,7 +104,7 @@ nb::ndarray<nb::numpy> buffer_array(const std::shared_ptr<Buffer>& buffer,
   });
   static_cast<void>(owner.release());
   return nb::ndarray<nb::numpy>(buffer->bytes().data(), shape.size(), shape.data(), capsule,
-                                nullptr, float32 ? nb::dtype<float>() : nb::dtype<std::uint8_t>());
+                                nullptr, dtype);
 }
 
 const char* status_name(RowStatus status) {
@@ -186,8 +199,9 @@ void bind_workers(nb::module_& m) {
       .def("__len__", &ItemTable::size);
 
   nb::class_<Buffer>(m, "Buffer", "Memory of one minibatch.")
-      .def("array", &buffer_array, "shape"_a, "float32"_a,
-           "A writable numpy array over the buffer, which it keeps alive.");
+      .def("array", &buffer_array, "shape"_a, "dtype"_a,
+           "A writable numpy array over the buffer, which it keeps alive. dtype: float32, uint8,\n"
+           "float16 or bfloat16 (an array of its bits, uint16).");
 
   nb::class_<BufferPool>(m, "BufferPool", "Recycles the memory of minibatches.")
       .def(nb::new_([](std::size_t max_free) { return BufferPool::create(max_free); }),

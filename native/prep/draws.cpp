@@ -12,7 +12,10 @@ __extension__ using Wide = unsigned __int128;
 
 constexpr std::uint64_t kDomain = 0x636f6f72646c;  // "coordl": second half of every key
 constexpr std::uint64_t kVisionDraws = 1;          // counter word that tells uses of the key apart
-constexpr std::uint64_t kCropTries = 10;           // torchvision's; the flip has the block after
+constexpr std::uint64_t kCropTries = 10;           // torchvision's, also for erasing
+constexpr std::uint64_t kFlipBlock = 10;           // words: horizontal, vertical
+constexpr std::uint64_t kColourBlock = 16;         // one for each colour step
+constexpr std::uint64_t kEraseBlock = 32;          // whether; the tries have the blocks after
 constexpr double kLn2 = 0.6931471805599453;
 
 double unit(std::uint64_t bits) { return static_cast<double>(bits >> 11) * 0x1p-53; }  // [0, 1)
@@ -64,6 +67,78 @@ void random_crop(const Geometry& geometry, int width, int height, const Key& key
   central_crop(geometry, width, height, draw);
 }
 
+// torchvision's RandomCrop of an image that was padded first; 0 where the crop is as large.
+void padded_crop(const Geometry& geometry, int width, int height, const Key& key, Draw& draw) {
+  const auto missing = [&](int crop, int padded) {
+    return geometry.pad_if_needed ? std::max(0, crop - padded) : 0;
+  };
+  const int padded_width = width + geometry.padding[0] + geometry.padding[2];
+  const int padded_height = height + geometry.padding[1] + geometry.padding[3];
+  const int more_width = missing(geometry.out_width, padded_width);
+  const int more_height = missing(geometry.out_height, padded_height);
+  const int rows = padded_height + 2 * more_height - geometry.out_height + 1;
+  const int columns = padded_width + 2 * more_width - geometry.out_width + 1;
+  const auto bits = key.block(0);
+  draw.y = below(bits[2], std::max(1, rows)) - geometry.padding[1] - more_height;
+  draw.x = below(bits[3], std::max(1, columns)) - geometry.padding[0] - more_width;
+  draw.width = geometry.out_width;
+  draw.height = geometry.out_height;
+}
+
+void add_op(Draw& draw, ColourOp::Kind kind, double factor) {
+  draw.ops[draw.op_count++] = {kind, factor};
+}
+
+// torchvision's ColorJitter: a random order, and a factor for each range that is there.
+void jitter(const ColourStep& step, const std::array<std::uint64_t, 4>& bits, Draw& draw) {
+  constexpr std::uint8_t kOrders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                          {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+  constexpr ColourOp::Kind kKinds[3] = {ColourOp::Kind::brightness, ColourOp::Kind::contrast,
+                                        ColourOp::Kind::saturation};
+  for (const int which : kOrders[below(bits[0], 6)]) {
+    if (!step.draws(which)) continue;
+    const auto& [low, high] = step.ranges[which];
+    add_op(draw, kKinds[which], low + unit(bits[1 + which]) * (high - low));
+  }
+}
+
+void choose_colours(const Pass& pass, const Key& key, Draw& draw) {
+  for (std::size_t number = 0; number < pass.colours.size(); ++number) {
+    const ColourStep& step = pass.colours[number];
+    const auto bits = key.block(kColourBlock + number);
+    if (step.kind == ColourStep::Kind::jitter) {
+      jitter(step, bits, draw);
+    } else if (unit(bits[0]) < step.probability) {
+      add_op(draw, ColourOp::Kind::grey, 0);
+    }
+  }
+}
+
+// The algorithm of torchvision's RandomErasing.get_params, on our own random numbers.
+void choose_erase(const Pass& pass, const Key& key, Draw& draw) {
+  const Erase& erase = pass.erase;
+  if (!(unit(key.block(kEraseBlock)[0]) < erase.probability)) return;
+  const int out_width = pass.geometry.out_width, out_height = pass.geometry.out_height;
+  const double area = static_cast<double>(out_width) * out_height;
+  const double log_low = portable_log(erase.ratio[0]);
+  const double log_high = portable_log(erase.ratio[1]);
+  for (std::uint64_t attempt = 0; attempt < kCropTries; ++attempt) {
+    const auto bits = key.block(kEraseBlock + 1 + attempt);
+    const double share = erase.scale[0] + unit(bits[0]) * (erase.scale[1] - erase.scale[0]);
+    const double ratio = portable_exp(log_low + unit(bits[1]) * (log_high - log_low));
+    const double target = area * share;
+    const double height = std::rint(std::sqrt(target * ratio));
+    const double width = std::rint(std::sqrt(target / ratio));
+    if (height < out_height && width < out_width) {
+      draw.erase.width = static_cast<int>(width);
+      draw.erase.height = static_cast<int>(height);
+      draw.erase.y = below(bits[2], out_height - draw.erase.height + 1);
+      draw.erase.x = below(bits[3], out_width - draw.erase.width + 1);
+      return;
+    }
+  }
+}
+
 }  // namespace
 
 std::array<std::uint64_t, 4> philox(std::array<std::uint64_t, 4> counter,
@@ -107,15 +182,26 @@ Draw choose_draw(const Pass& pass, int image_width, int image_height, std::uint6
                  std::uint64_t epoch, std::uint64_t index) {
   const Geometry& geometry = pass.geometry;
   const Key key{seed, epoch, index};
-  Draw draw{0, 0, image_width, image_height, false};
+  Draw draw;
+  draw.width = image_width;
+  draw.height = image_height;
   if (geometry.kind == Geometry::Kind::random_resized_crop) {
     random_crop(geometry, image_width, image_height, key, draw);
+  } else if (geometry.kind == Geometry::Kind::random_crop) {
+    padded_crop(geometry, image_width, image_height, key, draw);
   } else if (geometry.kind == Geometry::Kind::center_crop) {
-    draw = {center_offset(image_width, geometry.out_width),
-            center_offset(image_height, geometry.out_height), geometry.out_width,
-            geometry.out_height, false};
+    draw.x = center_offset(image_width, geometry.out_width);
+    draw.y = center_offset(image_height, geometry.out_height);
+    draw.width = geometry.out_width;
+    draw.height = geometry.out_height;
   }
-  if (pass.flip_probability > 0) draw.flip = unit(key.block(kCropTries)[0]) < pass.flip_probability;
+  if (pass.flip_probability > 0 || pass.vertical_flip_probability > 0) {
+    const auto bits = key.block(kFlipBlock);
+    draw.flip = unit(bits[0]) < pass.flip_probability;
+    draw.vertical_flip = unit(bits[1]) < pass.vertical_flip_probability;
+  }
+  choose_colours(pass, key, draw);
+  if (pass.erase.probability > 0) choose_erase(pass, key, draw);
   return draw;
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "prep/item.hpp"
+#include "prep/levels.hpp"
 #include "prep/resample.hpp"
 
 namespace coordl {
@@ -22,12 +23,23 @@ Resized by_shorter_edge(int shorter, int width, int height) {
                          : Resized{longer(width, height), shorter};
 }
 
+// torchvision pads (CenterCrop) or refuses (RandomCrop) a smaller image: not ours.
+bool large_enough(const Geometry& geometry, int width, int height) {
+  if (geometry.kind == Geometry::Kind::center_crop) {
+    return width >= geometry.out_width && height >= geometry.out_height;
+  }
+  if (geometry.kind != Geometry::Kind::random_crop || geometry.pad_if_needed) return true;
+  return width + geometry.padding[0] + geometry.padding[2] >= geometry.out_width &&
+         height + geometry.padding[1] + geometry.padding[3] >= geometry.out_height;
+}
+
 }  // namespace
 
 struct Scratch::Impl {
   ItemDecoder decoder;
   Axis x, y;
   Strip strip;
+  Levels levels;
 
   Prepared prepare(const ImageSize& size, const Pass& pass, const Draw& draw,
                    std::span<std::byte> out);
@@ -37,24 +49,27 @@ Prepared Scratch::Impl::prepare(const ImageSize& size, const Pass& pass, const D
                                 std::span<std::byte> out) {
   const Geometry& geometry = pass.geometry;
   const int out_width = geometry.out_width, out_height = geometry.out_height;
-  const bool crops = geometry.kind == Geometry::Kind::center_crop;
-  if (crops && (size.width < out_width || size.height < out_height)) return Prepared::not_ours;
+  if (!large_enough(geometry, size.width, size.height)) return Prepared::not_ours;
   Resized resized{out_width, out_height};
   if (geometry.kind == Geometry::Kind::resize_center_crop) {
     resized = by_shorter_edge(geometry.resize_shorter, draw.width, draw.height);
     if (resized.width < out_width || resized.height < out_height) return Prepared::not_ours;
   }
-  x.build(draw.width, resized.width, center_offset(resized.width, out_width), out_width);
-  y.build(draw.height, resized.height, center_offset(resized.height, out_height), out_height);
-
-  const Region region{draw.x + x.begin(), draw.y + y.begin(), x.end() - x.begin(),
-                      y.end() - y.begin()};
-  PixelRows* rows = decoder.begin(region);
-  bool done = rows != nullptr && resample(*rows, x, y, draw.flip, pass, out, strip);
-  if (!done) {
-    rows = decoder.retry(region);
-    done = rows != nullptr && resample(*rows, x, y, draw.flip, pass, out, strip);
+  const bool direct = pass.direct();
+  Region region;
+  if (direct) {
+    x.build(draw.width, resized.width, center_offset(resized.width, out_width), out_width);
+    y.build(draw.height, resized.height, center_offset(resized.height, out_height), out_height);
+    region = {draw.x + x.begin(), draw.y + y.begin(), x.end() - x.begin(), y.end() - y.begin()};
+  } else {
+    region = levels.region(pass, draw, size, resized.width, resized.height);
   }
+  const auto write = [&](PixelRows* rows) {
+    if (rows == nullptr) return false;
+    return direct ? resample(*rows, x, y, draw.flip, pass, out, strip)
+                  : levels.write(*rows, region, pass, draw, out);
+  };
+  const bool done = write(decoder.begin(region)) || write(decoder.retry(region));
   decoder.trim();
   return done ? Prepared::done : Prepared::not_ours;
 }

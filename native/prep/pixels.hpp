@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace coordl {
 
@@ -52,5 +53,10 @@ class InterleavedRows final : public PixelRows {
   PixelView view_;
   int width_;
 };
+
+// All rows as interleaved RGB, (height, width, 3) bytes at `out`; `buffer` is reused. False when they
+// end early.
+bool read_interleaved(PixelRows& rows, int width, int height, std::uint8_t* out,
+                      std::vector<std::uint16_t>& buffer);
 
 }  // namespace coordl

@@ -235,10 +235,28 @@ def test_pictures_are_the_same_every_time(tmp_path: Path) -> None:
         assert one.read_bytes() == other.read_bytes()
 
 
+def test_larger_pictures_need_larger_photographs() -> None:
+    assert crops.large_enough(PICTURE, crops.IMAGENET)
+    assert not crops.large_enough(PICTURE, crops.OPENIMAGES)
+
+
+def test_larger_pictures_have_the_sizes_promised(tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    with Image.open(PICTURE) as picture:
+        picture.resize((2048, 1536), Image.Resampling.BICUBIC).save(large)
+    order = crops.Order("a", large, train=3, val=0, version="v", statistics=crops.OPENIMAGES)
+
+    crops.cut(order, tmp_path)
+
+    sizes = [Image.open(file).size for file in tmp_path.rglob("*.jpg")]
+    assert len(sizes) == 3
+    assert all(max(size) == 1024 and 680 <= min(size) <= 770 for size in sizes)
+
+
 def test_pictures_have_the_sizes_promised(tmp_path: Path) -> None:
     sizes = crops.cut(crops.Order("a", PICTURE, train=12, val=0, version="v"), tmp_path)
 
-    assert all(crops.BYTES_LOW <= size <= crops.BYTES_HIGH for size in sizes)
+    assert all(50_000 <= size <= crops.IMAGENET.bytes_high for size in sizes)
     for file in tmp_path.rglob("*.jpg"):
         with Image.open(file) as picture:
             assert 300 <= min(picture.size) <= max(picture.size) <= 600

@@ -36,14 +36,19 @@ def same(left: list[Any], right: list[Any]) -> bool:
     )
 
 
-def test_an_unknown_transform_gives_exactly_what_torch_gives(folder: Path) -> None:
-    data = coordl.ImageFolder(folder, user_transform())
+@pytest.mark.parametrize(
+    ("transform", "extra"), [(Jitter(), {}), (user_transform(), {"prep": "python"})]
+)
+def test_an_unknown_transform_gives_exactly_what_torch_gives(
+    folder: Path, transform: Any, extra: dict[str, Any]
+) -> None:
+    data = coordl.ImageFolder(folder, transform)
     runs = []
-    for kind in (torch.utils.data.DataLoader, coordl.DataLoader):
+    for kind, options in ((torch.utils.data.DataLoader, {}), (coordl.DataLoader, extra)):
         torch.manual_seed(2)
         random.seed(2)
         np.random.seed(2)
-        loader = kind(data, 4, shuffle=True)
+        loader = kind(data, 4, shuffle=True, **options)
         runs.append([list(loader), list(loader)])
     assert same(runs[0][0], runs[1][0]) and same(runs[0][1], runs[1][1])
     assert native_threads() == []

@@ -265,7 +265,17 @@ def test_an_array_of_the_wrong_shape_or_type_is_an_error(photos):
         ({"scale": (0.5, 0.1)}, "scale must be"),
         ({"ratio": (0.0, 1.0)}, "ratio must be"),
         ({"flip_probability": 1.5}, "flip_probability must be"),
-        ({"pixel": "float16"}, "pixel 'float16' is unknown"),
+        (
+            {"pixel": "float64"},
+            "pixel 'float64' is unknown: use float32, uint8, float16 or bfloat16",
+        ),
+        ({"filter": "lanczos"}, "filter 'lanczos' is unknown"),
+        ({"padding": (0, 0, -1, 0)}, "a padding of -1 px"),
+        ({"layout": "nhwc"}, "layout 'nhwc' is unknown"),
+        ({"erase_scale": (0.5, 0.1)}, "erase_scale must be"),
+        ({"colours": [("jitter", 1.0, ((-1.0, 1.0), None, None))]}, "brightness must be"),
+        ({"colours": [("hue", 1.0, (None,) * 3)]}, "colour step 'hue' is unknown"),
+        ({"colours": [("grey", 1.0, (None,) * 3)] * 5}, "5 colour steps are more than the 4"),
     ],
 )
 def test_a_bad_pass_is_refused_by_name(values, message):
