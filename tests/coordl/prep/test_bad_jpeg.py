@@ -204,7 +204,9 @@ HOSTILE = {
 }
 ODD = {  # valid, and no encoder's
     "one code": one_length(0x10, 1, [0x00]),
-    "values of 12 bits, short codes": one_length(0x10, 3, [0x00, 0x0C, 0x01, 0x0C, 0x02, 0xF0, 0x11]),
+    "values of 12 bits, short codes": one_length(
+        0x10, 3, [0x00, 0x0C, 0x01, 0x0C, 0x02, 0xF0, 0x11]
+    ),
     "values of 15 bits": one_length(0x10, 2, [0x00, 0x0F, 0x01]),
     "12 bits behind 12-bit codes": table(
         0x10, [0, 1, 1, *[0] * 8, 9, *[0] * 4], [0x00, 0x0C, *[0x01, 0x11, 0x21, 2, 3, 4, 5, 6, 7]]
@@ -249,7 +251,9 @@ def test_a_table_of_an_earlier_file_never_serves_a_later_one(baseline):
 @pytest.mark.parametrize("interval", [1, 2, 19, 20, 65535])
 def test_a_restart_interval_that_the_data_do_not_have_is_pillows_or_not_ours(baseline, interval):
     # 72 x 56 of 4:2:0 has 20 MCUs: from 20 on the interval never ends.
-    ours = assert_pillows_or_not_ours(insert(baseline, SOS, segment(DRI, struct.pack(">H", interval))))
+    ours = assert_pillows_or_not_ours(
+        insert(baseline, SOS, segment(DRI, struct.pack(">H", interval)))
+    )
     assert ours == (interval >= 20)
 
 
@@ -282,7 +286,9 @@ def test_a_scan_before_its_frame_is_not_ours(baseline):
     assert not assert_pillows_or_not_ours(baseline[:2] + baseline[begin:end] + baseline[2:])
 
 
-@pytest.mark.parametrize("marker", [0xC1, 0xC3, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xCA, 0xCB, 0xCC, 0xDE])
+@pytest.mark.parametrize(
+    "marker", [0xC1, 0xC3, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xCA, 0xCB, 0xCC, 0xDE]
+)
 def test_other_kinds_of_frame_are_pillows_or_not_ours(baseline, marker):
     at = next(begin for found, begin, _ in segments(baseline) if found == SOF)
     ours = assert_pillows_or_not_ours(baseline[: at + 1] + bytes([marker]) + baseline[at + 2 :])
@@ -308,7 +314,9 @@ def test_missing_quantisers_are_not_ours(baseline):
     assert not assert_pillows_or_not_ours(baseline)
 
 
-@pytest.mark.parametrize("content", [b"JFIF\0\2\1\0\0\1\0\1\0\0", b"JFIF\0\1\1", b"JFXX\0\x10", b""])
+@pytest.mark.parametrize(
+    "content", [b"JFIF\0\2\1\0\0\1\0\1\0\0", b"JFIF\0\1\1", b"JFXX\0\x10", b""]
+)
 def test_odd_application_segments_give_pillows_pixels_or_are_not_ours(baseline, content):
     assert_pillows_or_not_ours(insert(baseline, SOF, segment(0xE0, content)))
 
@@ -316,7 +324,10 @@ def test_odd_application_segments_give_pillows_pixels_or_are_not_ours(baseline, 
 @pytest.mark.parametrize("transform", [0, 1, 2, 3])
 def test_adobes_word_on_colours_is_taken_as_pillow_takes_it(baseline, transform):
     adobe = segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
-    for item in (baseline, baseline[:2] + baseline[segments(baseline)[0][2] :]):  # with JFIF, without
+    for item in (
+        baseline,
+        baseline[:2] + baseline[segments(baseline)[0][2] :],
+    ):  # with JFIF, without
         assert_pillows_or_not_ours(insert(item, SOF, adobe))
 
 

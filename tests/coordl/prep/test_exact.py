@@ -150,7 +150,13 @@ def test_a_file_jpegtran_rewrote_is_exact_in_every_form(photos, encode):
     if jpegtran is None:
         pytest.skip("jpegtran of libjpeg-turbo is not on PATH (Debian: libjpeg-turbo-progs)")
     item = encode(photos[0], "4:2:2", (128, 96))
-    for change in (["-rotate", "90"], ["-transpose"], ["-arithmetic"], ["-grayscale"], ["-optimize"]):
+    for change in (
+        ["-rotate", "90"],
+        ["-transpose"],
+        ["-arithmetic"],
+        ["-grayscale"],
+        ["-optimize"],
+    ):
         other = by_tool(jpegtran, *change, given=item)
         assert other is not None
         assert_exact(other, 6, 1)
@@ -168,7 +174,9 @@ def test_samples_of_12_bits_are_not_ours(photos, encode, cjpeg):
 
 
 def test_crops_of_the_committed_photographs_are_exact_in_every_form(photos):
-    assert sum(assert_exact(photo.read_bytes(), 20, seed) for seed, photo in enumerate(photos)) > 200
+    assert (
+        sum(assert_exact(photo.read_bytes(), 20, seed) for seed, photo in enumerate(photos)) > 200
+    )
 
 
 @pytest.mark.slow
