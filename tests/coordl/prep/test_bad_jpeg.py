@@ -1,7 +1,7 @@
 """Damaged, hostile and odd JPEGs: the pixels Pillow gives, or *not ours*; never a crash.
 
-`False` and `None` are always right answers: the user's loader then decides. What a test claims on top
-of that, it says in its name.
+`False` and `None` are always right answers: the user's loader then decides. What a test claims on
+top of that, it says in its name.
 """
 
 from __future__ import annotations
@@ -258,7 +258,8 @@ def test_a_restart_interval_that_the_data_do_not_have_is_pillows_or_not_ours(bas
 
 
 def test_data_beyond_a_restart_interval_are_not_taken_from_the_next(photos, encode):
-    # The first row of MCUs loses its last bytes: what is read in their place is the second row's. The
+    # The first row of MCUs loses its last bytes: what is read in their place is the second
+    # row's. The
     # region ends with the first row, so nobody looks at the marker behind it.
     image = Image.open(photos[0]).convert("RGB").crop((40, 30, 168, 94))
     item = encoded(image, quality=90, subsampling="4:4:4", restart_marker_rows=1)

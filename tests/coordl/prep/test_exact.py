@@ -1,4 +1,4 @@
-"""Every form of every kind of JPEG has libjpeg-turbo's pixels; a resize is within a level of Pillow."""
+"""Every form of every kind of JPEG has libjpeg-turbo's pixels; a resize is within a level."""
 
 from __future__ import annotations
 
@@ -206,7 +206,8 @@ for seed, name in enumerate(sys.argv[1:]):
     chance = np.random.default_rng(seed)
     for case in range(14):
         w, h = (int(chance.integers(1, edge + 1)) for edge in image.size)
-        x, y = int(chance.integers(0, image.width - w + 1)), int(chance.integers(0, image.height - h + 1))
+        x = int(chance.integers(0, image.width - w + 1))
+        y = int(chance.integers(0, image.height - h + 1))
         if case == 0:
             x, y, w, h = 0, 0, *image.size
         out_w, out_h = int(chance.integers(1, 300)), int(chance.integers(1, 300))
@@ -218,7 +219,9 @@ for seed, name in enumerate(sys.argv[1:]):
             other = item if form == "original" else _native.recode(item, form)
             for pixel in ("uint8", "float32"):
                 out = np.empty((3, out_h, out_w), pixel)
-                job = _native.Pass(geometry="resize", out_height=out_h, out_width=out_w, pixel=pixel)
+                job = _native.Pass(
+                    geometry="resize", out_height=out_h, out_width=out_w, pixel=pixel
+                )
                 assert _native.prepare_box(other, job, x, y, w, h, flip, out)
                 if pixel == "float32":
                     assert np.array_equal(np.rint(out * 255).astype(np.uint8), results[-1])
