@@ -74,9 +74,10 @@ def _report(outcome: Outcome, out: Path) -> None:
     if kept:
         examples = ", ".join(map(shown, kept[:3])) + (", ..." if len(kept) > 3 else "")
         print(f"Stored as they are: {len(kept):,} of {manifest['items']:,}, e.g. {examples}")
+    shards = f"{manifest['shards']:,} shard{'s' * (manifest['shards'] != 1)}"
     print(
         f"Wrote {shown(out)}: {manifest['items']:,} pictures of {manifest['classes']:,} classes, "
-        f"{format_bytes(manifest['bytes'])} in {manifest['shards']:,} shards ({sizes})"
+        f"{format_bytes(manifest['bytes'])} in {shards} ({sizes})"
     )
 
 
