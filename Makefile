@@ -1,7 +1,7 @@
 # Every target that runs the project sets it up first: tools/setup.sh, which does nothing the second time.
 #   make demo DATA=/path/to/pictures    make test ARGS="-k resume"    make PYTHON=python3.11 test
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sanitize clean
+.PHONY: help demo test lint bench sanitize fuzz emulate clean
 export DATA PYTHON
 
 help:  ## what there is
@@ -28,6 +28,14 @@ bench:  ## every benchmark, one after the other
 sanitize:  ## the native core and its tests under sanitizers
 	@tools/setup.sh test
 	@tools/sanitize.sh
+
+fuzz:  ## the fuzzers, SECONDS=600 each (ARGS="jpeg packed" chooses; crash inputs in build/fuzz/crashes)
+	@tools/setup.sh test
+	@SECONDS=$(or $(SECONDS),600) tools/fuzz.sh $(ARGS)
+
+emulate:  ## tests of the vector kernels of all instruction sets on this CPU (needs SIMDe: libsimde-dev)
+	@tools/setup.sh test
+	@tools/emulate.sh $(ARGS)
 
 clean:  ## remove .venv, .venv-peers, builds and caches of this tree (the pictures stay in the user's cache)
 	@rm -rf .venv .venv-peers build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

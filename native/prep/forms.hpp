@@ -26,7 +26,7 @@ struct DataSetSize {
 
 struct FormRates {
   std::array<double, kForms> prep_s{};  // seconds a sample, over all prep threads; 0: not known
-  std::array<double, kForms> growth{1.0, 1.04, 1.33};  // bytes held / bytes of the file
+  std::array<double, kForms> growth{1.0, 1.04, 1.3};  // bytes held / bytes of the file
   double storage_rate = 0;  // bytes/s while something is being read; 0: not known
 };
 

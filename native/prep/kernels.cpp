@@ -8,39 +8,25 @@
 namespace coordl {
 namespace {
 
-bool runs_avx2() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2");
-#else
-  return false;
-#endif
-}
-
+#ifdef COORDL_EMULATE  // vectors in plain C++, which every CPU runs
+constexpr bool runs_avx2() { return true; }
+constexpr bool runs_avx512() { return true; }
+#elif defined(__x86_64__)
+bool runs_avx2() { return __builtin_cpu_supports("avx2"); }
 bool runs_avx512() {
-#if defined(__x86_64__)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-#else
-  return false;
-#endif
 }
+#else
+constexpr bool runs_avx2() { return false; }
+constexpr bool runs_avx512() { return false; }
+#endif
 
 const Kernels& choose() {
-  struct Choice {
-    const Kernels* table;
-    bool runs;
-  };
-  const Choice choices[] = {  // the best first
-      {kAvx512Kernels, runs_avx512()},
-      {kAvx2Kernels, runs_avx2()},
-      {kNeonKernels, true},
-      {&kScalarKernels, true},
-  };
   const char* asked = std::getenv("COORDL_SIMD");
   const std::string name = asked == nullptr ? "" : asked;
-  for (const Choice& choice : choices) {
-    if (choice.table == nullptr || !choice.runs) continue;
-    if (name.empty() || name == choice.table->name) return *choice.table;
+  for (const Kernels* table : usable_kernels()) {
+    if (name.empty() || name == table->name) return *table;
   }
   std::string message;
   for (const std::string_view part :
@@ -53,7 +39,23 @@ const Kernels& choose() {
 
 }  // namespace
 
+std::vector<const Kernels*> usable_kernels() {
+  std::vector<const Kernels*> tables;
+  if (kAvx512Kernels != nullptr && runs_avx512()) tables.push_back(kAvx512Kernels);
+  if (kAvx2Kernels != nullptr && runs_avx2()) tables.push_back(kAvx2Kernels);
+  if (kNeonKernels != nullptr) tables.push_back(kNeonKernels);
+  tables.push_back(&kScalarKernels);
+  return tables;
+}
+
+#ifdef COORDL_FUZZ
+const Kernels* forced_kernels = nullptr;
+#endif
+
 const Kernels& kernels() {
+#ifdef COORDL_FUZZ
+  if (forced_kernels != nullptr) return *forced_kernels;
+#endif
   static const Kernels& chosen = choose();
   return chosen;
 }

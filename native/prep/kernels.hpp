@@ -7,6 +7,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace coordl {
 
@@ -27,6 +28,14 @@ struct Kernels {
 
   // Packed blocks (prep/jpeg/packed.hpp) -> coefficients in natural order; where the next block is.
   const std::uint8_t* (*unpack)(const std::uint8_t* packed, int blocks, std::int16_t* coefficients);
+
+  // The reverse, one block; writes up to 16 bytes beyond it. Where the next one begins, or null where a
+  // value is too large for the form (no 8-bit image has such).
+  std::uint8_t* (*pack)(const std::int16_t* block, std::uint8_t* to);
+
+  // Whether coefficients x quantiser are all in [-8192, 8191], eight times what an image can hold. Beyond
+  // it the plain and the vector code of libjpeg differ, and nobody promises anything.
+  bool (*in_range)(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser);
 
   // Coefficients x quantiser -> 8 rows of 8 * blocks samples: libjpeg's accurate inverse DCT.
   void (*idct)(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser,
@@ -69,8 +78,16 @@ extern const Kernels* const kAvx2Kernels;
 extern const Kernels* const kAvx512Kernels;
 extern const Kernels* const kNeonKernels;
 
+// All tables this CPU runs, the best first; the plain one is the last.
+std::vector<const Kernels*> usable_kernels();
+
 // The best table this CPU runs, or the one COORDL_SIMD (scalar, avx2, avx512, neon) names. Decided at
 // the first call. Throws std::runtime_error when the one named is not to be had here.
 const Kernels& kernels();
+
+#ifdef COORDL_FUZZ
+// Where not null, what kernels() gives: fuzzers run every table in one process and one thread.
+extern const Kernels* forced_kernels;
+#endif
 
 }  // namespace coordl

@@ -1,7 +1,8 @@
 // The kernels with AVX2.
 #include "prep/kernels.hpp"
 
-#ifdef __AVX2__  // CMakeLists.txt sets the flag for this file alone, where the compiler has it
+// CMakeLists.txt sets the flag for this file alone, where the compiler has it.
+#if defined(__AVX2__) || defined(COORDL_EMULATE)
 #include "prep/kernels_vector.hpp"
 #include "prep/simd_avx2.hpp"
 

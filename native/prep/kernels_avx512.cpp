@@ -1,7 +1,7 @@
 // The kernels with AVX-512.
 #include "prep/kernels.hpp"
 
-#if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#if (defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)) || defined(COORDL_EMULATE)
 #include "prep/kernels_vector.hpp"
 #include "prep/simd_avx512.hpp"
 

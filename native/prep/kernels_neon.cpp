@@ -1,7 +1,7 @@
 // The kernels with NEON.
 #include "prep/kernels.hpp"
 
-#if defined(__aarch64__) || defined(COORDL_EMULATE_NEON)
+#if defined(__aarch64__) || defined(COORDL_EMULATE)
 #include "prep/kernels_vector.hpp"
 #include "prep/simd_neon.hpp"
 

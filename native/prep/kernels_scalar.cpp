@@ -1,6 +1,7 @@
 // The plain kernels: what the vector ones must equal, and what runs on other CPUs.
 #include <algorithm>
-#include <array>
+#include <bit>
+#include <cstdlib>
 #include <cstring>
 
 #include "prep/jpeg/packed_block.hpp"
@@ -13,30 +14,86 @@ constexpr int kRows = 16;
 
 const std::uint8_t* unpack(const std::uint8_t* packed, int blocks, std::int16_t* out) {
   for (; blocks > 0; --blocks, out += 64) {
-    std::uint32_t widths;
-    std::int16_t dc;
-    std::memcpy(&widths, packed, sizeof widths);
-    std::memcpy(&dc, packed + 4, sizeof dc);
-    packed += kBlockHeader;
-    for (int tile = 0; tile < kTiles; ++tile, widths >>= 4) {
-      std::int16_t* to = out + tile_corner(tile);
-      const int width = static_cast<int>(widths & 15);
+    const BlockHeader header = BlockHeader::read(packed);
+    packed += header.bytes;
+    for (int i = 0; i < kTiles; ++i) {
+      std::int16_t* to = out + tile_corner(kTileOrder[i]);
+      const int width = static_cast<int>(header.widths >> (4 * i) & 15);
       if (width == 0) {
         std::memset(to, 0, 8);
         std::memset(to + 8, 0, 8);
         continue;
       }
-      for (int i = 0; i < 8; ++i) {
-        const int bit = i * width;
+      for (int k = 0; k < 8; ++k) {
+        const int bit = k * width;
         const unsigned pair = packed[bit >> 3] | unsigned(packed[(bit >> 3) + 1]) << 8;
         const auto top = static_cast<std::int16_t>(pair << (16 - width - (bit & 7)));
-        to[(i >> 2) * 8 + (i & 3)] = static_cast<std::int16_t>(top >> (16 - width));
+        to[(k >> 2) * 8 + (k & 3)] = static_cast<std::int16_t>(top >> (16 - width));
       }
       packed += width;
     }
-    out[0] = dc;
+    out[0] = static_cast<std::int16_t>(header.dc);
   }
   return packed;
+}
+
+// Bits the widest of eight values takes in two's complement; 0 when all are 0.
+int width_of(const std::int16_t* values) {
+  unsigned bits = 0, any = 0;
+  for (int i = 0; i < 8; ++i) {
+    bits |= static_cast<std::uint16_t>(values[i] ^ (values[i] >> 15));
+    any |= static_cast<std::uint16_t>(values[i]);
+  }
+  const int width = any == 0 ? 0 : std::bit_width(bits) + 1;
+  return width == 11 ? 12 : width;
+}
+
+// Eight values of `width` bits, at most 12, so that four of them fill at most 48.
+void put_tile(const std::int16_t* values, int width, std::uint8_t* to) {
+  const std::uint64_t mask = (std::uint64_t(1) << width) - 1;
+  std::uint64_t half[2] = {};
+  for (int i = 0; i < 8; ++i) {
+    half[i >> 2] |= (static_cast<std::uint64_t>(values[i]) & mask) << ((i & 3) * width);
+  }
+  const int bits = 4 * width;
+  const std::uint64_t low = half[0] | half[1] << bits, high = width == 0 ? 0 : half[1] >> (64 - bits);
+  std::memcpy(to, &low, sizeof low);
+  std::memcpy(to + 8, &high, sizeof high);
+}
+
+// Writes one block and up to 16 bytes beyond. Null when a coefficient is too large.
+std::uint8_t* pack(const std::int16_t* block, std::uint8_t* to) {
+  if (std::abs(block[0]) > kMostPackedDc) return nullptr;
+  std::int16_t values[kTiles][8];
+  int width[kTiles], tiles = 0;
+  std::uint32_t widths = 0;
+  for (int i = 0; i < kTiles; ++i) {
+    const std::int16_t* corner = block + tile_corner(kTileOrder[i]);
+    std::memcpy(values[i], corner, 8);
+    std::memcpy(values[i] + 4, corner + 8, 8);
+    if (i == 0) values[0][0] = 0;
+    width[i] = width_of(values[i]);
+    if (width[i] > kMostWidth) return nullptr;
+    if (width[i] > 0) tiles = i + 1;
+    widths |= static_cast<std::uint32_t>(width[i]) << (4 * i);
+  }
+  const auto word = static_cast<std::uint16_t>(tiles | block[0] << 4);
+  std::memcpy(to, &word, sizeof word);
+  std::memcpy(to + sizeof word, &widths, sizeof widths);
+  to += sizeof word + (tiles + 1) / 2;
+  for (int i = 0; i < tiles; ++i) {
+    put_tile(values[i], width[i], to);
+    to += width[i];
+  }
+  return to;
+}
+
+bool in_range(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser) {
+  for (int i = 0; i < 64 * blocks; ++i) {
+    const int value = coefficients[i] * quantiser[i % 64];
+    if (value < -8192 || value > 8191) return false;
+  }
+  return true;
 }
 
 // -- inverse DCT. Source: the integer algorithm of libjpeg's jidctint, after Loeffler, Ligtenberg,
@@ -45,12 +102,16 @@ const std::uint8_t* unpack(const std::uint8_t* packed, int blocks, std::int16_t*
 std::int16_t wrap(int value) { return static_cast<std::int16_t>(value); }
 std::int16_t saturate(int value) { return static_cast<std::int16_t>(std::clamp(value, -32768, 32767)); }
 
+// Sums beyond 32 bits, which only coefficients of no real image make, wrap as the vectors' do.
+int plus(int a, int b) { return static_cast<int>(unsigned(a) + unsigned(b)); }
+int minus(int a, int b) { return static_cast<int>(unsigned(a) - unsigned(b)); }
+
 // Eight values `step` apart, in place.
 template <int kShift>
 void idct_line(std::int16_t* line, int step) {
   const auto x = [&](int i) -> int { return line[i * step]; };
   constexpr int half = 1 << (kShift - 1);
-  const int even0 = (x(0) + x(4)) * 8192 + half, even1 = (x(0) - x(4)) * 8192 + half;
+  const int even0 = wrap(x(0) + x(4)) * 8192 + half, even1 = wrap(x(0) - x(4)) * 8192 + half;
   const int even2 = x(2) * 4433 + x(6) * (4433 - 15137), even3 = x(2) * (4433 + 6270) + x(6) * 4433;
   const int sum73 = wrap(x(7) + x(3)), sum51 = wrap(x(5) + x(1));
   const int z3 = sum73 * (9633 - 16069) + sum51 * 9633, z4 = sum73 * 9633 + sum51 * (9633 - 3196);
@@ -59,7 +120,8 @@ void idct_line(std::int16_t* line, int step) {
   const int odd2 = x(3) * (25172 - 20995) - x(5) * 20995 + z3;
   const int odd3 = x(1) * (12299 - 7373) - x(7) * 7373 + z4;
   const int a = even0 + even3, b = even1 + even2, c = even1 - even2, d = even0 - even3;
-  const int out[8] = {a + odd3, b + odd2, c + odd1, d + odd0, d - odd0, c - odd1, b - odd2, a - odd3};
+  const int out[8] = {plus(a, odd3),  plus(b, odd2),  plus(c, odd1),  plus(d, odd0),
+                      minus(d, odd0), minus(c, odd1), minus(b, odd2), minus(a, odd3)};
   for (int i = 0; i < 8; ++i) line[i * step] = saturate(out[i] >> kShift);
 }
 
@@ -182,8 +244,8 @@ void store_bytes(const std::uint16_t* finished, int outputs, int rows, std::uint
 
 }  // namespace
 
-const Kernels kScalarKernels{"scalar", kRows,    unpack,    idct,       chroma,      half,       full,
-                             grey,     vertical, transpose, horizontal, store_float, store_bytes,
-                             [] {}};
+const Kernels kScalarKernels{"scalar",  kRows,      unpack,      pack,        in_range, idct,
+                             chroma,    half,       full,        grey,        vertical, transpose,
+                             horizontal, store_float, store_bytes, [] {}};
 
 }  // namespace coordl

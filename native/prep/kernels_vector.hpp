@@ -58,19 +58,70 @@ struct VectorKernels {
 
   static const std::uint8_t* unpack(const std::uint8_t* packed, int blocks, std::int16_t* out) {
     for (; blocks > 0; --blocks, out += 64) {
-      std::uint32_t widths;
-      std::int16_t dc;
-      std::memcpy(&widths, packed, sizeof widths);
-      std::memcpy(&dc, packed + 4, sizeof dc);
-      packed += kBlockHeader;
-      for (int pair = 0; pair < 4; ++pair, widths >>= 8) {
-        const auto left = tile(packed, widths & 15), right = tile(packed, widths >> 4 & 15);
+      const BlockHeader header = BlockHeader::read(packed);
+      packed += header.bytes;
+      typename V::Tile tiles[kTiles];
+      for (int i = 0; i < kTiles; ++i) {
+        tiles[kTileOrder[i]] = tile(packed, header.widths >> (4 * i) & 15);
+      }
+      for (int pair = 0; pair < 4; ++pair) {
+        const auto left = tiles[2 * pair], right = tiles[2 * pair + 1];
         V::store_tile(out + 16 * pair, V::tile_lo64(left, right));
         V::store_tile(out + 16 * pair + 8, V::tile_hi64(left, right));
       }
-      out[0] = dc;
+      out[0] = static_cast<std::int16_t>(header.dc);
     }
     return packed;
+  }
+
+  static std::uint8_t* pack(const std::int16_t* block, std::uint8_t* to) {
+    if (block[0] > kMostPackedDc || block[0] < -kMostPackedDc) return nullptr;
+    typename V::Tile values[kTiles];
+    int width[kTiles], tiles = 0;
+    std::uint32_t widths = 0;
+    for (int i = 0; i < kTiles; ++i) {
+      const std::int16_t* corner = block + tile_corner(kTileOrder[i]);
+      values[i] = V::load_corner(corner, corner + 8);
+      if (i == 0) values[i] = V::drop_first(values[i]);
+      // Twice the value, or twice and one less below 0: its bits are those of two's complement.
+      const unsigned most = V::most_folded(values[i]);
+      width[i] = most == 0 ? 0 : 32 - __builtin_clz(most);
+      if (width[i] == 11) width[i] = 12;
+      if (width[i] > kMostWidth) return nullptr;
+      if (width[i] > 0) tiles = i + 1;
+      widths |= static_cast<std::uint32_t>(width[i]) << (4 * i);
+    }
+    const auto word = static_cast<std::uint16_t>(tiles | block[0] << 4);
+    std::memcpy(to, &word, sizeof word);
+    std::memcpy(to + sizeof word, &widths, sizeof widths);
+    to += sizeof word + (tiles + 1) / 2;
+    for (int i = 0; i < tiles; ++i) {
+      std::uint64_t half[2];
+      V::join(values[i], width[i], half);
+      const int bits = 4 * width[i];
+      const std::uint64_t low = half[0] | half[1] << bits;
+      const std::uint64_t high = width[i] == 0 ? 0 : half[1] >> (64 - bits);
+      std::memcpy(to, &low, sizeof low);
+      std::memcpy(to + 8, &high, sizeof high);
+      to += width[i];
+    }
+    return to;
+  }
+
+  static bool in_range(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser) {
+    I q[8];
+    for (int i = 0; i < 8; ++i) q[i] = V::repeat_part(quantiser + 8 * i);
+    const I lowest = V::set16(8192), outside = V::set16(0xC000);
+    I wrong = V::zero();
+    for (; blocks >= kParts; blocks -= kParts, coefficients += 64 * kParts) {
+      for (int i = 0; i < 8; ++i) {
+        const I x = V::template gather_parts<64>(coefficients + 8 * i);
+        const I low = V::mullo16(x, q[i]);
+        const I beyond_16_bits = V::xor_(V::mulhi16(x, q[i]), V::template sra16<15>(low));
+        wrong = V::or_(wrong, V::or_(beyond_16_bits, V::and_(V::add16(low, lowest), outside)));
+      }
+    }
+    return !V::any(wrong) && (blocks == 0 || kScalarKernels.in_range(coefficients, blocks, quantiser));
   }
 
   // -- inverse DCT: see kernels_scalar.cpp. x[i] holds row i of kParts blocks side by side.
@@ -81,10 +132,10 @@ struct VectorKernels {
   }
 
   template <int kShift>
-  static COORDL_INLINE void idct_half(I x04, I x26, I z, I x71, I x53, I out[8]) {
+  static COORDL_INLINE void idct_half(I sum_and_difference04, I x26, I z, I x71, I x53, I out[8]) {
     const I round = V::set32(1 << (kShift - 1));
-    const I even0 = V::add32(V::madd16(x04, V::set32(both(8192, 8192))), round);
-    const I even1 = V::add32(V::madd16(x04, V::set32(both(8192, -8192))), round);
+    const I even0 = V::add32(V::madd16(sum_and_difference04, V::set32(both(8192, 0))), round);
+    const I even1 = V::add32(V::madd16(sum_and_difference04, V::set32(both(0, 8192))), round);
     const I even2 = V::madd16(x26, V::set32(both(4433, 4433 - 15137)));
     const I even3 = V::madd16(x26, V::set32(both(4433 + 6270, 4433)));
     const I z3 = V::madd16(z, V::set32(both(9633 - 16069, 9633)));
@@ -108,10 +159,11 @@ struct VectorKernels {
   template <int kShift>
   static COORDL_INLINE void idct_rows(I x[8]) {
     const I sum73 = V::add16(x[7], x[3]), sum51 = V::add16(x[5], x[1]);
+    const I sum04 = V::add16(x[0], x[4]), difference04 = V::sub16(x[0], x[4]);
     I low[8], high[8];
-    idct_half<kShift>(V::lo16(x[0], x[4]), V::lo16(x[2], x[6]), V::lo16(sum73, sum51),
+    idct_half<kShift>(V::lo16(sum04, difference04), V::lo16(x[2], x[6]), V::lo16(sum73, sum51),
                       V::lo16(x[7], x[1]), V::lo16(x[5], x[3]), low);
-    idct_half<kShift>(V::hi16(x[0], x[4]), V::hi16(x[2], x[6]), V::hi16(sum73, sum51),
+    idct_half<kShift>(V::hi16(sum04, difference04), V::hi16(x[2], x[6]), V::hi16(sum73, sum51),
                       V::hi16(x[7], x[1]), V::hi16(x[5], x[3]), high);
     for (int i = 0; i < 8; ++i) x[i] = V::packs32(low[i], high[i]);
   }
@@ -373,8 +425,8 @@ struct VectorKernels {
   }
 
   static constexpr Kernels table(const char* name) {
-    return {name, kRows,    unpack,    idct,       chroma,      half,       full,
-            grey, vertical, transpose, horizontal, store_float, store_bytes, V::drain};
+    return {name,   kRows, unpack, pack,     in_range,  idct,       chroma,      half,
+            full,   grey,  vertical, transpose, horizontal, store_float, store_bytes, V::drain};
   }
 };
 

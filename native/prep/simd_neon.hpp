@@ -54,6 +54,9 @@ struct Neon {
   static I packs16(I a, I c) { return from(vqmovn_high_s16(vqmovn_s16(a), c)); }
   static I packus16(I a, I c) { return from(vqmovun_high_s16(vqmovun_s16(a), c)); }
   static I xor_(I a, I c) { return veorq_s16(a, c); }
+  static I or_(I a, I c) { return vorrq_s16(a, c); }
+  static I and_(I a, I c) { return vandq_s16(a, c); }
+  static bool any(I a) { return vmaxvq_u16(u(a)) != 0; }
   static I lo8(I a, I c) { return from(vzip1q_s8(b(a), b(c))); }
   static I hi8(I a, I c) { return from(vzip2q_s8(b(a), b(c))); }
   static I lo16(I a, I c) { return vzip1q_s16(a, c); }
@@ -88,6 +91,22 @@ struct Neon {
   static void store_tile(void* to, Tile x) { store(to, x); }
   static Tile tile_lo64(Tile a, Tile c) { return lo64(a, c); }
   static Tile tile_hi64(Tile a, Tile c) { return hi64(a, c); }
+  static Tile load_corner(const std::int16_t* top, const std::int16_t* below) {
+    return vcombine_s16(vld1_s16(top), vld1_s16(below));
+  }
+  static Tile drop_first(Tile x) { return vsetq_lane_s16(0, x, 0); }
+  static unsigned most_folded(Tile x) {
+    return vmaxvq_u16(u(veorq_s16(vaddq_s16(x, x), vshrq_n_s16(x, 15))));
+  }
+  // The lowest `width` bits of the first four values, one after the other, and of the last four.
+  static void join(Tile x, int width, std::uint64_t* half) {
+    std::uint16_t values[8];
+    vst1q_u16(values, vandq_u16(u(x), vdupq_n_u16(static_cast<std::uint16_t>((1 << width) - 1))));
+    for (int k = 0; k < 2; ++k) {
+      half[k] = 0;
+      for (int i = 0; i < 4; ++i) half[k] |= std::uint64_t(values[4 * k + i]) << (i * width);
+    }
+  }
   static void store_bytes(Tile levels, std::uint8_t* to) { vst1_u8(to, vqmovun_s16(levels)); }
   static void store_floats(Tile levels, float scale, float bias, float* to) {
     const float32x4_t low = vcvtq_f32_u32(vmovl_u16(vget_low_u16(u(levels))));

@@ -4,12 +4,15 @@ namespace coordl {
 
 bool HuffmanTable::build(const HuffmanSpec& spec, bool ac) {
   short_.fill({});
+  long_.fill({});  // of the table before: codes that are left out must not be found there
   std::int32_t code = 0;
   int index = 0;
   for (int length = 1; length <= 16; ++length) {
     base_[length] = index - code;
+    // Too many codes, or one of all ones, which libjpeg refuses as the standard does.
+    if (code + spec.counts[length] >= std::int32_t(1) << length) return false;
     for (int i = 0; i < spec.counts[length]; ++i, ++index, ++code) {
-      if (index >= spec.size || code >= std::int32_t(1) << length) return false;
+      if (index >= spec.size) return false;
       const int symbol = spec.symbols[index], size = ac ? symbol & 15 : symbol;
       if (size > 15) return false;
       if (size > kMostValueBits) continue;  // no such value in 8-bit images: an error where it is met
@@ -50,6 +53,8 @@ HuffmanPair HuffmanTable::make_pair(std::uint64_t bits) const {
 }
 
 HuffmanEntry HuffmanTable::find_long(std::uint64_t bits) const {
+  // A short code that was left out: a longer length would take its bits for another's.
+  if (static_cast<std::int32_t>(bits >> (64 - kShort)) < end_[kShort]) return {};
   for (int length = kShort + 1; length <= 16; ++length) {
     const auto code = static_cast<std::int32_t>(bits >> (64 - length));
     if (code < end_[length]) {

@@ -123,8 +123,8 @@ inline constexpr auto kZigzagAndBeyond = [] {
 template <bool kStore>
 [[gnu::always_inline]] inline bool decode_ac(BitReader& bits, const HuffmanTable& ac, int& k,
                                              std::int16_t* out) {
-  const HuffmanPair& pair = ac.find_pair(bits.bits());
-  if (pair.bits != 0) {
+  const HuffmanPair pair = ac.find_pair(bits.bits());  // a copy: what is stored may alias it
+  if (pair.bits != 0) [[likely]] {
     const int first = k + pair.first_step;
     if constexpr (kStore) out[kZigzagAndBeyond[first]] = pair.first;
     if (first >= kCoefficients - 1) [[unlikely]] {  // the other is the next block's
@@ -138,7 +138,7 @@ template <bool kStore>
     return true;
   }
   const HuffmanEntry entry = ac.find(bits.bits());
-  if (!entry.valid()) return false;
+  if (!entry.valid()) [[unlikely]] return false;
   k += entry.step();
   if constexpr (kStore) {
     out[kZigzagAndBeyond[k]] = static_cast<std::int16_t>(huffman_value(bits.bits(), entry));
@@ -149,10 +149,11 @@ template <bool kStore>
 
 // Decodes one block. With kStore, coefficients in natural order go to `out` (zeroed by the caller,
 // one value more than a block). False: a code that does not exist, or coefficients beyond the block.
+// Not inlined: with the loops around it, compilers run out of registers for its inner one.
 template <bool kStore>
-[[gnu::always_inline]] inline bool decode_block(BitReader& bits, const HuffmanTable& dc,
-                                                const HuffmanTable& ac, int& prediction,
-                                                std::int16_t* out) {
+[[gnu::noinline]] bool decode_block(BitReader& reader, const HuffmanTable& dc, const HuffmanTable& ac,
+                                    int& prediction, std::int16_t* out) {
+  BitReader bits = reader;
   bits.refill();
   const HuffmanEntry first = dc.find(bits.bits());
   if (!first.valid()) return false;
@@ -167,6 +168,7 @@ template <bool kStore>
     if (!decode_ac<kStore>(bits, ac, k, out)) return false;
     if (k >= kCoefficients - 1) break;
   }
+  reader = bits;
   return k == kCoefficients - 1 || k >= kEndOfBlock;
 }
 

@@ -42,51 +42,6 @@ std::size_t all_runs(const Frame& frame) {
   return count;
 }
 
-// Bits the widest of eight values takes in two's complement; 0 when all are 0.
-int width_of(const std::int16_t* values) {
-  unsigned bits = 0, any = 0;
-  for (int i = 0; i < 8; ++i) {
-    bits |= static_cast<std::uint16_t>(values[i] ^ (values[i] >> 15));
-    any |= static_cast<std::uint16_t>(values[i]);
-  }
-  const int width = any == 0 ? 0 : std::bit_width(bits) + 1;
-  return width == 11 ? 12 : width;
-}
-
-// Eight values of `width` bits, at most 12, so that four of them fill at most 48.
-void put_tile(const std::int16_t* values, int width, std::uint8_t* to) {
-  const std::uint64_t mask = (std::uint64_t(1) << width) - 1;
-  std::uint64_t half[2] = {};
-  for (int i = 0; i < 8; ++i) {
-    half[i >> 2] |= (static_cast<std::uint64_t>(values[i]) & mask) << ((i & 3) * width);
-  }
-  const int bits = 4 * width;
-  const std::uint64_t low = half[0] | half[1] << bits, high = width == 0 ? 0 : half[1] >> (64 - bits);
-  std::memcpy(to, &low, sizeof low);
-  std::memcpy(to + 8, &high, sizeof high);
-}
-
-// Writes one block and up to 16 bytes beyond. Null when a coefficient is too large.
-std::uint8_t* put_block(const std::int16_t* block, std::uint8_t* to) {
-  std::uint8_t* const begin = to;
-  std::uint32_t widths = 0;
-  to += kBlockHeader;
-  for (int tile = 0; tile < kTiles; ++tile) {
-    std::int16_t values[8];
-    std::memcpy(values, block + tile_corner(tile), 8);
-    std::memcpy(values + 4, block + tile_corner(tile) + kBlock, 8);
-    if (tile == 0) values[0] = 0;
-    const int width = width_of(values);
-    if (width > kMostWidth) return nullptr;
-    put_tile(values, width, to);
-    widths |= static_cast<std::uint32_t>(width) << (4 * tile);
-    to += width;
-  }
-  std::memcpy(begin, &widths, sizeof widths);
-  std::memcpy(begin + sizeof widths, block, sizeof *block);
-  return to;
-}
-
 }  // namespace
 
 std::optional<PackedImage> PackedImage::open(std::span<const std::byte> item) noexcept {
@@ -129,7 +84,7 @@ const std::uint8_t* PackedImage::blocks(int component, int row, int column) cons
   const Component& part = frame_.component[component];
   const std::size_t run = first_run_[component] + std::size_t(row) * runs(part) + column / kRun;
   const std::uint8_t* at = blocks_ + load<std::uint32_t>(directory_ + 4 * run);
-  for (int skipped = column % kRun; skipped > 0; --skipped) at += block_bytes(load<std::uint32_t>(at));
+  for (int skipped = column % kRun; skipped > 0; --skipped) at += BlockHeader::read(at).block_bytes();
   return at;
 }
 
@@ -148,14 +103,14 @@ bool PackedImage::check() const noexcept {
             at != load<std::uint32_t>(directory_ + 4 * (first + column / kRun))) {
           return false;
         }
-        if (at + kBlockHeader > blocks_bytes_) return false;
-        const auto widths = load<std::uint32_t>(blocks_ + at);
+        if (at >= blocks_bytes_) return false;  // the header may reach into the slack
+        const BlockHeader header = BlockHeader::read(blocks_ + at);
+        if (header.tiles > kTiles) return false;
         for (int tile = 0; tile < kTiles; ++tile) {
-          if (!is_width(widths >> (4 * tile) & 15)) return false;
+          if (!is_width(header.widths >> (4 * tile) & 15)) return false;
         }
-        const int dc = load<std::int16_t>(blocks_ + at + sizeof widths);
-        if (std::abs(dc) * part.quantiser[0] > kMostDc) return false;
-        at += static_cast<std::uint64_t>(block_bytes(widths));
+        if (std::abs(header.dc) * part.quantiser[0] > kMostDc) return false;
+        at += static_cast<std::uint64_t>(header.block_bytes());
         if (at > blocks_bytes_) return false;
       }
     }
@@ -214,7 +169,7 @@ bool pack(const Frame& frame, CoefficientSource& source, std::span<const std::by
           }
           const std::int16_t* block = row.row(c, y) + std::size_t(column) * kCoefficients;
           if (std::abs(block[0]) > most_dc) return false;
-          const std::uint8_t* end = put_block(block, bytes + at);
+          const std::uint8_t* end = kernels().pack(block, bytes + at);
           if (end == nullptr) return false;
           at = static_cast<std::size_t>(end - bytes);
         }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "prep/kernels.hpp"
+
 namespace coordl {
 
 void CoefficientRow::prepare(const Frame& frame, const BlockWindow& window) {
@@ -83,6 +85,7 @@ bool ScanDecoder::open(const ParsedJpeg& parsed) {
   next_mcu_row_ = 0;
   prediction_ = {};
   reader_ = BitReader(data_.data(), 0);
+  end_bit_ = std::uint64_t(data_.size()) * 8;
   if (interval_ == 0) {
     if (scan_.interval_ends.size() != 1) return false;
     left_in_interval_ = -1;  // never reached
@@ -92,6 +95,7 @@ bool ScanDecoder::open(const ParsedJpeg& parsed) {
 
 bool ScanDecoder::open(const ParsedJpeg& parsed, std::span<const std::uint8_t> plain) {
   data_ = plain;
+  end_bit_ = std::uint64_t(data_.size()) * 8;
   return find_tables(parsed);
 }
 
@@ -104,7 +108,7 @@ bool ScanDecoder::begin_interval() {
     if (position > start * 8 || position + 8 <= start * 8) return false;
   }
   if (next_interval_ >= scan_.interval_ends.size()) return false;
-  ++next_interval_;
+  end_bit_ = std::uint64_t(scan_.interval_ends[next_interval_++]) * 8;
   left_in_interval_ = interval_;
   prediction_ = {};
   reader_ = BitReader(data_.data(), start * 8);
@@ -137,7 +141,7 @@ bool ScanDecoder::decode_mcu(int mcu, CoefficientRow* row) {
     }
   }
   reader_ = reader;
-  return reader.position() <= data_.size() * 8;
+  return reader.position() <= end_bit_;
 }
 
 bool ScanDecoder::next_row(CoefficientRow* row) {
@@ -151,13 +155,27 @@ bool ScanDecoder::next_row(CoefficientRow* row) {
   return true;
 }
 
+// Coefficients no image has are libjpeg's affair: what it makes of them is what Pillow shows.
+bool ScanDecoder::in_range(CoefficientRow& row) const {
+  const BlockWindow& window = row.window();
+  for (int c = 0; c < frame_->components(); ++c) {
+    for (int y = 0; y < frame_->blocks_down(c); ++y) {
+      if (!kernels().in_range(row.row(c, y), window.right[c] - window.left[c],
+                              frame_->component[c].quantiser.data())) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 bool ScanDecoder::read(int mcu_row, CoefficientRow& row) {
   while (next_mcu_row_ < mcu_row) {
     ++next_mcu_row_;
     if (!next_row(nullptr)) return false;
   }
   ++next_mcu_row_;
-  return next_row(&row);
+  return next_row(&row) && in_range(row);
 }
 
 bool ScanDecoder::read_from(const ScanPoint& point, int first, int last, CoefficientRow& row) {
@@ -167,14 +185,7 @@ bool ScanDecoder::read_from(const ScanPoint& point, int first, int last, Coeffic
   for (int mcu = first; mcu < last; ++mcu) {
     if (!decode_mcu(mcu, &row)) return false;
   }
-  return true;
-}
-
-bool ScanDecoder::skip_to_end() {
-  for (; next_mcu_row_ < frame_->mcus_down(); ++next_mcu_row_) {
-    if (!next_row(nullptr)) return false;
-  }
-  return true;
+  return in_range(row);
 }
 
 bool ScanDecoder::ended_well() const {

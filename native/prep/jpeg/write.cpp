@@ -219,13 +219,10 @@ bool has_baseline_codes(const PackedImage& image) {
     for (int row = 0; row < frame.component[c].down; ++row) {
       const std::uint8_t* at = image.blocks(c, row, 0);
       for (int column = 0; column < frame.component[c].across; ++column) {
-        std::uint32_t widths;
-        std::int16_t dc;
-        std::memcpy(&widths, at, sizeof widths);
-        std::memcpy(&dc, at + sizeof widths, sizeof dc);
-        if (dc < kLeastDc || dc > kMostDcCode) return false;
+        const BlockHeader header = BlockHeader::read(at);
+        if (header.dc < kLeastDc || header.dc > kMostDcCode) return false;
         bool wide = false;  // narrower values are within -512 to 511
-        for (int tile = 0; tile < kTiles; ++tile) wide |= (widths >> (4 * tile) & 15) == kMostWidth;
+        for (int tile = 0; tile < kTiles; ++tile) wide |= (header.widths >> (4 * tile) & 15) == kMostWidth;
         if (wide) {
           std::int16_t block[kCoefficients * (1 + kSpareBlocks)];
           kernels().unpack(at, 1, block);
@@ -233,7 +230,7 @@ bool has_baseline_codes(const PackedImage& image) {
             if (block[i] > kMostAc || block[i] < -kMostAc) return false;
           }
         }
-        at += block_bytes(widths);
+        at += header.block_bytes();
       }
     }
   }
