@@ -38,7 +38,7 @@ def packed(tmp_path: Path, photos: list[Path]) -> Path:
         home = tmp_path / "pictures" / f"class{number // 3}"
         home.mkdir(parents=True, exist_ok=True)
         (home / f"{number}.jpg").write_bytes(photos[number % len(photos)].read_bytes())
-    pack(Order(list_source(tmp_path / "pictures"), "packed", 256 << 10), tmp_path / "packed")
+    pack(Order(list_source(tmp_path / "pictures"), "packed", 192 << 10), tmp_path / "packed")
     return tmp_path / "packed"
 
 

@@ -17,6 +17,7 @@ from recipe import train_transform
 
 import coordl
 from coordl import ItemError, PackedFolder, _native
+from coordl import transforms as T
 from coordl.packing import Order, list_source, pack
 
 
@@ -133,6 +134,21 @@ def test_a_python_transform_reads_through_the_cache(whole_folder: Path, packed: 
     assert_same(tensors(loader), tensors(theirs))
     first, second = loader.stats()["epochs"]
     assert (first["hits"], first["misses"], second["hits"], second["misses"]) == (0, 17, 17, 0)
+
+
+@pytest.mark.parametrize("cache", [None, "100%"])
+def test_transforms_known_in_part_begin_natively(
+    whole_folder: Path, packed: Path, cache: str | None
+) -> None:
+    recipe = T.Compose([T.RandomResizedCrop(24), brightness])
+
+    def loader(data: Any, cache: str | None = None) -> coordl.DataLoader:
+        return coordl.DataLoader(data, 4, seed=3, cache=cache)
+
+    theirs = loader(coordl.ImageFolder(whole_folder, recipe))
+    ours = loader(PackedFolder(packed, recipe), cache)
+    assert "RandomResizedCrop(size=(24, 24)" in ours.plan()
+    assert_same(tensors(ours), tensors(theirs))
 
 
 def test_the_cache_counts_the_packed_bytes(packed: Path) -> None:

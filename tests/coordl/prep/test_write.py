@@ -152,6 +152,9 @@ def test_a_coefficient_no_encoder_makes_is_told_before(photos, encode):
     for component in range(3):
         struct.pack_into("<H", item, header + 128 * component, 1)
     blocks = header + quantisers + 4 * 3 * 8
-    struct.pack_into("<h", item, blocks + 4, -1200)
+    (word,) = struct.unpack_from("<H", item, blocks)
+    struct.pack_into(
+        "<h", item, blocks, -1200 << 4 | word & 15
+    )  # native/prep/jpeg/packed_block.hpp
     assert _native.check_item(bytes(item))
     assert not _native.can_unpack(bytes(item))
