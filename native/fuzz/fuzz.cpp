@@ -15,16 +15,17 @@ void mutate_anywhere(Bytes& bytes, Chance& chance) {
   if (bytes.empty()) bytes.push_back(chance.byte());
   const std::size_t at = std::size_t(chance.below(bytes.size()));
   const std::size_t length = std::min(bytes.size() - at, std::size_t(chance.within(1, 16)));
+  const auto here = bytes.begin() + std::ptrdiff_t(at);
   switch (chance.below(7)) {
     case 0: bytes[at] ^= static_cast<std::uint8_t>(1u << chance.below(8)); break;
     case 1: bytes[at] = chance.byte(); break;
     case 2:
       for (std::size_t i = 0; i < length; ++i) bytes[at + i] = chance.byte();
       break;
-    case 3: bytes.erase(bytes.begin() + std::ptrdiff_t(at), bytes.begin() + std::ptrdiff_t(at + length)); break;
-    case 4: bytes.insert(bytes.begin() + std::ptrdiff_t(at), length, chance.byte()); break;
+    case 3: bytes.erase(here, here + std::ptrdiff_t(length)); break;
+    case 4: bytes.insert(here, length, chance.byte()); break;
     case 5: {
-      const Bytes piece(bytes.begin() + std::ptrdiff_t(at), bytes.begin() + std::ptrdiff_t(at + length));
+      const Bytes piece(here, here + std::ptrdiff_t(length));
       const auto to = bytes.begin() + chance.below(bytes.size());
       bytes.insert(to, piece.begin(), piece.end());
       break;

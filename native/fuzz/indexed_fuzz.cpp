@@ -51,7 +51,9 @@ void change_point(Bytes& item, Chance& chance) {
     case 0: put_number(item, at, bits - std::uint32_t(chance.below(40))); break;
     case 1: put_number(item, at, static_cast<std::uint32_t>(chance.next())); break;
     case 2: put_number(item, at, bits == 0 ? 0 : static_cast<std::uint32_t>(chance.next() % bits)); break;
-    default: put_number(item, at + 4 + 2 * std::size_t(chance.below(3)), static_cast<std::uint16_t>(chance.next() >> 20));
+    default:
+      put_number(item, at + 4 + 2 * std::size_t(chance.below(3)),
+                 static_cast<std::uint16_t>(chance.next() >> 20));
   }
 }
 
@@ -95,7 +97,8 @@ void mutate(Bytes& input, Chance& chance) {
     case 5:
     case 6: {
       const Parts parts = parts_of(input);
-      if (parts.data < parts.end) input[parts.data + std::size_t(chance.below(parts.end - parts.data))] = chance.byte();
+      const std::size_t bytes = parts.end - parts.data;
+      if (bytes > 0) input[parts.data + std::size_t(chance.below(bytes))] = chance.byte();
       break;
     }
     default:

@@ -144,8 +144,8 @@ void mutate_scan(Bytes& jpeg, std::size_t begin, Chance& chance) {
   switch (chance.below(8)) {
     case 0: jpeg[at()] ^= static_cast<std::uint8_t>(1u << chance.below(8)); break;
     case 1:
-      for (std::size_t i = at(), end = std::min(i + std::size_t(chance.within(1, 40)), jpeg.size() - 2); i < end; ++i) {
-        jpeg[i] = chance.byte();
+      for (std::size_t i = at(), left = std::size_t(chance.within(1, 40)); left > 0; --left, ++i) {
+        if (i + 2 < jpeg.size()) jpeg[i] = chance.byte();
       }
       break;
     case 2: {
@@ -166,18 +166,23 @@ void mutate_scan(Bytes& jpeg, std::size_t begin, Chance& chance) {
     }
     case 5: jpeg.erase(jpeg.begin() + std::ptrdiff_t(at())); break;
     case 6: jpeg.insert(jpeg.end() - 2, std::size_t(chance.within(1, 30)), chance.byte()); break;
-    default: jpeg.insert(jpeg.begin() + std::ptrdiff_t(at()), std::size_t(chance.within(1, 30)), chance.byte());
+    default: {
+      const auto to = jpeg.begin() + std::ptrdiff_t(at());
+      jpeg.insert(to, std::size_t(chance.within(1, 30)), chance.byte());
+    }
   }
 }
 
 void mutate_order(Bytes& jpeg, const std::vector<Segment>& segments, Chance& chance) {
   const Segment& segment = segments[std::size_t(chance.below(segments.size()))];
   const Segment& other = segments[std::size_t(chance.below(segments.size()))];
-  const Bytes whole(jpeg.begin() + std::ptrdiff_t(segment.begin - 4), jpeg.begin() + std::ptrdiff_t(segment.end));
+  const auto begin = jpeg.begin() + std::ptrdiff_t(segment.begin - 4);
+  const auto end = jpeg.begin() + std::ptrdiff_t(segment.end);
+  const Bytes whole(begin, end);
   switch (chance.below(4)) {
-    case 0: jpeg.erase(jpeg.begin() + std::ptrdiff_t(segment.begin - 4), jpeg.begin() + std::ptrdiff_t(segment.end)); break;
+    case 0: jpeg.erase(begin, end); break;
     case 1: jpeg.insert(jpeg.begin() + std::ptrdiff_t(other.begin - 4), whole.begin(), whole.end()); break;
-    case 2: jpeg.insert(jpeg.begin() + std::ptrdiff_t(segment.begin - 4), std::size_t(chance.within(1, 3)), 0xFF); break;
+    case 2: jpeg.insert(begin, std::size_t(chance.within(1, 3)), 0xFF); break;
     default: {
       const std::uint8_t interval[] = {0xFF, 0xDD, 0, 4, 0, static_cast<std::uint8_t>(chance.below(8))};
       jpeg.insert(jpeg.begin() + std::ptrdiff_t(other.begin - 4), interval, interval + 6);

@@ -16,7 +16,9 @@ std::size_t directory_of(const Bytes& item) {
 void mend(Bytes& item, Chance& chance) {
   const auto image_bytes = std::uint64_t(number_at<std::uint32_t>(item, kBlocksBytes)) +
                            number_at<std::uint32_t>(item, kJpegBytes) + kPackedSlack;
-  if (chance.one_in(2) && image_bytes < 1 << 16) item.resize(std::size_t(image_bytes) + directory_of(item) + 4 * 8);
+  if (chance.one_in(2) && image_bytes < 1 << 16) {
+    item.resize(std::size_t(image_bytes) + directory_of(item) + 4 * 8);
+  }
   // One of these numbers of directory entries fits, or the item is no image.
   for (std::size_t blocks = item.size(); blocks > 0; --blocks) {
     put_number(item, kBlocksBytes, static_cast<std::uint32_t>(blocks));
@@ -50,13 +52,14 @@ void mutate(Bytes& input, Chance& chance) {
     case 4: {  // where a run begins
       const std::size_t at = directory + 4 * std::size_t(chance.below(8));
       const auto blocks = number_at<std::uint32_t>(input, kBlocksBytes);
-      put_number(input, at, chance.one_in(2) ? number_at<std::uint32_t>(input, at) + std::uint32_t(chance.within(-8, 8))
+      const auto begin = number_at<std::uint32_t>(input, at);
+      put_number(input, at, chance.one_in(2) ? begin + std::uint32_t(chance.within(-8, 8))
                                              : blocks - std::uint32_t(chance.below(16)));
       break;
     }
     case 5:
     case 6: input[inside(directory + 4)] = chance.byte(); break;
-    case 7: {  // widths: the block behind begins elsewhere
+    case 7: {  // widths, or a count of tiles: the block behind begins elsewhere
       const std::size_t at = inside(directory + 4);
       input[at] = static_cast<std::uint8_t>(chance.below(13) | chance.below(13) << 4);
       break;

@@ -70,7 +70,8 @@ std::vector<Bytes> seeds() {
       task.source[axis] = static_cast<std::uint16_t>(chance.within(1, count < 32 ? 80 : 600));
       task.resized[axis] = static_cast<std::uint16_t>(chance.within(1, count % 2 == 0 ? 40 : 300));
       task.outputs[axis] = static_cast<std::uint16_t>(chance.within(1, task.resized[axis]));
-      task.offset[axis] = static_cast<std::uint16_t>(chance.within(0, task.resized[axis] - task.outputs[axis]));
+      const int most = task.resized[axis] - task.outputs[axis];
+      task.offset[axis] = static_cast<std::uint16_t>(chance.within(0, most));
     }
     task.flags = static_cast<std::uint16_t>(chance.next());
     const auto* bytes = reinterpret_cast<const std::uint8_t*>(&task);
@@ -107,14 +108,15 @@ void check(std::span<const std::uint8_t> input) {
     offset[axis] = task.offset[axis] % (resized[axis] - outputs[axis] + 1);
     if ((task.flags & 0x30) != 0) outputs[axis] = std::min(outputs[axis], 70);
     axes[axis].build(source[axis], resized[axis], offset[axis], outputs[axis]);
-    HOLDS(0 <= axes[axis].begin() && axes[axis].begin() < axes[axis].end() && axes[axis].end() <= source[axis]);
+    const int begin = axes[axis].begin(), end = axes[axis].end();
+    HOLDS(0 <= begin && begin < end && end <= source[axis]);
     const Taps taps = axes[axis].taps();
     for (int o = 0; o < taps.outputs; ++o) {
       HOLDS(taps.first[o] >= 0 && taps.first[o] < axes[axis].end() - axes[axis].begin());
       int sum = 0;
       for (int t = 0; t < taps.count; ++t) {
         sum += taps.weights[o * taps.count + t];
-        HOLDS(taps.weights[o * taps.count + t] == 0 || axes[axis].begin() + taps.first[o] + t < axes[axis].end());
+        HOLDS(taps.weights[o * taps.count + t] == 0 || begin + taps.first[o] + t < end);
       }
       HOLDS(sum == 65536 || sum == 65535);
     }
@@ -154,7 +156,8 @@ void check(std::span<const std::uint8_t> input) {
         for (const auto& [column, across] : exact_weights(source[0], resized[0], offset[0] + x)) {
           const bool inside = row >= axes[1].begin() && row < axes[1].end() && column >= axes[0].begin() &&
                               column < axes[0].end();
-          if (inside) exact += down * across * rows.level(c, column - axes[0].begin(), row - axes[1].begin());
+          if (!inside) continue;
+          exact += down * across * rows.level(c, column - axes[0].begin(), row - axes[1].begin());
         }
       }
       const int place = flip ? outputs[0] - 1 - x : x;

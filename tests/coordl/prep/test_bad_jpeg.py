@@ -251,16 +251,14 @@ def test_a_table_of_an_earlier_file_never_serves_a_later_one(baseline):
 @pytest.mark.parametrize("interval", [1, 2, 19, 20, 65535])
 def test_a_restart_interval_that_the_data_do_not_have_is_pillows_or_not_ours(baseline, interval):
     # 72 x 56 of 4:2:0 has 20 MCUs: from 20 on the interval never ends.
-    ours = assert_pillows_or_not_ours(
-        insert(baseline, SOS, segment(DRI, struct.pack(">H", interval)))
-    )
+    restarts = segment(DRI, struct.pack(">H", interval))
+    ours = assert_pillows_or_not_ours(insert(baseline, SOS, restarts))
     assert ours == (interval >= 20)
 
 
 def test_data_beyond_a_restart_interval_are_not_taken_from_the_next(photos, encode):
-    # The first row of MCUs loses its last bytes: what is read in their place is the second
-    # row's. The
-    # region ends with the first row, so nobody looks at the marker behind it.
+    # The first row of MCUs loses its last bytes: what is read in their place is the second row's.
+    # The region ends with the first row, so nobody looks at the marker behind it.
     image = Image.open(photos[0]).convert("RGB").crop((40, 30, 168, 94))
     item = encoded(image, quality=90, subsampling="4:4:4", restart_marker_rows=1)
     assert region(item, 0, 0, 128, 8) is not None
@@ -325,10 +323,8 @@ def test_odd_application_segments_give_pillows_pixels_or_are_not_ours(baseline, 
 @pytest.mark.parametrize("transform", [0, 1, 2, 3])
 def test_adobes_word_on_colours_is_taken_as_pillow_takes_it(baseline, transform):
     adobe = segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
-    for item in (
-        baseline,
-        baseline[:2] + baseline[segments(baseline)[0][2] :],
-    ):  # with JFIF, without
+    without_jfif = baseline[:2] + baseline[segments(baseline)[0][2] :]
+    for item in (baseline, without_jfif):
         assert_pillows_or_not_ours(insert(item, SOF, adobe))
 
 
