@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from coordl.errors import CacheError, CoordlError, ItemError
+from coordl.errors import CacheError, CoordlError, ItemError, PackedDataError
 
 if TYPE_CHECKING:
     from coordl import transforms
-    from coordl.datasets import ImageFolder
+    from coordl.datasets import ImageFolder, PackedFolder
     from coordl.fetch.cache import MinIOCache
     from coordl.loader import DataLoader
 
@@ -23,6 +23,8 @@ __all__ = [
     "ImageFolder",
     "ItemError",
     "MinIOCache",
+    "PackedDataError",
+    "PackedFolder",
     "transforms",
 ]
 
@@ -30,6 +32,7 @@ _HOME = {
     "DataLoader": "coordl.loader",
     "ImageFolder": "coordl.datasets",
     "MinIOCache": "coordl.fetch.cache",
+    "PackedFolder": "coordl.datasets",
 }
 
 

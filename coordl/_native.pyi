@@ -75,6 +75,12 @@ def read_file(path: str | bytes | os.PathLike) -> bytes:
 def read_identified(path: str | bytes | os.PathLike, keep_in_page_cache: bool = True) -> tuple[bytes, int, int]:
     """(bytes, size, mtime_ns) of the whole file. Raises as read_file does."""
 
+def read_part(path: str | bytes | os.PathLike, offset: int, length: int) -> tuple[bytes, int, int]:
+    """
+    (bytes, size, mtime_ns): part of a file, with the file's size and time. Raises as
+    read_file does; EOFError also where the file ends before the part.
+    """
+
 def drop_from_page_cache(path: str | bytes | os.PathLike) -> None:
     """Advises the kernel to drop the file's clean pages."""
 
@@ -166,10 +172,43 @@ def simd() -> str:
     Name of the kernels in use: scalar, avx2, avx512 or neon; COORDL_SIMD chooses one.
     """
 
+def checksum(data: bytes | bytearray | memoryview, hi: int = 0, lo: int = 0) -> int:
+    """
+    64 bits that find torn, misplaced and flipped bytes; (hi, lo) says where they belong.
+    """
+
+def check_item(item: bytes | bytearray | memoryview) -> bool:
+    """
+    Whether an item of ours from outside may be decoded. True for originals: their decoders check.
+    """
+
+def unpack(item: bytes | bytearray | memoryview) -> bytes | None:
+    """
+    A packed or indexed item as a JPEG of the same coefficients, tables and segments; None when
+    it is damaged or none of ours. Releases the GIL.
+    """
+
+def can_unpack(item: bytes | bytearray | memoryview) -> bool:
+    """
+    Whether unpack() makes a JPEG of it. False for the few whose coefficients no encoder makes.
+    """
+
+def jpeg_header(item: bytes | bytearray | memoryview) -> bytes:
+    """
+    The JPEG's own header that a packed or indexed item carries; empty without one.
+    """
+
 class ItemTable:
     """Paths and identities of a data set's items; immutable."""
 
     def __init__(self, paths: list, sizes: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], mtimes_ns: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], keys: Annotated[NDArray[numpy.uint64], dict(shape=(None, 2), order='C', device='cpu', writable=False)]) -> None: ...
+
+    @staticmethod
+    def of_parts(paths: list, sizes: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], mtimes_ns: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], shards: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], checksums: Annotated[NDArray[numpy.uint64], dict(shape=(None,), order='C', device='cpu', writable=False)], keys: Annotated[NDArray[numpy.uint64], dict(shape=(None, 2), order='C', device='cpu', writable=False)]) -> ItemTable:
+        """
+        Items that are parts of shards: paths, sizes and times of the S shards; shard,
+        offset, length, checksum and key of the N items.
+        """
 
     def __len__(self) -> int: ...
 

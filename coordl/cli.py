@@ -1,4 +1,4 @@
-"""`coordl status | clear | doctor | rates`: the caches of this user's jobs, limits, speed.
+"""`coordl status | clear | doctor | rates | pack | unpack`: caches, limits, speed, packed data.
 
 Results go to stdout, everything else to stderr. Exit 0 fine, 2 could not do it.
 """
@@ -15,14 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from coordl import _native
+from coordl.cli_pack import pack, unpack
 from coordl.cli_rates import rates
 from coordl.doctor import examine
 from coordl.fetch.budget import format_bytes
 
 app = typer.Typer(
     name="coordl",
-    help="Caches that coordl's loaders share on this machine.",
-    epilog="Examples:\n\n    coordl status\n\n    coordl clear --force\n\n    coordl doctor",
+    help="Caches that coordl's loaders share on this machine, and packed data sets.",
+    epilog="Examples:\n\n    coordl status\n\n    coordl clear --force\n\n    coordl doctor\n\n"
+    "    coordl pack pictures/train packed/train",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -111,6 +113,14 @@ def doctor(format: FormatOption = Format.text) -> None:
 app.command(epilog="Example:\n\n    coordl rates --files list.txt --crop 224x224 -o rates.json")(
     rates
 )
+
+
+app.command(
+    epilog="Examples:\n\n    coordl pack pictures/train packed/train\n\n"
+    "    coordl pack pictures/train packed/train --form indexed --jobs 8\n\n"
+    "In Python:\n\n    coordl.DataLoader(coordl.PackedFolder('packed/train', transform), ...)"
+)(pack)
+app.command(epilog="Example:\n\n    coordl unpack packed/train pictures-again")(unpack)
 
 
 def _console() -> Console:

@@ -1,4 +1,4 @@
-"""Image folders with torchvision's layout and attributes, without torchvision.
+"""Image folders with torchvision's layout and attributes, without torchvision; and packed ones.
 
 root/class_a/1.jpg
 root/class_a/sub/2.png
@@ -16,7 +16,10 @@ import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.errors import item_error
+from coordl.errors import PackedDataError, item_error
+from coordl.fetch.item import Items
+from coordl.fetch.shards import open_packed, packed_items
+from coordl.fetch.storage import fetch
 
 IMAGE_EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
@@ -34,22 +37,28 @@ def open_rgb(source: str | IO[bytes]) -> Any:
 
 
 def open_item(item: bytes | memoryview) -> Any:
-    """The picture of encoded bytes in any form a cache holds them, as open_rgb gives it.
+    """The picture in an item of any form, as open_rgb() gives that of the original file.
+
+    `info` (EXIF, ICC profile) is there where the item carries its JPEG's header.
 
     Raises:
-        OSError: neither Pillow nor the native decoder can read it.
+        PackedDataError: a packed or indexed item is damaged.
     """
-    if _native.form(item) == "original":
-        with io.BytesIO(item) as file:
-            return open_rgb(file)
     from PIL import Image
 
-    size = _native.image_size(item)
-    if size is not None:
-        pixels = np.empty((size[1], size[0], 3), np.uint8)
-        if _native.decode_region(item, 0, 0, pixels):
-            return Image.fromarray(pixels)
-    raise OSError(f"the cached {_native.form(item)} item is damaged")
+    size = None if _native.form(item) == "original" else _native.image_size(item)
+    if size is None:  # also of a file that only begins as ours do: Pillow says what it makes of it
+        with io.BytesIO(item) as file:
+            return open_rgb(file)
+    pixels = np.empty((size[1], size[0], 3), np.uint8)
+    if not _native.decode_region(item, 0, 0, pixels):
+        raise PackedDataError(f"the {_native.form(item)} item of {len(item):,} bytes is damaged")
+    picture = Image.fromarray(pixels)
+    header = _native.jpeg_header(item)
+    if header:
+        with Image.open(io.BytesIO(header)) as opened:  # reads up to the scan, decodes nothing
+            picture.info = dict(opened.info)
+    return picture
 
 
 class ImageFolder(torch.utils.data.Dataset):
@@ -106,6 +115,72 @@ class ImageFolder(torch.utils.data.Dataset):
     def __repr__(self) -> str:
         return (
             f"coordl.ImageFolder({self.root!r}: {len(self)} pictures, {len(self.classes)} classes)"
+        )
+
+
+class PackedFolder(torch.utils.data.Dataset):
+    """An image folder that `coordl pack` made into shards: same samples, same pixels, same order.
+
+    coordl.DataLoader reads it natively; in a stock DataLoader it works as ImageFolder does.
+
+    Args:
+        root: the folder `coordl pack` made.
+        transform: from PIL image to what the model takes.
+        target_transform: from class number to target.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        PackedDataError: it holds no finished packed data set, or a damaged one; names the file.
+
+    Attributes:
+        classes: class names, sorted. class_to_idx: name to number.
+        samples: (original path below its root, class number) in order of class, then path; also as
+            `imgs`.
+        targets: class numbers.
+        packed: index and manifest.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        transform: Callable[[Any], Any] | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.root = os.fspath(root)
+        self.transform = transform
+        self.target_transform = target_transform
+        self.packed = open_packed(self.root)
+        index = self.packed.index
+        self.classes = index.classes
+        self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
+        self.samples = list(zip(index.names, index.targets.tolist(), strict=True))
+        self.imgs = self.samples
+        self.targets: list[int] = index.targets.tolist()
+        self._items: Items | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """(picture, target), transformed. Errors name index, original path and shard."""
+        name, target = self.samples[index]
+        if self._items is None:
+            self._items = packed_items(self.packed, keyed=False)
+        row = range(len(self))[index]  # negative ones count from the end
+        try:
+            picture = open_item(fetch(self._items, row))
+        except Exception as error:
+            raise item_error(error, row, name) from error
+        if self.transform is not None:
+            picture = self.transform(picture)
+        return picture, target if self.target_transform is None else self.target_transform(target)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_items": None}
+
+    def __repr__(self) -> str:
+        return (
+            f"coordl.PackedFolder({self.root!r}: {len(self)} pictures, {len(self.classes)} classes)"
         )
 
 

@@ -3,7 +3,8 @@
     Exception
     └── CoordlError             ours: the message says what happened and what to do
         ├── ItemError           one sample could not be fetched or prepared; names index and path
-        └── CacheError          the cache cannot be had as asked; says what to change
+        ├── CacheError          the cache cannot be had as asked; says what to change
+        └── PackedDataError     a packed data set is damaged, unfinished or none; names the file
 
 Bad arguments raise ValueError or TypeError; what the kernel refuses raises OSError with its errno.
 
@@ -47,6 +48,10 @@ class ItemError(CoordlError):
 
 class CacheError(CoordlError):
     """The cache cannot be had as asked for."""
+
+
+class PackedDataError(CoordlError):
+    """A packed data set cannot be read, made or gone on with as asked."""
 
 
 class _Combined(type):

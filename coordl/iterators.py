@@ -27,7 +27,7 @@ from torch.utils.data.dataloader import (
 from coordl import _native
 from coordl.datasets import open_item
 from coordl.errors import ItemError, item_error
-from coordl.fetch.failure import unreadable_item
+from coordl.fetch.failure import damaged_item, unreadable_item
 from coordl.fetch.folder import Folder
 from coordl.history import EpochRecord, History
 from coordl.prep.keyed import keyed_draws
@@ -147,7 +147,7 @@ class NativeIterator(_BaseDataLoaderIter):
         ticket = self._workers.ticket(buffer, rows, indices, *self._key)
         for row in ticket.missing:
             # Native reads raise no audit event of their own; whoever watches reads wants them.
-            sys.audit("open", self._path(rows[row]), None, os.O_RDONLY)
+            sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
         self._workers.submit(ticket)
         self._window.append(_Minibatch(indices, rows, buffer, ticket))
         return True
@@ -199,7 +199,8 @@ class NativeIterator(_BaseDataLoaderIter):
         self, minibatch: _Minibatch, row: int, what: str, errno: int
     ) -> np.ndarray:
         """A sample the native pass left: Pillow decides whether and how it decodes."""
-        index, path = int(minibatch.indices[row]), self._path(minibatch.rows[row])
+        folder, item = self._epoch.folder, minibatch.rows[row]
+        index, path = int(minibatch.indices[row]), folder.path(item)
         if what == "io_error":
             raise unreadable_item(errno, index, path)
         if what == "truncated":
@@ -209,14 +210,13 @@ class NativeIterator(_BaseDataLoaderIter):
                 index,
                 path,
             )
+        if what == "damaged":
+            raise damaged_item(index, folder.name(item), path)
         try:
             image = open_item(minibatch.ticket.item(row))
             return prepare_image(image, self._epoch.plan, *self._key, index)
         except Exception as error:
-            raise item_error(error, index, path) from error
-
-    def _path(self, row: Any) -> str:
-        return str(self._epoch.folder.dataset.samples[row][0])
+            raise item_error(error, index, folder.name(item)) from error
 
 
 class _Counted:

@@ -84,11 +84,11 @@ class _OwnDataset:
 class DataLoader(torch.utils.data.DataLoader[T_co]):
     """torch's DataLoader without data stalls: same arguments, same order of samples.
 
-    Image folders (torchvision's ImageFolder and DatasetFolder, coordl.ImageFolder, Subsets of
-    them) with the usual transforms are read and prepared by native threads; `num_workers` is then
-    the number of prep threads, and no process is started. Where only the first transforms are
-    known, they run natively in torch's workers. Everything else runs as torch runs it; `plan()`
-    says which and why.
+    Image folders (torchvision's ImageFolder and DatasetFolder, coordl.ImageFolder and PackedFolder,
+    Subsets of them) with the usual transforms are read and prepared by native threads;
+    `num_workers` is then the number of prep threads, and no process is started. Where only the
+    first transforms are known, they run natively in torch's workers. Everything else runs as torch
+    runs it; `plan()` says which and why.
 
     Args beyond torch's, all keyword-only and kept as attributes of the same name:
         cache: memory for encoded items, which are never evicted: bytes (int), "2GiB", "65%" (of
@@ -260,11 +260,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _folder_items(self, folder: Folder) -> FolderItems:
         """The data set's items, their identities as they are now: a changed file is a new item."""
-        local, paths = self._local, folder.paths()
+        local, source = self._local, folder.source()
         if local.items is not None:
-            local.items = local.items.renewed(paths)
+            local.items = local.items.renewed(source)
         else:
-            items = FolderItems.of(paths, self.cache is not None, None)
+            items = FolderItems.of(source, self.cache is not None, None)
             if self.cache is not None:
                 items = items.with_cache(
                     open_cache(self.cache, folder, items.items, self.cache_form)
@@ -354,14 +354,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """What runs natively, what in Python, and why; for reading."""
         route = self._route()
         lines = ["order: torch's samplers"]
+        files = "shards" if route.folder is not None and route.folder.packed else "files"
         if route.cached:
             form = self.cache.form if isinstance(self.cache, MinIOCache) else self.cache_form
             held = "items held in the form that suits" if form == "auto" else f"items held {form}"
-            lines.append(f"fetch: never-evict cache of {self.cache}, {held}, then files")
+            if files == "shards":
+                held = "items held as packed"
+            lines.append(f"fetch: never-evict cache of {self.cache}, {held}, then {files}")
         elif self.cache is not None:
             lines.append("fetch: as the data set does; the cache cannot serve it")
         else:
-            lines.append("fetch: files, no cache")
+            lines.append(f"fetch: {files}, no cache")
         if route.native:
             assert route.plan is not None
             lines += [*route.plan.describe(), f"  threads: {max(1, self.num_workers)}"]

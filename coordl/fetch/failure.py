@@ -63,6 +63,17 @@ _ADVICE = {
 }
 
 
+def damaged_item(index: int, name: str, shard: str) -> ItemError:
+    """The exception for sample `index`, packed from `name`, whose bytes in `shard` are wrong."""
+    return ItemError(
+        f"sample {index}: {name} is damaged in {shard}: its bytes are not those of the index. "
+        "Copy the shard again from where it is whole, or pack anew (coordl pack --force); a data "
+        "set that was packed anew must be opened anew.",
+        index,
+        shard,
+    )
+
+
 def unreadable_item(errno: int, index: int, path: str) -> ItemOSError:
     """The exception for sample `index`, whose file the kernel refused with `errno`."""
     message = f"sample {index}: cannot read {path}: {os.strerror(errno)}."

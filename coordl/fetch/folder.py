@@ -17,7 +17,8 @@ import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.datasets import ImageFolder, open_rgb
+from coordl.datasets import ImageFolder, PackedFolder, open_rgb
+from coordl.fetch.shards import PackedData, shard_name
 
 _TORCHVISION = "torchvision.datasets.folder"
 _EXTENSIONS = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "webp": (".webp",)}
@@ -25,10 +26,10 @@ _EXTENSIONS = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "we
 
 @dataclass(frozen=True)
 class Folder:
-    """An image folder, possibly seen through subsets.
+    """An image folder, of files or packed, possibly seen through subsets.
 
     Attributes:
-        dataset: the ImageFolder itself.
+        dataset: the ImageFolder or PackedFolder itself.
         rows: positions in `dataset.samples` by position in the loader's data set, int64;
             None when they are the same.
         root: its root folder, absolute and without links: what names its cache.
@@ -58,8 +59,27 @@ class Folder:
             asked = np.where(asked < 0, asked + count, asked)
         return asked, asked if self.rows is None else self.rows[asked]
 
-    def paths(self) -> list[str]:
+    @property
+    def packed(self) -> bool:
+        return type(self.dataset) is PackedFolder
+
+    def source(self) -> list[str] | PackedData:
+        """Where the items are: the file of each, or shards."""
+        if self.packed:
+            return self.dataset.packed  # type: ignore[no-any-return]
         return [sample[0] for sample in self.dataset.samples]
+
+    def name(self, row: Any) -> str:
+        """What to call an item: the path of its (original) file."""
+        return str(self.dataset.samples[row][0])
+
+    def path(self, row: Any) -> str:
+        """The file that is opened for an item."""
+        if not self.packed:
+            return self.name(row)
+        return os.path.join(
+            self.dataset.root, shard_name(int(self.dataset.packed.index.shards[row]))
+        )
 
     def native_share(self) -> float:
         """Share of files whose name says a format the native pass decodes; of some 4,096 of them
@@ -80,14 +100,15 @@ def find_folder(dataset: Any) -> Folder | str:
         dataset = dataset.dataset
     name = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
     torchvisions = (f"{_TORCHVISION}.ImageFolder", f"{_TORCHVISION}.DatasetFolder")
-    if type(dataset) is not ImageFolder and name not in torchvisions:
+    packed = type(dataset) is PackedFolder
+    if type(dataset) is not ImageFolder and not packed and name not in torchvisions:
         return (
             f"the data set is a {name}; coordl reads files itself for torchvision's ImageFolder "
-            "and DatasetFolder, coordl.ImageFolder, and Subsets of them"
+            "and DatasetFolder, coordl.ImageFolder and PackedFolder, and Subsets of them"
         )
     if "__getitem__" in vars(dataset):
         return f"the {name} has a __getitem__ of its own"
-    if not _is_stock_loader(dataset.loader):
+    if not packed and not _is_stock_loader(dataset.loader):
         return f"its loader is {_name(dataset.loader)}, which may do anything with the file"
     if rows is not None and len(rows):
         count = len(dataset.samples)

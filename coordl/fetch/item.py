@@ -16,20 +16,43 @@ from coordl.fetch.failure import unreadable_item
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Where items lie that are byte ranges of shards, not files of their own.
+
+    Attributes:
+        names: N names to call them by.
+        shards: (N,) uint32, positions in `paths`.
+        offsets, lengths, checksums: (N,) uint64; checksums as shards.item_checksum() has them.
+        paths: S shards. sizes, mtimes_ns: (S,) int64, of the shards.
+    """
+
+    names: Sequence[str]
+    shards: NDArray[np.uint32]
+    offsets: NDArray[np.uint64]
+    lengths: NDArray[np.uint64]
+    checksums: NDArray[np.uint64]
+    paths: Sequence[str]
+    sizes: NDArray[np.int64]
+    mtimes_ns: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Items:
     """The items of a data set, in its order; all arrays are read-only by convention.
 
     Attributes:
-        paths: N paths as given.
-        sizes: (N,) int64, bytes.
-        mtimes_ns: (N,) int64, nanoseconds since 1970.
+        paths: N paths as given; of its shard where an item is part of one.
+        sizes: (N,) int64, bytes of the item.
+        mtimes_ns: (N,) int64, nanoseconds since 1970, of the file or shard.
         keys: (N, 2) uint64, C order: high and low half of each item's 128-bit key.
+        parts: None where every item is a file.
     """
 
     paths: Sequence[str]
     sizes: NDArray[np.int64]
     mtimes_ns: NDArray[np.int64]
     keys: NDArray[np.uint64]
+    parts: Parts | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -61,20 +84,40 @@ def identify(paths: Sequence[str], *, threads: int = 8) -> Items:
     if bad.size:
         index = int(bad[0])
         raise unreadable_item(int(errnos[index]), index, os.fspath(paths[index]))
-    return Items(paths, sizes, mtimes_ns, _keys(paths, sizes, mtimes_ns))
+    return Items(paths, sizes, mtimes_ns, _keys(paths, sizes, mtimes_ns, 0 * sizes, sizes))
+
+
+def identify_parts(parts: Parts, *, keyed: bool = True) -> Items:
+    """The same for parts of shards; the shards' sizes and times are those in `parts`.
+
+    Without `keyed` the keys are zeros: only a cache needs them.
+    """
+    offsets = parts.offsets.astype(np.int64)
+    lengths = parts.lengths.astype(np.int64)
+    shards = parts.shards
+    paths = [parts.paths[shard] for shard in shards.tolist()]
+    sizes, mtimes_ns = parts.sizes[shards], parts.mtimes_ns[shards]
+    keys = np.zeros((len(paths), 2), np.uint64)
+    if keyed:
+        keys = _keys(paths, sizes, mtimes_ns, offsets, offsets + lengths)
+    return Items(paths, lengths, mtimes_ns, keys, parts)
 
 
 def _keys(
-    paths: Sequence[str], sizes: NDArray[np.int64], mtimes_ns: NDArray[np.int64]
+    paths: Sequence[str],
+    sizes: NDArray[np.int64],
+    mtimes_ns: NDArray[np.int64],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
 ) -> NDArray[np.uint64]:
     folders: dict[str, bytes] = {}
     pack = struct.Struct("<4q").pack
     digests = bytearray()
-    for path, size, mtime_ns in zip(paths, sizes.tolist(), mtimes_ns.tolist(), strict=True):
+    numbers = np.stack([sizes, mtimes_ns, begins, ends], axis=1).tolist()
+    for path, identity in zip(paths, numbers, strict=True):
         folder, name = os.path.split(path)
         real = folders.get(folder)
         if real is None:
             real = folders[folder] = os.fsencode(os.path.join(os.path.realpath(folder), ""))
-        identity = pack(size, mtime_ns, 0, size) + real + os.fsencode(name)
-        digests += blake2b(identity, digest_size=16).digest()
+        digests += blake2b(pack(*identity) + real + os.fsencode(name), digest_size=16).digest()
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64).reshape(-1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from coordl.errors import ItemError, item_error
 from coordl.fetch.cache import FORMS, MinIOCache, cache_name
 from coordl.fetch.folder import Folder
 from coordl.fetch.item import Items, identify
+from coordl.fetch.shards import PackedData, packed_items
 from coordl.fetch.storage import fetch
 
 _STAT_THREADS = 16
@@ -25,6 +26,7 @@ class FolderItems:
     """The files of an image folder as they were when last looked at.
 
     Attributes:
+        source: the paths, or a packed data set.
         items: paths, and with a cache their sizes, times and keys (zeros where a file could not
             be looked at: it fails when its turn comes). Without a cache nobody asks the file
             system, and they are zeros throughout.
@@ -32,29 +34,36 @@ class FolderItems:
         cache: None without one.
     """
 
+    source: list[str] | PackedData
     items: Items
     table: _native.ItemTable
     cache: MinIOCache | None
 
     @classmethod
-    def of(cls, paths: list[str], identified: bool, cache: MinIOCache | None) -> FolderItems:
-        items = _identify(paths) if identified else _unidentified(paths)
-        table = _native.ItemTable(paths, items.sizes, items.mtimes_ns, items.keys)
-        return cls(items, table, cache)
+    def of(
+        cls, source: list[str] | PackedData, identified: bool, cache: MinIOCache | None
+    ) -> FolderItems:
+        if isinstance(source, PackedData):
+            items = packed_items(source, keyed=identified)
+        else:
+            items = _identify(source) if identified else _unidentified(source)
+        return cls(source, items, _table(items), cache)
 
     @property
     def arena(self) -> Any:
         return None if self.cache is None else self.cache.arena
 
     def with_cache(self, cache: MinIOCache) -> FolderItems:
-        return FolderItems(self.items, self.table, cache)
+        return replace(self, cache=cache)
 
-    def renewed(self, paths: list[str]) -> FolderItems:
+    def renewed(self, source: list[str] | PackedData) -> FolderItems:
         """These, or new ones where paths or files are others now. A changed file is a new item."""
         identified = self.cache is not None
-        if paths == self.items.paths and not (identified and _changed(self.items)):
+        packed = isinstance(source, PackedData)
+        same = source is self.source if packed else source == self.source
+        if same and not (identified and _changed(self.items)):
             return self
-        return FolderItems.of(paths, identified, self.cache)
+        return FolderItems.of(source, identified, self.cache)
 
     def cache_figures(self) -> dict[str, Any]:
         if self.cache is None:
@@ -100,12 +109,29 @@ def _identify(paths: list[str]) -> Items:
     return Items(paths, sizes, mtimes_ns, items.keys)
 
 
+def _table(items: Items) -> _native.ItemTable:
+    parts = items.parts
+    if parts is None:
+        return _native.ItemTable(list(items.paths), items.sizes, items.mtimes_ns, items.keys)
+    return _native.ItemTable.of_parts(
+        list(parts.paths),
+        parts.sizes,
+        parts.mtimes_ns,
+        parts.shards,
+        parts.offsets,
+        parts.lengths,
+        parts.checksums,
+        items.keys,
+    )
+
+
 def _changed(items: Items) -> bool:
-    sizes, mtimes_ns, errnos = _native.stat_files(items.paths, _STAT_THREADS)
+    known = items if items.parts is None else items.parts
+    sizes, mtimes_ns, errnos = _native.stat_files(known.paths, _STAT_THREADS)
     there = errnos == 0
     return not (
-        np.array_equal(np.where(there, sizes, 0), items.sizes)
-        and np.array_equal(np.where(there, mtimes_ns, 0), items.mtimes_ns)
+        np.array_equal(np.where(there, sizes, 0), known.sizes)
+        and np.array_equal(np.where(there, mtimes_ns, 0), known.mtimes_ns)
     )
 
 

@@ -8,8 +8,9 @@ import sys
 from coordl import _native
 from coordl.errors import ItemError
 from coordl.fetch.cache import MinIOCache
-from coordl.fetch.failure import unreadable_item
+from coordl.fetch.failure import damaged_item, unreadable_item
 from coordl.fetch.item import Items
+from coordl.fetch.shards import item_checksum
 
 
 def fetch(items: Items, index: int, cache: MinIOCache | None = None) -> bytes | memoryview:
@@ -22,8 +23,10 @@ def fetch(items: Items, index: int, cache: MinIOCache | None = None) -> bytes | 
     see native reads too.
 
     Raises:
-        ItemError: names index and path. Also an OSError (FileNotFoundError, PermissionError, ...)
-            when the kernel refused the file; a plain ItemError when it changed while it was read.
+        ItemError: names index and path (of a packed item: its name and shard). Also an OSError
+            (FileNotFoundError, PermissionError, ...) when the kernel refused the file; a plain
+            ItemError when it changed while it was read,
+            or when a shard's bytes are damaged.
     """
     key = items.keys[index]
     if cache is not None:
@@ -33,7 +36,7 @@ def fetch(items: Items, index: int, cache: MinIOCache | None = None) -> bytes | 
     path = items.paths[index]
     sys.audit("open", path, None, os.O_RDONLY)
     try:
-        data, size, mtime_ns = _native.read_identified(path)
+        data, unchanged = _read(items, index)
     except OSError as error:
         raise unreadable_item(error.errno or 0, index, path) from error
     except EOFError as error:
@@ -42,7 +45,22 @@ def fetch(items: Items, index: int, cache: MinIOCache | None = None) -> bytes | 
             index,
             path,
         ) from error
-    unchanged = size == items.sizes[index] and mtime_ns == items.mtimes_ns[index]
     if cache is not None and unchanged:
         cache.admit(key, data)
     return data
+
+
+def _read(items: Items, index: int) -> tuple[bytes, bool]:
+    """The item's bytes, and whether its file still is the one identified."""
+    parts, path, mtime_ns = items.parts, items.paths[index], items.mtimes_ns[index]
+    if parts is None:
+        data, size, found_ns = _native.read_identified(path)
+        # Who reads the cache decodes our forms unchecked: a user's file that looks so stays out.
+        unchanged = size == items.sizes[index] and found_ns == mtime_ns
+        return data, bool(unchanged) and _native.check_item(data)
+    offset = int(parts.offsets[index])
+    data, size, found_ns = _native.read_part(path, offset, int(parts.lengths[index]))
+    # Shards may come from anywhere. What goes into the cache is looked at here, and never again.
+    if item_checksum(data, offset) != parts.checksums[index] or not _native.check_item(data):
+        raise damaged_item(index, parts.names[index], path)
+    return data, bool(size == parts.sizes[parts.shards[index]] and found_ns == mtime_ns)

@@ -159,13 +159,15 @@ nb::tuple stat_files(const nb::sequence& given, unsigned threads) {
                         numpy_array(std::move(errors)));
 }
 
-nb::tuple read_identified(nb::handle given, bool keep_in_page_cache) {
+// What read(path, bytes) found, without the GIL: (bytes, size, mtime_ns of the file).
+template <class Read>
+nb::tuple read_result(nb::handle given, const Read& reading) {
   const std::string path = file_path(given);
   std::vector<std::byte> bytes;
   coordl::FileRead read;
   {
     const nb::gil_scoped_release release;
-    read = coordl::read_file(path, bytes, keep_in_page_cache);
+    read = reading(path, bytes);
   }
   if (read.error != 0) raise_os_error(read.error, given);
   if (read.truncated) {
@@ -176,6 +178,18 @@ nb::tuple read_identified(nb::handle given, bool keep_in_page_cache) {
   }
   return nb::make_tuple(nb::bytes(bytes.data(), bytes.size()), read.identity.size,
                         read.identity.mtime_ns);
+}
+
+nb::tuple read_identified(nb::handle path, bool keep_in_page_cache) {
+  return read_result(path, [&](const std::string& name, std::vector<std::byte>& bytes) {
+    return coordl::read_file(name, bytes, keep_in_page_cache);
+  });
+}
+
+nb::tuple read_part(nb::handle path, std::uint64_t offset, std::uint64_t length) {
+  return read_result(path, [&](const std::string& name, std::vector<std::byte>& bytes) {
+    return coordl::read_part(name, offset, length, bytes);
+  });
 }
 
 // The tests' hook: one signal to oneself at one step. Static storage, as the hook is a function.
@@ -283,6 +297,11 @@ void bind_fetch(nb::module_& m) {
         nb::sig("def read_identified(path: str | bytes | os.PathLike, "
                 "keep_in_page_cache: bool = True) -> tuple[bytes, int, int]"),
         "(bytes, size, mtime_ns) of the whole file. Raises as read_file does.");
+  m.def("read_part", &read_part, "path"_a, "offset"_a, "length"_a,
+        nb::sig("def read_part(path: str | bytes | os.PathLike, offset: int, length: int) -> "
+                "tuple[bytes, int, int]"),
+        "(bytes, size, mtime_ns): part of a file, with the file's size and time. Raises as\n"
+        "read_file does; EOFError also where the file ends before the part.");
   m.def("drop_from_page_cache", [](nb::handle given) {
     const std::string path = file_path(given);
     const nb::gil_scoped_release release;

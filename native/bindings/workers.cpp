@@ -29,6 +29,13 @@ using Array = nb::ndarray<const T, Shape, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Vector = Array<T, nb::ndim<1>>;
 
+// In the file system's encoding, so that names that are no valid UTF-8 open as well.
+nb::bytes file_name(nb::handle path) {
+  nb::bytes encoded = nb::steal<nb::bytes>(PyUnicode_EncodeFSDefault(path.ptr()));
+  if (!encoded.is_valid()) throw nb::python_error();
+  return encoded;
+}
+
 std::shared_ptr<ItemTable> make_table(const nb::list& paths, Vector<std::int64_t> sizes,
                                       Vector<std::int64_t> mtimes_ns,
                                       Array<std::uint64_t, nb::shape<-1, 2>> keys) {
@@ -39,11 +46,36 @@ std::shared_ptr<ItemTable> make_table(const nb::list& paths, Vector<std::int64_t
   auto table = std::make_shared<ItemTable>();
   table->reserve(count);
   for (std::size_t i = 0; i < count; ++i) {
-    // The file system's encoding, so that names that are no valid UTF-8 open as well.
-    const auto encoded = nb::steal<nb::bytes>(PyUnicode_EncodeFSDefault(paths[i].ptr()));
-    if (!encoded.is_valid()) throw nb::python_error();
-    table->add({encoded.c_str(), encoded.size()}, {static_cast<std::uint64_t>(sizes(i)), mtimes_ns(i)},
+    const nb::bytes path = file_name(paths[i]);
+    table->add({path.c_str(), path.size()}, {static_cast<std::uint64_t>(sizes(i)), mtimes_ns(i)},
                {keys(i, 0), keys(i, 1)});
+  }
+  return table;
+}
+
+std::shared_ptr<ItemTable> make_parts(const nb::list& paths, Vector<std::int64_t> sizes,
+                                      Vector<std::int64_t> mtimes_ns, Vector<std::uint32_t> shards,
+                                      Vector<std::uint64_t> offsets, Vector<std::uint64_t> lengths,
+                                      Vector<std::uint64_t> checksums,
+                                      Array<std::uint64_t, nb::shape<-1, 2>> keys) {
+  const std::size_t count = keys.shape(0);
+  if (sizes.shape(0) != paths.size() || mtimes_ns.shape(0) != paths.size()) {
+    throw nb::value_error("paths, sizes and mtimes_ns differ in length");
+  }
+  if (shards.shape(0) != count || offsets.shape(0) != count || lengths.shape(0) != count ||
+      checksums.shape(0) != count) {
+    throw nb::value_error("shards, offsets, lengths, checksums and keys differ in length");
+  }
+  auto table = std::make_shared<ItemTable>();
+  table->reserve(count);
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    const nb::bytes path = file_name(paths[i]);
+    table->add_shard({path.c_str(), path.size()},
+                     {static_cast<std::uint64_t>(sizes(i)), mtimes_ns(i)});
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    if (shards(i) >= paths.size()) throw nb::value_error("an item lies in a shard beyond the paths");
+    table->add_part({offsets(i), lengths(i), checksums(i), shards(i)}, {keys(i, 0), keys(i, 1)});
   }
   return table;
 }
@@ -80,6 +112,7 @@ const char* status_name(RowStatus status) {
     case RowStatus::not_ours: return "not_ours";
     case RowStatus::io_error: return "io_error";
     case RowStatus::truncated: return "truncated";
+    case RowStatus::damaged: return "damaged";
     case RowStatus::done: return "done";
     case RowStatus::pending: break;
   }
@@ -159,6 +192,10 @@ void bind_workers(nb::module_& m) {
 
   nb::class_<ItemTable>(m, "ItemTable", "Paths and identities of a data set's items; immutable.")
       .def(nb::new_(&make_table), "paths"_a, "sizes"_a, "mtimes_ns"_a, "keys"_a)
+      .def_static("of_parts", &make_parts, "paths"_a, "sizes"_a, "mtimes_ns"_a, "shards"_a,
+                  "offsets"_a, "lengths"_a, "checksums"_a, "keys"_a,
+                  "Items that are parts of shards: paths, sizes and times of the S shards; shard,\n"
+                  "offset, length, checksum and key of the N items.")
       .def("__len__", &ItemTable::size);
 
   nb::class_<Buffer>(m, "Buffer", "Memory of one minibatch.")

@@ -39,10 +39,23 @@ Descriptor open_to_read(const std::string& path) {
   }
 }
 
-}  // namespace
+// Fills `bytes` from `offset` on: how many there were, or minus errno.
+std::ptrdiff_t read_at(int fd, std::uint64_t offset, std::span<std::byte> bytes) {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::pread(fd, bytes.data() + done, bytes.size() - done,
+                              static_cast<off_t>(offset + done));
+    if (n == 0) break;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return -errno;
+    done += static_cast<std::size_t>(n);
+  }
+  return static_cast<std::ptrdiff_t>(done);
+}
 
-FileRead read_file(const std::string& path, std::vector<std::byte>& bytes,
-                   bool keep_in_page_cache) {
+// A part, or with `whole` all of a file.
+FileRead read(const std::string& path, bool whole, std::uint64_t offset, std::uint64_t length,
+              std::vector<std::byte>& bytes, bool keep_in_page_cache) {
   FileRead result;
   const auto failed = [&](int error) {
     result.error = error;
@@ -55,20 +68,20 @@ FileRead read_file(const std::string& path, std::vector<std::byte>& bytes,
   if (::fstat(fd.get(), &before) != 0) return failed(errno);
   if (const int error = kind_error(before)) return failed(error);
   result.identity = identity_of(before);
+  if (whole) length = result.identity.size;
+  if (offset > result.identity.size || length > result.identity.size - offset) {
+    result.truncated = true;  // before memory is taken: the length may be anything
+    bytes.clear();
+    return result;
+  }
   try {
-    bytes.resize(result.identity.size);
+    bytes.resize(length);
   } catch (const std::exception&) {
     return failed(ENOMEM);
   }
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t n = ::pread(fd.get(), bytes.data() + done, bytes.size() - done,
-                              static_cast<off_t>(done));
-    if (n == 0) break;
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return failed(errno);
-    done += static_cast<std::size_t>(n);
-  }
+  const std::ptrdiff_t found = read_at(fd.get(), offset, bytes);
+  if (found < 0) return failed(static_cast<int>(-found));
+  const auto done = static_cast<std::size_t>(found);
   struct stat after {};
   if (::fstat(fd.get(), &after) != 0) return failed(errno);
   result.truncated = done < bytes.size() || identity_of(after) != result.identity;
@@ -77,9 +90,24 @@ FileRead read_file(const std::string& path, std::vector<std::byte>& bytes,
   return result;
 }
 
-void drop_from_page_cache(const std::string& path) noexcept {
+}  // namespace
+
+FileRead read_file(const std::string& path, std::vector<std::byte>& bytes,
+                   bool keep_in_page_cache) {
+  return read(path, true, 0, 0, bytes, keep_in_page_cache);
+}
+
+FileRead read_part(const std::string& path, std::uint64_t offset, std::uint64_t length,
+                   std::vector<std::byte>& bytes) {
+  return read(path, false, offset, length, bytes, true);
+}
+
+void drop_from_page_cache(const std::string& path, std::uint64_t offset,
+                          std::uint64_t length) noexcept {
   const Descriptor fd = open_to_read(path);
-  if (fd) ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+  if (!fd) return;
+  ::posix_fadvise(fd.get(), static_cast<off_t>(offset), static_cast<off_t>(length),
+                  POSIX_FADV_DONTNEED);
 }
 
 void stat_files(std::span<const std::string> paths, unsigned threads, std::span<FileStat> out) {

@@ -1,4 +1,4 @@
-// Storage, the source of last resort: reads one whole file.
+// Storage, the source of last resort: reads one whole file, or a part of a shard.
 //
 // Thread safety: free functions, no state.
 #pragma once
@@ -27,7 +27,13 @@ struct FileRead {
 // `keep_in_page_cache` false advises the kernel to drop the pages afterwards (the arena holds them).
 FileRead read_file(const std::string& path, std::vector<std::byte>& bytes,
                    bool keep_in_page_cache = true);
-void drop_from_page_cache(const std::string& path) noexcept;
+// The same for `length` bytes from `offset` on; `truncated` also where the file ends before them.
+// `identity` is the whole file's.
+FileRead read_part(const std::string& path, std::uint64_t offset, std::uint64_t length,
+                   std::vector<std::byte>& bytes);
+// Of a part; with length 0 all from `offset` on.
+void drop_from_page_cache(const std::string& path, std::uint64_t offset = 0,
+                          std::uint64_t length = 0) noexcept;
 
 struct FileStat {
   FileIdentity identity;

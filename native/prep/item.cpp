@@ -122,7 +122,7 @@ bool ItemDecoder::recode(std::span<const std::byte> item, Form form, bool keep_h
   State& state = *state_;
   if (form_of(item) != Form::original || form == Form::original) return false;
   const auto parsed = parse_jpeg(item);
-  if (form == Form::indexed) return parsed && make_indexed(*parsed, state.scan, out);
+  if (form == Form::indexed) return parsed && make_indexed(*parsed, state.scan, state.coefficients, out);
   if (parsed && state.scan.open(*parsed)) {
     const auto header = keep_header ? parsed->header : std::span<const std::byte>{};
     if (pack(parsed->frame, state.scan, header, state.coefficients, out) && state.scan.ended_well()) {

@@ -33,6 +33,10 @@ struct Kernels {
   // value is too large for the form (no 8-bit image has such).
   std::uint8_t* (*pack)(const std::int16_t* block, std::uint8_t* to);
 
+  // Whether coefficients x quantiser are all in [-8192, 8191], eight times what an image can hold. Beyond
+  // it the plain and the vector code of libjpeg differ, and nobody promises anything.
+  bool (*in_range)(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser);
+
   // Coefficients x quantiser -> 8 rows of 8 * blocks samples: libjpeg's accurate inverse DCT.
   void (*idct)(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser,
                std::uint8_t* out, std::ptrdiff_t stride);

@@ -88,6 +88,14 @@ std::uint8_t* pack(const std::int16_t* block, std::uint8_t* to) {
   return to;
 }
 
+bool in_range(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser) {
+  for (int i = 0; i < 64 * blocks; ++i) {
+    const int value = coefficients[i] * quantiser[i % 64];
+    if (value < -8192 || value > 8191) return false;
+  }
+  return true;
+}
+
 // -- inverse DCT. Source: the integer algorithm of libjpeg's jidctint, after Loeffler, Ligtenberg,
 // Moschytz (ICASSP 1989), with the 16-bit wrap and saturation of its vector versions.
 
@@ -236,8 +244,8 @@ void store_bytes(const std::uint16_t* finished, int outputs, int rows, std::uint
 
 }  // namespace
 
-const Kernels kScalarKernels{"scalar", kRows,    unpack, pack,    idct,       chroma,      half,       full,
-                             grey,     vertical, transpose, horizontal, store_float, store_bytes,
-                             [] {}};
+const Kernels kScalarKernels{"scalar",  kRows,      unpack,      pack,        in_range, idct,
+                             chroma,    half,       full,        grey,        vertical, transpose,
+                             horizontal, store_float, store_bytes, [] {}};
 
 }  // namespace coordl

@@ -108,6 +108,22 @@ struct VectorKernels {
     return to;
   }
 
+  static bool in_range(const std::int16_t* coefficients, int blocks, const std::uint16_t* quantiser) {
+    I q[8];
+    for (int i = 0; i < 8; ++i) q[i] = V::repeat_part(quantiser + 8 * i);
+    const I lowest = V::set16(8192), outside = V::set16(0xC000);
+    I wrong = V::zero();
+    for (; blocks >= kParts; blocks -= kParts, coefficients += 64 * kParts) {
+      for (int i = 0; i < 8; ++i) {
+        const I x = V::template gather_parts<64>(coefficients + 8 * i);
+        const I low = V::mullo16(x, q[i]);
+        const I beyond_16_bits = V::xor_(V::mulhi16(x, q[i]), V::template sra16<15>(low));
+        wrong = V::or_(wrong, V::or_(beyond_16_bits, V::and_(V::add16(low, lowest), outside)));
+      }
+    }
+    return !V::any(wrong) && (blocks == 0 || kScalarKernels.in_range(coefficients, blocks, quantiser));
+  }
+
   // -- inverse DCT: see kernels_scalar.cpp. x[i] holds row i of kParts blocks side by side.
 
   static constexpr std::int32_t both(int low, int high) {
@@ -409,8 +425,8 @@ struct VectorKernels {
   }
 
   static constexpr Kernels table(const char* name) {
-    return {name, kRows,    unpack,    pack, idct,       chroma,      half,       full,
-            grey, vertical, transpose, horizontal, store_float, store_bytes, V::drain};
+    return {name,   kRows, unpack, pack,     in_range,  idct,       chroma,      half,
+            full,   grey,  vertical, transpose, horizontal, store_float, store_bytes, V::drain};
   }
 };
 

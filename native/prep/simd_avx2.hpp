@@ -35,6 +35,9 @@ struct Avx2 : Ssse3Tile {
   static I packs16(I a, I b) { return _mm256_packs_epi16(a, b); }
   static I packus16(I a, I b) { return _mm256_packus_epi16(a, b); }
   static I xor_(I a, I b) { return _mm256_xor_si256(a, b); }
+  static I or_(I a, I b) { return _mm256_or_si256(a, b); }
+  static I and_(I a, I b) { return _mm256_and_si256(a, b); }
+  static bool any(I a) { return _mm256_testz_si256(a, a) == 0; }
   static I lo8(I a, I b) { return _mm256_unpacklo_epi8(a, b); }
   static I hi8(I a, I b) { return _mm256_unpackhi_epi8(a, b); }
   static I lo16(I a, I b) { return _mm256_unpacklo_epi16(a, b); }

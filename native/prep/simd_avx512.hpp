@@ -36,6 +36,9 @@ struct Avx512 : Ssse3Tile {
   static I packs16(I a, I b) { return _mm512_packs_epi16(a, b); }
   static I packus16(I a, I b) { return _mm512_packus_epi16(a, b); }
   static I xor_(I a, I b) { return _mm512_xor_si512(a, b); }
+  static I or_(I a, I b) { return _mm512_or_si512(a, b); }
+  static I and_(I a, I b) { return _mm512_and_si512(a, b); }
+  static bool any(I a) { return _mm512_test_epi32_mask(a, a) != 0; }
   static I lo8(I a, I b) { return _mm512_unpacklo_epi8(a, b); }
   static I hi8(I a, I b) { return _mm512_unpackhi_epi8(a, b); }
   static I lo16(I a, I b) { return _mm512_unpacklo_epi16(a, b); }

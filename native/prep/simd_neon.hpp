@@ -54,6 +54,9 @@ struct Neon {
   static I packs16(I a, I c) { return from(vqmovn_high_s16(vqmovn_s16(a), c)); }
   static I packus16(I a, I c) { return from(vqmovun_high_s16(vqmovun_s16(a), c)); }
   static I xor_(I a, I c) { return veorq_s16(a, c); }
+  static I or_(I a, I c) { return vorrq_s16(a, c); }
+  static I and_(I a, I c) { return vandq_s16(a, c); }
+  static bool any(I a) { return vmaxvq_u16(u(a)) != 0; }
   static I lo8(I a, I c) { return from(vzip1q_s8(b(a), b(c))); }
   static I hi8(I a, I c) { return from(vzip2q_s8(b(a), b(c))); }
   static I lo16(I a, I c) { return vzip1q_s16(a, c); }

@@ -14,6 +14,9 @@
 #include <system_error>
 #include <thread>
 
+#include "fetch/checksum.hpp"
+#include "prep/item.hpp"
+
 namespace coordl {
 namespace {
 
@@ -43,6 +46,18 @@ class SignalsBlocked {
  private:
   sigset_t before_;
 };
+
+FileRead read_item(const std::string& path, const Part* part, std::vector<std::byte>& bytes) {
+  return part != nullptr ? read_part(path, part->offset, part->length, bytes) : read_file(path, bytes);
+}
+
+// What was read comes from outside: whatever calls itself an item of ours is decoded without further
+// checks. Pending: go on. Our form in a file of the user's is his loader's affair.
+RowStatus vet(const Part* part, std::span<const std::byte> bytes) {
+  const bool whole = part == nullptr || checksum({part->offset, part->length}, bytes) == part->checksum;
+  if (whole && check_item(bytes)) return RowStatus::pending;
+  return part != nullptr ? RowStatus::damaged : RowStatus::not_ours;
+}
 
 }  // namespace
 
@@ -74,6 +89,7 @@ struct Workers::State {
   void fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) noexcept;
   void admit_row(Ticket::Row& row, std::size_t number) noexcept;
   void prep_row(Ticket& ticket, std::size_t number, std::size_t thread) noexcept;
+  void drop_read(std::size_t item);
   void reading(int change, std::size_t bytes);
 
   const pid_t pid = getpid();
@@ -131,7 +147,7 @@ void Workers::State::start_fetch_threads(std::size_t wanted) {
 // Bytes are counted before they are read; one item always passes, however large it is.
 bool Workers::State::fits(const Job& job) const {
   return fetched_bytes == 0 ||
-         fetched_bytes + items.identity(job.ticket->rows_[job.row].item).size <=
+         fetched_bytes + items.bytes(job.ticket->rows_[job.row].item) <=
              options.fetched_limit_bytes;
 }
 
@@ -163,8 +179,9 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
     add(counters.misses, 1);
     const std::string path = items.path(row.item);
     const auto start = Clock::now();
+    const Part* const part = items.part(row.item);
     reading(1, 0);
-    const FileRead read = read_file(path, bytes);
+    const FileRead read = read_item(path, part, bytes);
     reading(-1, bytes.size());
     if (read.error != 0 || read.truncated) {
       row.status = read.error != 0 ? RowStatus::io_error : RowStatus::truncated;
@@ -172,6 +189,8 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
     } else {
       add(counters.storage_bytes, bytes.size());
       row.view = bytes;
+      row.status = vet(part, bytes);
+      if (row.status == RowStatus::damaged) row.view = {};
       // An identity other than the table's is a changed file: good to train on, as any reader
       // would, but its key names the old one.
       row.fresh = arena != nullptr && read.identity == items.identity(row.item);
@@ -181,6 +200,12 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
     row.status = RowStatus::io_error;
     row.error = ENOMEM;
   }
+}
+
+void Workers::State::drop_read(std::size_t item) {
+  const Part whole;
+  const Part& part = items.part(item) != nullptr ? *items.part(item) : whole;
+  drop_from_page_cache(items.path(item), part.offset, part.length);
 }
 
 // Storage rate: bytes over the time in which anything was being read, however many threads did.
@@ -205,17 +230,17 @@ void Workers::State::admit_row(Ticket::Row& row, std::size_t thread) noexcept {
     const DataSetSize size{double(items.size()), double(items.total_bytes()),
                            double(arena->budget_bytes())};
     std::span<const std::byte> bytes = row.view;
-    Form form = forms.choose(items.key(row.item), size);
-    if (form != Form::original && mine.decoder.recode(row.view, form, false, mine.rewritten) &&
+    Form form = form_of(bytes);  // a shard's items are in theirs already
+    const Form wanted = form == Form::original ? forms.choose(items.key(row.item), size) : form;
+    if (wanted != form && mine.decoder.recode(bytes, wanted, false, mine.rewritten) &&
         mine.rewritten.size() <= room) {
-      forms.rewritten(form, row.view.size(), mine.rewritten.size());
+      forms.rewritten(wanted, bytes.size(), mine.rewritten.size());
+      form = wanted;
       bytes = mine.rewritten;
-    } else {
-      form = Form::original;
     }
     if (arena->admit(items.key(row.item), bytes, static_cast<int>(form))) {
       add(counters.admitted_bytes, bytes.size());
-      drop_from_page_cache(items.path(row.item));  // held once, in the arena
+      drop_read(row.item);  // held once, in the arena
       if (const auto held = arena->find(items.key(row.item))) row.view = *held;
     }
   } catch (const std::exception&) {  // no memory: the row has its bytes
@@ -252,7 +277,7 @@ void Workers::State::fetch_loop(std::size_t) {
       job = std::move(missing.front());
       missing.pop_front();
       Ticket::Row& row = job.ticket->rows_[job.row];
-      row.charged = items.identity(row.item).size;
+      row.charged = items.bytes(row.item);
       fetched_bytes += row.charged;
       if (!spare.empty()) {
         bytes = std::move(spare.back());
@@ -278,6 +303,8 @@ void Workers::State::fetch_loop(std::size_t) {
       std::push_heap(ready.begin(), ready.end(), Later{});
       prep_wake.notify_one();
     } else {
+      fetched_bytes -= row.charged;  // it does not wait for prep
+      row.charged = 0;
       finish(*job.ticket);
     }
   }

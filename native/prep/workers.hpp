@@ -47,6 +47,7 @@ enum class RowStatus : std::uint8_t {
   not_ours,   // the user's own loader decides; item() has the bytes
   io_error,   // error() has the errno
   truncated,  // the file ended early or changed while it was read
+  damaged,    // a shard's bytes are not those its index speaks of
 };
 
 // One minibatch on its way: which items, into which buffer, and how each row ended.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,28 @@ def encode() -> Callable[..., bytes]:
         return out.getvalue()
 
     return encode
+
+
+@pytest.fixture
+def mixed_folder(tmp_path: Path, photos: list[Path], encode: Callable[..., bytes]) -> Path:
+    """An image folder with every encoding, other formats, damaged files and odd names: 18 files."""
+    root = tmp_path / "mixed"
+    for name in ("a", "b/deeper", "zü"):
+        (root / name).mkdir(parents=True)
+    for number, encoding in enumerate(ENCODINGS):
+        photo = photos[number % len(photos)]
+        (root / "a" / f"{encoding.replace(':', '')}.jpg").write_bytes(encode(photo, encoding))
+    for number, photo in enumerate(photos):
+        (root / "b" / "deeper" / f"größe {number}.jpg").write_bytes(photo.read_bytes())
+    with Image.open(photos[0]) as picture:
+        picture.crop((0, 0, 64, 48)).save(root / "b" / "other.png")
+        picture.convert("CMYK").crop((0, 0, 64, 48)).save(root / "b" / "cmyk.jpg", "JPEG")
+    Path(os.fsdecode(os.fsencode(root / "zü") + b"/\xff\xfe.jpg")).write_bytes(
+        photos[1].read_bytes()
+    )
+    photo = photos[2].read_bytes()
+    (root / "zü" / "cut.jpg").write_bytes(photo[: len(photo) // 2])
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -81,12 +81,18 @@ bool IndexedSource::read(int mcu_row, CoefficientRow& row) {
   return scan_.read_from(point, begin, std::min(last, frame.mcus_across()), row);
 }
 
-bool make_indexed(const ParsedJpeg& parsed, ScanDecoder& scan, std::vector<std::byte>& out) {
+bool make_indexed(const ParsedJpeg& parsed, ScanDecoder& scan, CoefficientRow& row,
+                  std::vector<std::byte>& out) {
   if (parsed.restart_interval != 0 || !scan.open(parsed)) return false;
   std::vector<ScanPoint> points;
   points.reserve(points_per_row(parsed.frame, kStep) * parsed.frame.mcus_down());
   scan.record(&points, kStep);
-  const bool good = scan.skip_to_end() && scan.ended_well();
+  row.prepare(parsed.frame, BlockWindow::whole(parsed.frame));
+  bool good = true;  // all is read, as whoever decodes it later can turn to nobody else
+  for (int mcu_row = 0; good && mcu_row < parsed.frame.mcus_down(); ++mcu_row) {
+    good = scan.read(mcu_row, row);
+  }
+  good = good && scan.ended_well();
   scan.record(nullptr, 1);
   const auto data = scan.scan().data();
   if (!good || data.size() > 0x1FFFFFFF) return false;  // bits are counted in 32 bits

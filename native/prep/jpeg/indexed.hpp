@@ -60,6 +60,7 @@ class IndexedSource final : public CoefficientSource {
 };
 
 // Indexes a file into `out` (replaced). False when its data are damaged or it has restart markers.
-bool make_indexed(const ParsedJpeg& parsed, ScanDecoder& scan, std::vector<std::byte>& out);
+bool make_indexed(const ParsedJpeg& parsed, ScanDecoder& scan, CoefficientRow& row,
+                  std::vector<std::byte>& out);
 
 }  // namespace coordl

@@ -8,6 +8,7 @@
 #include <jpeglib.h>
 
 #include "prep/jpeg/parse.hpp"
+#include "prep/kernels.hpp"
 
 namespace coordl {
 namespace {
@@ -266,6 +267,10 @@ bool LibjpegDecoder::read(int mcu_row, CoefficientRow& row) {
       const int block_row = mcu_row * down + y;
       if (block_row < row.window().top[c] || block_row >= row.window().bottom[c]) continue;
       if (!state_->read_blocks(c, block_row, row.window(), row.row(c, y))) return false;
+      if (!kernels().in_range(row.row(c, y), row.window().right[c] - row.window().left[c],
+                              frame.component[c].quantiser.data())) {
+        return false;
+      }
     }
   }
   return true;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "prep/kernels.hpp"
+
 namespace coordl {
 
 void CoefficientRow::prepare(const Frame& frame, const BlockWindow& window) {
@@ -153,13 +155,27 @@ bool ScanDecoder::next_row(CoefficientRow* row) {
   return true;
 }
 
+// Coefficients no image has are libjpeg's affair: what it makes of them is what Pillow shows.
+bool ScanDecoder::in_range(CoefficientRow& row) const {
+  const BlockWindow& window = row.window();
+  for (int c = 0; c < frame_->components(); ++c) {
+    for (int y = 0; y < frame_->blocks_down(c); ++y) {
+      if (!kernels().in_range(row.row(c, y), window.right[c] - window.left[c],
+                              frame_->component[c].quantiser.data())) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 bool ScanDecoder::read(int mcu_row, CoefficientRow& row) {
   while (next_mcu_row_ < mcu_row) {
     ++next_mcu_row_;
     if (!next_row(nullptr)) return false;
   }
   ++next_mcu_row_;
-  return next_row(&row);
+  return next_row(&row) && in_range(row);
 }
 
 bool ScanDecoder::read_from(const ScanPoint& point, int first, int last, CoefficientRow& row) {
@@ -169,14 +185,7 @@ bool ScanDecoder::read_from(const ScanPoint& point, int first, int last, Coeffic
   for (int mcu = first; mcu < last; ++mcu) {
     if (!decode_mcu(mcu, &row)) return false;
   }
-  return true;
-}
-
-bool ScanDecoder::skip_to_end() {
-  for (; next_mcu_row_ < frame_->mcus_down(); ++next_mcu_row_) {
-    if (!next_row(nullptr)) return false;
-  }
-  return true;
+  return in_range(row);
 }
 
 bool ScanDecoder::ended_well() const {

@@ -57,8 +57,6 @@ class ScanDecoder final : public CoefficientSource {
   bool read(int mcu_row, CoefficientRow& row) override;
   // Blocks of MCUs [first, last) of a row from a point before MCU `first`.
   bool read_from(const ScanPoint& point, int first, int last, CoefficientRow& row);
-  // Decodes all that is left and drops it.
-  bool skip_to_end();
   // After the last row: whether the data ended where they should.
   bool ended_well() const;
 
@@ -74,6 +72,7 @@ class ScanDecoder final : public CoefficientSource {
   bool next_row(CoefficientRow* row);
   bool decode_mcu(int mcu, CoefficientRow* row);
   bool begin_interval();
+  bool in_range(CoefficientRow& row) const;
 
   const Frame* frame_ = nullptr;
   HuffmanTables tables_;
