@@ -30,7 +30,7 @@ JobsOption = Annotated[
 
 
 def pack(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="image folder: SRC/<class>/*.jpg")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="image folder: SRC/CLASS/*.jpg")],
     out: Annotated[Path, typer.Argument(metavar="DST", help="folder of the packed data set")],
     form: Annotated[
         ItemForm,

@@ -357,7 +357,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         files = "shards" if route.folder is not None and route.folder.packed else "files"
         if route.cached:
             form = self.cache.form if isinstance(self.cache, MinIOCache) else self.cache_form
-            held = "items held in the form that suits" if form == "auto" else f"items held {form}"
+            held = (
+                "items held in whichever form is fastest"
+                if form == "auto"
+                else f"items held {form}"
+            )
             if files == "shards":
                 held = "items held as packed"
             lines.append(f"fetch: never-evict cache of {self.cache}, {held}, then {files}")

@@ -46,7 +46,7 @@ def fetch(items: Items, index: int, cache: MinIOCache | None = None) -> bytes | 
             path,
         ) from error
     if cache is not None and unchanged:
-        cache.admit(key, data)
+        cache.admit(key, _held(data, cache.form))
     return data
 
 
@@ -64,3 +64,10 @@ def _read(items: Items, index: int) -> tuple[bytes, bool]:
     if item_checksum(data, offset) != parts.checksums[index] or not _native.check_item(data):
         raise damaged_item(index, parts.names[index], path)
     return data, bool(size == parts.sizes[parts.shards[index]] and found_ns == mtime_ns)
+
+
+def _held(data: bytes, form: str) -> bytes:
+    """The item as the cache was asked to hold it; as it is where it has no such form."""
+    if form not in ("indexed", "packed") or _native.form(data) != "original":
+        return data
+    return _native.recode(data, form, keep_header=True) or data

@@ -81,6 +81,8 @@ nb::object find(const std::shared_ptr<Arena>& arena, std::uint64_t hi, std::uint
 
 bool admit(Arena& arena, std::uint64_t hi, std::uint64_t lo, nb::handle buffer) {
   const Bytes bytes(buffer);
+  // Who reads it later decodes what calls itself an item of ours unchecked.
+  if (!coordl::check_item(bytes.span())) throw nb::value_error("the item is damaged");
   const int kind = static_cast<int>(coordl::form_of(bytes.span()));
   const nb::gil_scoped_release release;
   return arena.admit({hi, lo}, bytes.span(), kind);

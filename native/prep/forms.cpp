@@ -6,7 +6,7 @@
 namespace coordl {
 namespace {
 
-constexpr std::uint64_t kTrial = 24;       // items that take the forms by turns, to measure them
+constexpr std::uint64_t kTrial = 48;       // items that take the forms by turns, to measure them
 constexpr std::uint64_t kRenew = 64;       // items between two decisions
 constexpr int kSteps = 16;                 // shares of packed items that are weighed
 constexpr std::uint64_t kWhole = 1 << 16;  // a share of 1
@@ -30,7 +30,8 @@ FormMix choose_mix(const DataSetSize& size, const FormRates& rates) {
   FormMix best;
   double shortest = HUGE_VAL;
   for (const Form base : {Form::original, Form::indexed}) {
-    for (int step = 0; step <= kSteps; ++step) {
+    if (rates.prep_s[static_cast<std::size_t>(base)] <= 0) continue;  // these files have no such form
+    for (int step = 0; step <= (rates.prep_s[2] > 0 ? kSteps : 0); ++step) {
       const FormMix mix{base, double(step) / kSteps};
       const double growth = mix.packed * rates.growth[2] +
                             (1 - mix.packed) * rates.growth[static_cast<std::size_t>(base)];
@@ -53,11 +54,10 @@ Form FormChooser::choose(ItemKey key, const DataSetSize& size) {
   // The files fit, and hardly more: all of them are held rather than some of them packed.
   if (size.budget_bytes >= size.bytes && size.budget_bytes < 1.02 * size.bytes) return Form::original;
   const std::uint64_t number = asked_.fetch_add(1, std::memory_order_relaxed);
-  if (number < kTrial && size.samples > 8 * kTrial) return static_cast<Form>(number % kForms);
+  if (number < kTrial && size.samples > 4 * kTrial) return static_cast<Form>(number % kForms);
   if (number % kRenew == 0 || number <= kTrial) {
     const FormRates now = rates();
-    const bool known = now.storage_rate > 0 &&
-                       std::all_of(now.prep_s.begin(), now.prep_s.end(), [](double s) { return s > 0; });
+    const bool known = now.storage_rate > 0 && now.prep_s[0] > 0;
     const FormMix mix = known ? choose_mix(size, now) : FormMix{};
     mix_.store(static_cast<std::uint64_t>(mix.packed * double(kWhole)) |
                    static_cast<std::uint64_t>(mix.base) << 32,

@@ -31,7 +31,7 @@ const Kernels& choose() {
   std::string message;
   for (const std::string_view part :
        {std::string_view("COORDL_SIMD="), std::string_view(name),
-        std::string_view(": this CPU or this build has no such kernels; there are scalar, avx2, avx512, neon")}) {
+        std::string_view(": this CPU or this build has no such kernels; scalar ones always run")}) {
     message += part;
   }
   throw std::runtime_error(message);

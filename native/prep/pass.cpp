@@ -71,6 +71,7 @@ Prepared Scratch::Impl::prepare(const ImageSize& size, const Pass& pass, const D
   };
   const bool done = write(decoder.begin(region)) || write(decoder.retry(region));
   decoder.trim();
+  strip.trim();
   return done ? Prepared::done : Prepared::not_ours;
 }
 

@@ -8,6 +8,7 @@ namespace coordl {
 namespace {
 
 constexpr float kOne = 65536;
+constexpr int kMostTaps = 256;  // of both axes: half a unit of 1/256 level each, half a level in all
 constexpr std::size_t kSlackValues = kSlack / sizeof(std::uint16_t);
 
 // Rounds the running sum, not each weight: they sum to one exactly, and their errors cancel between
@@ -113,6 +114,7 @@ bool resample(PixelRows& rows, const Axis& x, const Axis& y, bool flip, const Pa
               std::span<std::byte> out, Strip& strip) {
   const Kernels& kernel = kernels();
   const Taps across = x.taps(), down = y.taps();
+  if (across.count + down.count > kMostTaps) return false;
   const int source_width = x.end() - x.begin(), last_row = y.end() - y.begin() - 1;
   // Odd numbers of cache lines, so that rows do not fall on the same few sets of a cache.
   const std::size_t line = rounded_up(std::size_t(source_width) + kRowMargin + kSlackValues, 64) + 32;

@@ -4,7 +4,7 @@
 // Integer arithmetic: every kernel gives the same bits on every machine. Weights have 16 bits; a
 // product keeps 8 bits below the pixel's unit. Pillow rounds to whole levels between its passes, which
 // is worth up to half a level; what our products cut off adds at most taps / 512 of a level in each
-// pass, far below the other half on photographs of any size.
+// pass. Where that could exceed the other half, at reductions of some 64 times on both axes, we refuse.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -41,10 +41,19 @@ class Axis {
 // Buffers of one resample(), reused.
 struct Strip {
   std::vector<std::uint16_t> ring, lines, columns, finished;
+
+  // Gives a rare giant's memory back.
+  void trim() {
+    constexpr std::size_t most = std::size_t(16) << 20;  // values
+    for (auto* buffer : {&ring, &lines, &columns, &finished}) {
+      if (buffer->capacity() > most) std::vector<std::uint16_t>().swap(*buffer);
+    }
+  }
 };
 
 // Resizes rows whose first one is y.begin() and whose first pixel is x.begin(), and writes
-// (3, y.outputs(), x.outputs()). False when the rows end before they should: `out` is then undefined.
+// (3, y.outputs(), x.outputs()). False when the rows end before they should, or the reduction
+// is too strong for our arithmetic: `out` is then undefined.
 // REQUIRES: out.size() == pass.sample_bytes(), aligned for pass.pixel.
 [[nodiscard]] bool resample(PixelRows& rows, const Axis& x, const Axis& y, bool flip, const Pass& pass,
                             std::span<std::byte> out, Strip& strip);

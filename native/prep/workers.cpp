@@ -54,9 +54,9 @@ FileRead read_item(const std::string& path, const Part* part, std::vector<std::b
 // What was read comes from outside: whatever calls itself an item of ours is decoded without further
 // checks. Pending: go on. Our form in a file of the user's is his loader's affair.
 RowStatus vet(const Part* part, std::span<const std::byte> bytes) {
-  const bool whole = part == nullptr || checksum({part->offset, part->length}, bytes) == part->checksum;
-  if (whole && check_item(bytes)) return RowStatus::pending;
-  return part != nullptr ? RowStatus::damaged : RowStatus::not_ours;
+  if (part == nullptr) return form_of(bytes) == Form::original ? RowStatus::pending : RowStatus::not_ours;
+  const bool whole = checksum({part->offset, part->length}, bytes) == part->checksum;
+  return whole && check_item(bytes) ? RowStatus::pending : RowStatus::damaged;
 }
 
 }  // namespace
@@ -232,7 +232,7 @@ void Workers::State::admit_row(Ticket::Row& row, std::size_t thread) noexcept {
     std::span<const std::byte> bytes = row.view;
     Form form = form_of(bytes);  // a shard's items are in theirs already
     const Form wanted = form == Form::original ? forms.choose(items.key(row.item), size) : form;
-    if (wanted != form && mine.decoder.recode(bytes, wanted, false, mine.rewritten) &&
+    if (wanted != form && mine.decoder.recode(bytes, wanted, true, mine.rewritten) &&
         mine.rewritten.size() <= room) {
       forms.rewritten(wanted, bytes.size(), mine.rewritten.size());
       form = wanted;

@@ -18,6 +18,8 @@ inline constexpr std::array<std::uint8_t, kCoefficients> kZigzag = {
     41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
     30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
+inline constexpr int kMostEdge = 65500;  // pixels: libjpeg's JPEG_MAX_DIMENSION
+
 enum class Sampling : std::uint8_t { grey = 0, full = 1, half_wide = 2, quarter = 3 };
 
 struct Component {
@@ -55,9 +57,10 @@ struct Frame {
     }
   }
 
-  // libjpeg upsamples chroma of one or two columns without smoothing; we do not.
+  // libjpeg upsamples chroma of one or two columns without smoothing; we do not. It refuses images
+  // larger than kMostEdge.
   bool is_ours() const {
-    return width > 0 && height > 0 && (shift_x() == 0 || component[1].width > 2);
+    return width > 0 && height > 0 && width <= kMostEdge && height <= kMostEdge && (shift_x() == 0 || component[1].width > 2);
   }
 };
 

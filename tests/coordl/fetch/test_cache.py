@@ -196,3 +196,13 @@ def test_a_file_list_is_named_by_its_files_in_order() -> None:
     assert cache_name(["/a", "/b"]) == cache_name(iter(["/a", "/x/../b"]))
     assert cache_name(["/a", "/b"]) != cache_name(["/b", "/a"])
     assert cache_name(["/ab"]) != cache_name(["/a", "b"])
+
+
+def test_a_damaged_item_of_ours_is_not_admitted() -> None:
+    """Whoever reads it decodes it unchecked."""
+    photo = Path(__file__).parents[2] / "data" / "coffee.jpg"
+    packed = bytearray(_native.recode(photo.read_bytes(), "packed"))
+    packed[24 + 3 * 128 : 24 + 3 * 128 + 400] = b"\xff" * 400  # its directory
+    with MinIOCache("10MiB", name="t-damaged") as cache:
+        with pytest.raises(ValueError, match="the item is damaged"):
+            cache.admit((1, 2), bytes(packed))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 from recipe import train_transform
 
 import coordl
@@ -96,3 +97,36 @@ def test_status_and_plan_say_in_which_form_items_are_held(folder: Path) -> None:
     assert "items held packed" in loader.plan()
     (arena,) = _native.list_arenas()
     assert arena["packed_items"] == 22 and arena["packed_bytes"] == arena["used_bytes"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_python_transforms_see_the_metadata_of_any_form(tmp_path: Path, form: str) -> None:
+    """A native loader's packed items once had no EXIF: a rotated picture came out unrotated."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        with Image.open(DATA / "coffee.jpg") as picture:
+            picture.save(tmp_path / "set" / name / "1.jpg", exif=exif, quality=92)
+    images(loader_of(tmp_path / "set", cache="200%", cache_form=form))
+
+    def turned(picture: Image.Image) -> torch.Tensor:
+        return torch.tensor(list(ImageOps.exif_transpose(picture).tobytes()[:3000]))
+
+    held = loader_of(tmp_path / "set", cache="200%", cache_form=form)
+    images(held)  # keeps the arena alive
+    data = coordl.ImageFolder(tmp_path / "set", turned)
+    cached = coordl.DataLoader(data, None, cache="200%", cache_form=form)
+    plain = coordl.DataLoader(data, None)
+    for ours, theirs in zip(cached, plain, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+    assert cached.stats()["total"]["hits"] == 2
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_python_loaders_hold_items_in_the_form_asked_for(folder: Path, form: str) -> None:
+    data = coordl.ImageFolder(folder, lambda picture: torch.tensor(picture.size))
+    loader = coordl.DataLoader(data, None, cache="200%", cache_form=form)
+    for _ in loader:
+        pass
+    assert loader.stats()["cache_forms"] == {each: 22 * (each == form) for each in FORMS}

@@ -203,7 +203,7 @@ for seed, name in enumerate(sys.argv[1:]):
         y = int(chance.integers(0, image.height - h + 1))
         if case == 0:
             x, y, w, h = 0, 0, *image.size
-        out_w, out_h = int(chance.integers(1, 300)), int(chance.integers(1, 300))
+        out_w, out_h = int(chance.integers(16, 300)), int(chance.integers(16, 300))
         flip = case % 2 == 1
         shown = image.crop((x, y, x + w, y + h)).resize((out_w, out_h), Image.Resampling.BILINEAR)
         wanted = np.asarray(shown).transpose(2, 0, 1)[:, :, :: -1 if flip else 1].astype(int)

@@ -53,3 +53,8 @@ def test_no_other_mix_has_a_shorter_epoch(budget: float, storage_rate: float) ->
     chosen = epoch_s(budget, storage_rate, ("original", "indexed").index(base), packed)
     others = [epoch_s(budget, storage_rate, b, p / 16) for b in (0, 1) for p in range(17)]
     assert chosen == pytest.approx(min(others))
+
+
+def test_files_that_have_no_indexed_form_are_weighed_without_it() -> None:
+    assert mix(65e6, 2e9, prep_s=(1e-3, 0.0, 0.3e-3)) == ("original", 1.0)
+    assert mix(65e6, 2e9, prep_s=(1e-3, 0.0, 0.0)) == ("original", 0.0)

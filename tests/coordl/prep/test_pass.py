@@ -30,8 +30,8 @@ PLANS = {
     "resize and center crop": Plan("resize_center_crop", 224, 224, 256, **SHARED),
     "resize and odd center crop": Plan("resize_center_crop", 97, 111, 112, **SHARED),
     "center crop": Plan("center_crop", 200, 255, **SHARED),
-    "five pixels wide": Plan("resize", 33, 5, **SHARED),
-    "one pixel": Plan("resize", 1, 1, **SHARED),
+    "eight pixels wide": Plan("resize", 33, 8, **SHARED),
+    "eight by ten pixels": Plan("resize", 8, 10, **SHARED),
 }
 
 
@@ -104,7 +104,11 @@ def test_strong_reductions_stay_within_one_level(photos, size):
     for height, width in [(224, 224), (20, 30), (3, 9)]:
         plan = Plan("resize", height, width, pixel="uint8")
         ours = native(out.getvalue(), plan, 0, 0, 0)
-        assert levels_apart(ours, prepare_image(image, plan, 0, 0, 0)) <= 1
+        too_strong = (
+            size[0] / width + size[1] / height
+        ) * 2 > 256  # 8 fraction bits: Pillow's then
+        assert (ours is None) == too_strong
+        assert too_strong or levels_apart(ours, prepare_image(image, plan, 0, 0, 0)) <= 1
 
 
 @pytest.mark.parametrize("encoding", ["grey", "progressive 4:2:0", "rgb", "4:2:2"])
@@ -135,7 +139,7 @@ def test_random_boxes_and_sizes_stay_within_one_level(photos):
 
 
 def test_a_flipped_sample_is_the_mirror_of_the_unflipped(photos):
-    for name in ("whole image", "resize and odd center crop", "five pixels wide"):
+    for name in ("whole image", "resize and odd center crop", "eight pixels wide"):
         straight = with_pixel(PLANS[name], flip_probability=0.0)
         mirrored = with_pixel(PLANS[name], flip_probability=1.0)
         a = native(photos[1].read_bytes(), straight, 0, 0, 0)
@@ -206,7 +210,7 @@ from coordl.prep.plan import Plan
 digest = hashlib.sha256(b"")
 for path in sys.argv[2:]:
     item = open(path, "rb").read()
-    for height, width in [(224, 224), (50, 7), (17, 9), (400, 401), (64, 3)]:
+    for height, width in [(224, 224), (50, 7), (17, 9), (400, 401), (64, 9)]:
         for pixel in ("uint8", "float32"):
             plan = Plan("random_resized_crop", height, width, flip_probability=0.5, pixel=pixel,
                         mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
