@@ -41,12 +41,6 @@ def _check_kernels() -> None:
         raise LeftOut(f"this CPU or this build has no {wanted} kernels (it would use {used})")
 
 
-def _recode(picture: Picture, form: str) -> bytes | None:
-    if not hasattr(_native, "recode"):
-        raise LeftOut("this build of coordl has no decode-ready forms (_native.recode)")
-    return _native.recode(picture.item, form)
-
-
 class _Ours(IntoBatch):
     settings = "native pass into a reused batch"
     packages: ClassVar = ("data-stall-toolkit",)
@@ -80,24 +74,7 @@ class _Ours(IntoBatch):
 
 
 class Cold(_Ours):
-    """From the JPEG, as in the first epoch without admission."""
-
-    def __init__(self, pictures: list[Picture]) -> None:
-        super().__init__(pictures)
-        if not hasattr(_native, "prepare_box"):  # builds before the forms: it draws for itself
-            self.same_boxes = False
-            self.rounds = 0
-
-    def one(self, index: int, box: Box) -> np.ndarray:
-        """Decodes with our own decoder where this build has one."""
-        if self.same_boxes:
-            return super().one(index, box)
-        if index == 0:
-            self.rounds += 1
-        item = self.items[index]
-        if not _native.prepare(item, self.native_pass, 1, self.rounds, index, self.out):
-            raise LeftOut(f"photograph {index} is not one for the native pass")
-        return self.out
+    """From the JPEG with our own decoder, as in the first epoch without admission."""
 
 
 class _Form(_Ours):
@@ -105,7 +82,7 @@ class _Form(_Ours):
 
     def __init__(self, pictures: list[Picture]) -> None:
         super().__init__(pictures)
-        forms = [_recode(picture, self.form) for picture in pictures]
+        forms = [_native.recode(picture.item, self.form) for picture in pictures]
         self.kept = sum(form is None for form in forms)
         self.items = [form or p.item for form, p in zip(forms, pictures, strict=True)]
 
@@ -131,10 +108,6 @@ class Admit(_Ours):
 
     settings = "recode, then the native pass, both every time"
 
-    def __init__(self, pictures: list[Picture]) -> None:
-        super().__init__(pictures)
-        _recode(pictures[0], "packed")
-
     def one(self, index: int, box: Box) -> np.ndarray:
         """Recodes every time, as every item is admitted once."""
         jpeg = self.pictures[index].item
@@ -146,38 +119,10 @@ class Admit(_Ours):
         return {"kernels": _native.simd()}
 
 
-class Libjpeg(_Ours):
-    """From the JPEG through libjpeg-turbo, skipping what lies outside the box."""
-
-    def __init__(self, pictures: list[Picture]) -> None:
-        super().__init__(pictures)
-        if not hasattr(_native, "prepare_box_libjpeg"):
-            raise LeftOut("this build of coordl has no prepare_box_libjpeg")
-
-    def one(self, index: int, box: Box) -> np.ndarray:
-        """As `Cold`, with the other decoder."""
-        if not _native.prepare_box_libjpeg(
-            self.items[index],
-            self.native_pass,
-            box.x,
-            box.y,
-            box.width,
-            box.height,
-            box.flip,
-            self.out,
-        ):
-            raise LeftOut(f"photograph {index} is not one for libjpeg")
-        return self.out
-
-
 class _Recode(Variant):
     form = ""
     settings = "recode, nothing else"
     packages: ClassVar = ("data-stall-toolkit",)
-
-    def __init__(self, pictures: list[Picture]) -> None:
-        super().__init__(pictures)
-        _recode(pictures[0], self.form)
 
     def one(self, index: int, box: Box) -> np.ndarray:
         """No sample: the time is what is asked for."""

@@ -43,7 +43,6 @@ ENTRIES: list[Entry] = [
     Entry("cold", "coordl, first epoch: JPEG, own decoder", "ours", "Cold"),
     *_levels("cold", "coordl, first epoch: JPEG, own decoder", "Cold"),
     Entry("admit", "coordl, first epoch with admission as packed", "ours", "Admit"),
-    Entry("libjpeg", "coordl, JPEG through libjpeg crop and skip", "ours", "Libjpeg"),
     Entry(
         "nvimagecodec-torch", "nvImageCodec ROI + torch resize", "nvimagecodec", "Torch", "peers"
     ),

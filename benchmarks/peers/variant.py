@@ -61,7 +61,7 @@ class Variant:
 
     def one(self, index: int, box: Box) -> np.ndarray:
         """(3, 224, 224) float32, normalised; valid until the next call."""
-        raise NotImplementedError
+        raise LeftOut(f"{type(self).__name__} makes whole minibatches, not single samples")
 
     def round(self, boxes: list[Box]) -> None:
         """Prepares every picture once; what is timed."""

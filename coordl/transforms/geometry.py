@@ -209,38 +209,33 @@ class RandomCrop:
         return f"RandomCrop(size={self.size}, padding={self.padding})"
 
 
-class RandomHorizontalFlip:
+class _RandomFlip:
+    direction = ""  # Pillow's name of the transpose
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = check_probability(p)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        library = pillow()
+        check_image(image)
+        if torch.rand(1).item() < self.p:
+            return image.transpose(library.Transpose[self.direction])
+        return image
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(p={self.p})"
+
+
+class RandomHorizontalFlip(_RandomFlip):
     """Mirrors left and right with probability `p`."""
 
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = check_probability(p)
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        library = pillow()
-        check_image(image)
-        if torch.rand(1).item() < self.p:
-            return image.transpose(library.Transpose.FLIP_LEFT_RIGHT)
-        return image
-
-    def __repr__(self) -> str:
-        return f"RandomHorizontalFlip(p={self.p})"
+    direction = "FLIP_LEFT_RIGHT"
 
 
-class RandomVerticalFlip:
+class RandomVerticalFlip(_RandomFlip):
     """Mirrors top and bottom with probability `p`."""
 
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = check_probability(p)
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        library = pillow()
-        check_image(image)
-        if torch.rand(1).item() < self.p:
-            return image.transpose(library.Transpose.FLIP_TOP_BOTTOM)
-        return image
-
-    def __repr__(self) -> str:
-        return f"RandomVerticalFlip(p={self.p})"
+    direction = "FLIP_TOP_BOTTOM"
 
 
 def _filter_name(interpolation: Any) -> str:

@@ -81,11 +81,6 @@ void FormChooser::rewritten(Form form, std::size_t from_bytes, std::size_t to_by
   sums.to_bytes.fetch_add(to_bytes, std::memory_order_relaxed);
 }
 
-void FormChooser::read(std::uint64_t bytes, std::uint64_t busy_ns) {
-  read_bytes_.fetch_add(bytes, std::memory_order_relaxed);
-  read_ns_.fetch_add(busy_ns, std::memory_order_relaxed);
-}
-
 FormRates FormChooser::rates() const {
   FormRates rates;
   for (std::size_t form = 0; form < kForms; ++form) {
@@ -97,8 +92,7 @@ FormRates FormChooser::rates() const {
     }
     if (from > 0) rates.growth[form] = double(sums.to_bytes.load(std::memory_order_relaxed)) / from;
   }
-  const double ns = double(read_ns_.load(std::memory_order_relaxed));
-  if (ns > 0) rates.storage_rate = 1e9 * double(read_bytes_.load(std::memory_order_relaxed)) / ns;
+  rates.storage_rate = storage_.bytes_per_s();
   return rates;
 }
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "fetch/item_key.hpp"
+#include "fetch/storage_rate.hpp"
 #include "prep/item.hpp"
 
 namespace coordl {
@@ -50,10 +51,10 @@ class FormChooser {
   FormChooser(FormPolicy policy, int prep_threads) : policy_(policy), threads_(prep_threads) {}
 
   Form choose(ItemKey key, const DataSetSize& size);
-  // What was measured: one sample prepared, one item rewritten, storage read.
+  // What was measured: one sample prepared, one item rewritten; storage as it is read.
   void prepared(Form form, std::uint64_t ns);
   void rewritten(Form form, std::size_t from_bytes, std::size_t to_bytes);
-  void read(std::uint64_t bytes, std::uint64_t busy_ns);
+  StorageRate& storage() { return storage_; }
 
   FormRates rates() const;
 
@@ -66,7 +67,8 @@ class FormChooser {
   const FormPolicy policy_;
   const int threads_;
   std::array<Sums, kForms> sums_;
-  std::atomic<std::uint64_t> read_bytes_{0}, read_ns_{0}, asked_{0};
+  StorageRate storage_;
+  std::atomic<std::uint64_t> asked_{0};
   std::atomic<std::uint64_t> mix_{0};  // share of packed in 1/65536, then the base's number << 32
 };
 

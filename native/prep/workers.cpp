@@ -1,7 +1,6 @@
 #include "prep/workers.hpp"
 
 #include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include <thread>
 
 #include "fetch/checksum.hpp"
+#include "os/signals_blocked.hpp"
 #include "prep/item.hpp"
 
 namespace coordl {
@@ -31,24 +31,13 @@ void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
   counter.fetch_add(amount, std::memory_order_relaxed);
 }
 
-// Threads born inside take no signals: Ctrl-C belongs to the thread Python runs in.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
-
-FileRead read_item(const std::string& path, const Part* part, std::vector<std::byte>& bytes) {
-  return part != nullptr ? read_part(path, part->offset, part->length, bytes) : read_file(path, bytes);
+FileRead read_item(const std::string& path, const Part* part, std::vector<std::byte>& bytes,
+                   StorageRate& rate) {
+  StorageRate::Reading reading(rate);
+  const FileRead read = part != nullptr ? read_part(path, part->offset, part->length, bytes)
+                                        : read_file(path, bytes);
+  if (read.error == 0) reading.got(bytes.size());
+  return read;
 }
 
 // What was read comes from outside: whatever calls itself an item of ours is decoded without further
@@ -90,7 +79,6 @@ struct Workers::State {
   void admit_row(Ticket::Row& row, std::size_t number) noexcept;
   void prep_row(Ticket& ticket, std::size_t number, std::size_t thread) noexcept;
   void drop_read(std::size_t item);
-  void reading(int change, std::size_t bytes);
 
   const pid_t pid = getpid();
   const ItemTable& items;
@@ -99,10 +87,6 @@ struct Workers::State {
   Counters& counters;
   const WorkersOptions options;
   FormChooser forms;
-
-  std::mutex reading_mutex;  // guards the two below: how long at least one thread was reading
-  int readers = 0;
-  Clock::time_point reading_since;
 
   std::mutex mutex;  // guards everything below
   std::condition_variable fetch_wake, prep_wake, ticket_done;
@@ -180,9 +164,7 @@ void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) 
     const std::string path = items.path(row.item);
     const auto start = Clock::now();
     const Part* const part = items.part(row.item);
-    reading(1, 0);
-    const FileRead read = read_item(path, part, bytes);
-    reading(-1, bytes.size());
+    const FileRead read = read_item(path, part, bytes, forms.storage());
     if (read.error != 0 || read.truncated) {
       row.status = read.error != 0 ? RowStatus::io_error : RowStatus::truncated;
       row.error = read.error;
@@ -206,17 +188,6 @@ void Workers::State::drop_read(std::size_t item) {
   const Part whole;
   const Part& part = items.part(item) != nullptr ? *items.part(item) : whole;
   drop_from_page_cache(items.path(item), part.offset, part.length);
-}
-
-// Storage rate: bytes over the time in which anything was being read, however many threads did.
-void Workers::State::reading(int change, std::size_t bytes) {
-  std::lock_guard lock(reading_mutex);
-  const auto now = Clock::now();
-  const auto busy = readers > 0 ? now - reading_since : Clock::duration::zero();
-  reading_since = now;
-  readers += change;
-  forms.read(bytes, static_cast<std::uint64_t>(
-                        std::chrono::duration_cast<std::chrono::nanoseconds>(busy).count()));
 }
 
 // Rewrites a fresh item into the form that serves best and admits it; the row then reads what is
