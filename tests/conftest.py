@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Started in the background of a shell, we and our children would ignore Ctrl-C, which some tests send.
+# Started in the background of a shell, we and our children would ignore the Ctrl-C some tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
