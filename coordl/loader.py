@@ -149,7 +149,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 "memory_format=torch.channels_last is for minibatches; batch_size=None makes none. "
                 "Give the samples that format, or a batch_size."
             )
-        check_form(cache_form)
+        check_form(cache_form, "cache_form")
         self.cache = cache
         self.cache_form = cache_form
         self.memory_format = memory_format

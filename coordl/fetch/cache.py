@@ -48,11 +48,11 @@ def cache_name(source: str | os.PathLike[str] | Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def check_form(form: str) -> None:
-    """Raises ValueError unless it is a form of items, or "auto"."""
+def check_form(form: str, name: str = "form") -> None:
+    """Raises ValueError, which calls the argument `name`, unless it is a form of items or "auto"."""
     if form not in _MOST:
         known = ", ".join(repr(each) for each in _MOST)
-        raise ValueError(f"form={form!r} is unknown: use {known}")
+        raise ValueError(f"{name}={form!r} is unknown: use {known}")
 
 
 class MinIOCache:
