@@ -49,7 +49,7 @@ def cache_name(source: str | os.PathLike[str] | Iterable[str]) -> str:
 
 
 def check_form(form: str, name: str = "form") -> None:
-    """Raises ValueError, which calls the argument `name`, unless it is a form of items or "auto"."""
+    """Raises ValueError, calling the argument `name`, unless it is a form of items or "auto"."""
     if form not in _MOST:
         known = ", ".join(repr(each) for each in _MOST)
         raise ValueError(f"{name}={form!r} is unknown: use {known}")
