@@ -20,11 +20,15 @@ namespace coordl {
 namespace {
 
 // For a tile of each width: which two bytes a value lies in, what moves it to the top of 16 bits, and
-// how far down it then goes.
+// how far down it then goes. The reverse: the bits it keeps, the factors that put the second of two
+// values behind the first, and how far the upper pair of four goes down to meet the lower one.
 struct TileTables {
   alignas(64) std::uint8_t bytes[kMostWidth + 1][16];
   alignas(64) std::uint16_t lift[kMostWidth + 1][8];
   alignas(64) std::uint64_t drop[kMostWidth + 1][2];
+  alignas(64) std::uint16_t mask[kMostWidth + 1][8];
+  alignas(64) std::uint16_t beside[kMostWidth + 1][8];
+  alignas(64) std::uint64_t shift[kMostWidth + 1][2];
 };
 
 constexpr TileTables make_tile_tables() {
@@ -36,8 +40,11 @@ constexpr TileTables make_tile_tables() {
       tables.bytes[width][2 * i] = static_cast<std::uint8_t>(real ? bit >> 3 : 0x80);
       tables.bytes[width][2 * i + 1] = static_cast<std::uint8_t>(real ? (bit >> 3) + 1 : 0x80);
       tables.lift[width][i] = static_cast<std::uint16_t>(real ? 1 << (16 - width - place) : 0);
+      tables.mask[width][i] = static_cast<std::uint16_t>((1 << width) - 1);
+      tables.beside[width][i] = static_cast<std::uint16_t>(i % 2 == 0 ? 1 : 1 << width);
     }
     tables.drop[width][0] = static_cast<std::uint64_t>(width == 0 ? 0 : 16 - width);
+    tables.shift[width][0] = static_cast<std::uint64_t>(32 - 2 * width);
   }
   return tables;
 }
@@ -74,36 +81,50 @@ struct VectorKernels {
     return packed;
   }
 
+  // The OR of each tile's eight values, side by side.
+  static COORDL_INLINE typename V::Tile or_tiles(const typename V::Tile* x) {
+    typename V::Tile pairs[4], fours[2];
+    for (int i = 0; i < 4; ++i) {
+      pairs[i] = V::tile_or(V::tile_lo16(x[2 * i], x[2 * i + 1]), V::tile_hi16(x[2 * i], x[2 * i + 1]));
+    }
+    for (int i = 0; i < 2; ++i) {
+      fours[i] = V::tile_or(V::tile_lo32(pairs[2 * i], pairs[2 * i + 1]),
+                            V::tile_hi32(pairs[2 * i], pairs[2 * i + 1]));
+    }
+    return V::tile_or(V::tile_lo64(fours[0], fours[1]), V::tile_hi64(fours[0], fours[1]));
+  }
+
+  // No branch but for what no image has: how many tiles there are is hard to predict.
   static std::uint8_t* pack(const std::int16_t* block, std::uint8_t* to) {
+    static constexpr TileTables tables = make_tile_tables();
+    constexpr std::uint64_t each = 0x0101010101010101u;
     if (block[0] > kMostPackedDc || block[0] < -kMostPackedDc) return nullptr;
-    typename V::Tile values[kTiles];
-    int width[kTiles], tiles = 0;
-    std::uint32_t widths = 0;
+    typename V::Tile values[kTiles], folded[kTiles];
     for (int i = 0; i < kTiles; ++i) {
       const std::int16_t* corner = block + tile_corner(kTileOrder[i]);
       values[i] = V::load_corner(corner, corner + 8);
       if (i == 0) values[i] = V::drop_first(values[i]);
-      // Twice the value, or twice and one less below 0: its bits are those of two's complement.
-      const unsigned most = V::most_folded(values[i]);
-      width[i] = most == 0 ? 0 : 32 - __builtin_clz(most);
-      if (width[i] == 11) width[i] = 12;
-      if (width[i] > kMostWidth) return nullptr;
-      if (width[i] > 0) tiles = i + 1;
-      widths |= static_cast<std::uint32_t>(width[i]) << (4 * i);
+      folded[i] = V::fold(values[i]);
     }
+    std::uint64_t width = V::bit_lengths(or_tiles(folded));  // one byte for each tile
+    if (((width + (0x7F - kMostWidth) * each) & (0x80 * each)) != 0) return nullptr;
+    width += ((0x10 * each - (width ^ (11 * each))) >> 4) & each;  // 11 becomes 12
+    std::uint64_t nibbles = (width | width >> 4) & 0x00FF00FF00FF00FFu;
+    nibbles = (nibbles | nibbles >> 8) & 0x0000FFFF0000FFFFu;
+    const auto widths = static_cast<std::uint32_t>(nibbles | nibbles >> 16);
+    const int tiles = widths == 0 ? 0 : (35 - __builtin_clz(widths)) / 4;
     const auto word = static_cast<std::uint16_t>(tiles | block[0] << 4);
     std::memcpy(to, &word, sizeof word);
     std::memcpy(to + sizeof word, &widths, sizeof widths);
     to += sizeof word + (tiles + 1) / 2;
-    for (int i = 0; i < tiles; ++i) {
+    for (int i = 0; i < kTiles; ++i, width >>= 8) {
+      const auto bits = static_cast<unsigned>(width & 15);
       std::uint64_t half[2];
-      V::join(values[i], width[i], half);
-      const int bits = 4 * width[i];
-      const std::uint64_t low = half[0] | half[1] << bits;
-      const std::uint64_t high = width[i] == 0 ? 0 : half[1] >> (64 - bits);
+      V::join(values[i], tables.mask[bits], tables.beside[bits], tables.shift[bits], half);
+      const std::uint64_t low = half[0] | half[1] << (4 * bits), high = half[1] >> 1 >> (63 - 4 * bits);
       std::memcpy(to, &low, sizeof low);
       std::memcpy(to + 8, &high, sizeof high);
-      to += width[i];
+      to += bits;
     }
     return to;
   }
@@ -293,10 +314,10 @@ struct VectorKernels {
     for (int i = 0; i < count; i += V::kLanes) {
       I sum = start;
       if constexpr (kTaps > 0) {
-        for (int t = 0; t < kTaps; ++t) sum = V::adds_u16(sum, V::mulhi_u16(V::load(rows[t] + i), w[t]));
+        for (int t = 0; t < kTaps; ++t) sum = V::add16(sum, V::mulhi_u16(V::load(rows[t] + i), w[t]));
       } else {
         for (int t = 0; t < taps.count; ++t) {
-          sum = V::adds_u16(sum, V::mulhi_u16(V::load(rows[t] + i), V::set16(weights[t])));
+          sum = V::add16(sum, V::mulhi_u16(V::load(rows[t] + i), V::set16(weights[t])));
         }
       }
       V::store(out + i, sum);
@@ -335,13 +356,13 @@ struct VectorKernels {
     const std::uint16_t* weights = taps.weights;
     for (int o = 0; o < outputs; ++o, weights += count) {
       const std::uint16_t* column = columns + std::size_t(taps.first[o]) * kRows;
-      const I start = V::adds_u16(half, V::set16(taps.losses[o]));
+      const I start = V::add16(half, V::set16(taps.losses[o]));
       I r = start, g = start, b = start;
       for (int t = 0; t < count; ++t, column += kRows) {
         const I w = V::set16(weights[t]);
-        r = V::adds_u16(r, V::mulhi_u16(V::load(column), w));
-        g = V::adds_u16(g, V::mulhi_u16(V::load(column + plane), w));
-        b = V::adds_u16(b, V::mulhi_u16(V::load(column + 2 * plane), w));
+        r = V::add16(r, V::mulhi_u16(V::load(column), w));
+        g = V::add16(g, V::mulhi_u16(V::load(column + plane), w));
+        b = V::add16(b, V::mulhi_u16(V::load(column + 2 * plane), w));
       }
       std::uint16_t* to = finished + std::size_t(flip ? outputs - 1 - o : o) * kRows;
       const std::size_t channel = std::size_t(outputs) * kRows;

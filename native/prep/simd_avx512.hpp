@@ -22,7 +22,6 @@ struct Avx512 : Ssse3Tile {
   static I set32(int x) { return _mm512_set1_epi32(x); }
   static I add16(I a, I b) { return _mm512_add_epi16(a, b); }
   static I sub16(I a, I b) { return _mm512_sub_epi16(a, b); }
-  static I adds_u16(I a, I b) { return _mm512_adds_epu16(a, b); }
   static I mullo16(I a, I b) { return _mm512_mullo_epi16(a, b); }
   static I mulhi16(I a, I b) { return _mm512_mulhi_epi16(a, b); }
   static I mulhi_u16(I a, I b) { return _mm512_mulhi_epu16(a, b); }

@@ -32,7 +32,6 @@ struct Neon {
   static I set32(int x) { return from(vdupq_n_s32(x)); }
   static I add16(I a, I c) { return vaddq_s16(a, c); }
   static I sub16(I a, I c) { return vsubq_s16(a, c); }
-  static I adds_u16(I a, I c) { return from(vqaddq_u16(u(a), u(c))); }
   static I mullo16(I a, I c) { return vmulq_s16(a, c); }
   static I mulhi16(I a, I c) {
     return vuzp2q_s16(from(vmull_s16(vget_low_s16(a), vget_low_s16(c))), from(vmull_high_s16(a, c)));
@@ -95,17 +94,29 @@ struct Neon {
     return vcombine_s16(vld1_s16(top), vld1_s16(below));
   }
   static Tile drop_first(Tile x) { return vsetq_lane_s16(0, x, 0); }
-  static unsigned most_folded(Tile x) {
-    return vmaxvq_u16(u(veorq_s16(vaddq_s16(x, x), vshrq_n_s16(x, 15))));
+  static Tile tile_or(Tile a, Tile c) { return or_(a, c); }
+  static Tile tile_lo16(Tile a, Tile c) { return lo16(a, c); }
+  static Tile tile_hi16(Tile a, Tile c) { return hi16(a, c); }
+  static Tile tile_lo32(Tile a, Tile c) { return lo32(a, c); }
+  static Tile tile_hi32(Tile a, Tile c) { return hi32(a, c); }
+  // Twice the value, or twice and one less below 0: has as many bits as the value in two's complement.
+  static Tile fold(Tile x) { return veorq_s16(vaddq_s16(x, x), vshrq_n_s16(x, 15)); }
+  // How many bits each of the eight has, one byte for each.
+  static std::uint64_t bit_lengths(Tile x) {
+    const uint16x8_t lengths = vsubq_u16(vdupq_n_u16(16), vclzq_u16(u(x)));
+    return vget_lane_u64(vreinterpret_u64_u8(vmovn_u16(lengths)), 0);
   }
-  // The lowest `width` bits of the first four values, one after the other, and of the last four.
-  static void join(Tile x, int width, std::uint64_t* half) {
-    std::uint16_t values[8];
-    vst1q_u16(values, vandq_u16(u(x), vdupq_n_u16(static_cast<std::uint16_t>((1 << width) - 1))));
-    for (int k = 0; k < 2; ++k) {
-      half[k] = 0;
-      for (int i = 0; i < 4; ++i) half[k] |= std::uint64_t(values[4 * k + i]) << (i * width);
-    }
+  // The lowest bits, as many as the tables are for, of the first four values, one after the other, and
+  // of the last four.
+  static void join(Tile x, const std::uint16_t* mask, const std::uint16_t* beside,
+                   const std::uint64_t* shift, std::uint64_t* half) {
+    const uint16x8_t low = vandq_u16(u(x), vld1q_u16(mask)), factors = vld1q_u16(beside);
+    const uint32x4_t pairs = vpaddq_u32(vmull_u16(vget_low_u16(low), vget_low_u16(factors)),
+                                        vmull_high_u16(low, factors));
+    const uint64x2_t both = vreinterpretq_u64_u32(pairs);
+    const int64x2_t down = vdupq_n_s64(-static_cast<std::int64_t>(shift[0]));
+    const uint64x2_t upper = vshlq_u64(vandq_u64(both, vdupq_n_u64(~0xFFFFFFFFull)), down);
+    vst1q_u64(half, vorrq_u64(vandq_u64(both, vdupq_n_u64(0xFFFFFFFF)), upper));
   }
   static void store_bytes(Tile levels, std::uint8_t* to) { vst1_u8(to, vqmovun_s16(levels)); }
   static void store_floats(Tile levels, float scale, float bias, float* to) {

@@ -23,16 +23,32 @@ struct Ssse3Tile {
                               _mm_loadl_epi64(reinterpret_cast<const Tile*>(below)));
   }
   static Tile drop_first(Tile x) { return _mm_insert_epi16(x, 0, 0); }
-  static unsigned most_folded(Tile x) {
-    const Tile folded = _mm_xor_si128(_mm_add_epi16(x, x), _mm_srai_epi16(x, 15));
-    const Tile least = _mm_minpos_epu16(_mm_xor_si128(folded, _mm_set1_epi32(-1)));
-    return 0xFFFF & ~static_cast<unsigned>(_mm_cvtsi128_si32(least));
+  static Tile tile_or(Tile a, Tile b) { return _mm_or_si128(a, b); }
+  static Tile tile_lo16(Tile a, Tile b) { return _mm_unpacklo_epi16(a, b); }
+  static Tile tile_hi16(Tile a, Tile b) { return _mm_unpackhi_epi16(a, b); }
+  static Tile tile_lo32(Tile a, Tile b) { return _mm_unpacklo_epi32(a, b); }
+  static Tile tile_hi32(Tile a, Tile b) { return _mm_unpackhi_epi32(a, b); }
+  // Twice the value, or twice and one less below 0: has as many bits as the value in two's complement.
+  static Tile fold(Tile x) { return _mm_xor_si128(_mm_add_epi16(x, x), _mm_srai_epi16(x, 15)); }
+  // How many bits each of the eight has, one byte for each: the exponent as a float.
+  static std::uint64_t bit_lengths(Tile x) {
+    const Tile halves[2] = {_mm_cvtepu16_epi32(x), _mm_unpackhi_epi16(x, _mm_setzero_si128())};
+    Tile lengths[2];
+    for (int i = 0; i < 2; ++i) {
+      const Tile exponents = _mm_srli_epi32(_mm_castps_si128(_mm_cvtepi32_ps(halves[i])), 23);
+      lengths[i] = _mm_max_epi32(_mm_sub_epi32(exponents, _mm_set1_epi32(126)), _mm_setzero_si128());
+    }
+    const Tile all = _mm_packs_epi32(lengths[0], lengths[1]);
+    std::uint64_t bytes;
+    _mm_storel_epi64(reinterpret_cast<Tile*>(&bytes), _mm_packus_epi16(all, all));
+    return bytes;
   }
-  // The lowest `width` bits of the first four values, one after the other, and of the last four.
-  static void join(Tile x, int width, std::uint64_t* half) {
-    const Tile low = _mm_and_si128(x, _mm_set1_epi16(static_cast<short>((1 << width) - 1)));
-    const Tile pairs = _mm_madd_epi16(low, _mm_set1_epi32(1 | 1 << (16 + width)));
-    const Tile upper = _mm_sll_epi64(_mm_srli_epi64(pairs, 32), _mm_cvtsi32_si128(2 * width));
+  // The lowest bits, as many as the tables are for, of the first four values, one after the other, and
+  // of the last four.
+  static void join(Tile x, const std::uint16_t* mask, const std::uint16_t* beside,
+                   const std::uint64_t* shift, std::uint64_t* half) {
+    const Tile pairs = _mm_madd_epi16(_mm_and_si128(x, load_tile(mask)), load_tile(beside));
+    const Tile upper = _mm_srl_epi64(_mm_and_si128(pairs, _mm_set1_epi64x(-1LL << 32)), load_tile(shift));
     const Tile lower = _mm_and_si128(pairs, _mm_set1_epi64x(0xFFFFFFFF));
     _mm_storeu_si128(reinterpret_cast<Tile*>(half), _mm_or_si128(lower, upper));
   }
