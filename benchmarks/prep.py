@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--note", default="", help="added to the machine's line")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
     options = parser.parse_args(arguments)
-    options.arguments = arguments
+    options.arguments = [a for a in arguments if a not in ("-o", "--output", str(options.output))]
     options.malloc = options.malloc or ["default", "raised"]
     if options.peers:
         from benchmarks.peers import environment
