@@ -34,8 +34,8 @@ class Draw(NamedTuple):
     """What chance chose for one sample.
 
     Attributes:
-        x, y, width, height: the box in pixels of the source image; that of a padded crop may lie
-            outside of it.
+        x, y, width, height: the box in pixels of the source image, or with resize_random_crop of
+            the resized one; that of a padded crop may lie outside of it.
         colours: (brightness | contrast | saturation | grey, factor) in the order of application.
         erase: (x, y, width, height) in the finished sample; width or height 0: nothing.
     """
@@ -79,6 +79,9 @@ def choose_draw(plan: Plan, width: int, height: int, seed: int, epoch: int, inde
         x, y, crop_width, crop_height = _random_crop(plan, width, height, block)
     elif plan.geometry == "random_crop":
         x, y, crop_width, crop_height = _padded_crop(plan, width, height, block)
+    elif plan.geometry == "resize_random_crop":
+        resized = shorter_edge_size(plan.resize_shorter, width, height)
+        x, y, crop_width, crop_height = _padded_crop(plan, *resized, block)
     elif plan.geometry == "center_crop":
         crop_width, crop_height = plan.out_width, plan.out_height
         x, y = center_offset(width, crop_width), center_offset(height, crop_height)
@@ -92,6 +95,13 @@ def choose_draw(plan: Plan, width: int, height: int, seed: int, epoch: int, inde
 def center_offset(size: int, crop: int) -> int:
     """Where torchvision's CenterCrop begins; Python rounds halves to even."""
     return round((size - crop) / 2.0)
+
+
+def shorter_edge_size(shorter: int, width: int, height: int) -> tuple[int, int]:
+    """(width, height) after torchvision's Resize(shorter)."""
+    if width <= height:
+        return shorter, int(shorter * height / width)
+    return int(shorter * width / height), shorter
 
 
 def _random_crop(

@@ -2,7 +2,7 @@
 
 Recognised: Compose of torchvision.transforms (v1 and v2) or coordl.transforms with
 
-    RandomResizedCrop | Resize(n), CenterCrop | Resize((h, w)) | CenterCrop | RandomCrop
+    RandomResizedCrop | [Resize(n),] CenterCrop | [Resize(n),] RandomCrop | Resize((h, w))
         bilinear with antialias; on Pillow images also bicubic and nearest
     RandomHorizontalFlip, RandomVerticalFlip, ColorJitter without hue, Grayscale(3), RandomGrayscale
         after the geometry, in any order
@@ -138,7 +138,7 @@ class _Builder:
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.pixel: Pixel | None = None  # None: still a Pillow image
-        self.resize_shorter: int | None = None  # waits for its CenterCrop
+        self.resize_shorter: int | None = None  # waits for its crop
 
     def add(self, name: str, step: Any) -> None:
         takes: dict[str, Callable[[str, Any], None]] = {
@@ -167,7 +167,7 @@ class _Builder:
     def finish(self, steps: tuple[str, ...]) -> Plan:
         if self.resize_shorter is not None:
             raise Unknown(
-                f"Resize({self.resize_shorter}) without CenterCrop gives images of varying size"
+                f"Resize({self.resize_shorter}) without a crop gives images of varying size"
             )
         if "geometry" not in self.values:
             raise Unknown("nothing brings the images to one size")
@@ -209,6 +209,7 @@ class _Builder:
         self.values["resize_shorter"] = shorter
 
     def _random_crop(self, name: str, step: Any) -> None:
+        shorter, self.resize_shorter = self.resize_shorter, None
         self._one_geometry(name)
         if self.pixel not in (None, "uint8"):
             raise Unknown("RandomCrop after ToTensor has no native form")
@@ -225,7 +226,11 @@ class _Builder:
         self.values["pad_mode"] = mode
         if mode == "constant":
             self.values["fill"] = arguments.levels(step.fill, "RandomCrop's fill")
-        self._size("random_crop", step.size)
+        if shorter is None:
+            self._size("random_crop", step.size)
+            return
+        self._size("resize_random_crop", step.size)
+        self.values["resize_shorter"] = shorter
 
     def _one_geometry(self, name: str) -> None:
         if "geometry" in self.values or self.resize_shorter is not None:

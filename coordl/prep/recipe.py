@@ -12,7 +12,12 @@ import torch
 from coordl import _native
 
 Geometry = Literal[
-    "random_resized_crop", "resize_center_crop", "resize", "center_crop", "random_crop"
+    "random_resized_crop",
+    "resize_center_crop",
+    "resize",
+    "center_crop",
+    "random_crop",
+    "resize_random_crop",
 ]
 Filter = Literal["bilinear", "bicubic", "nearest"]
 PadMode = Literal["constant", "edge", "reflect", "symmetric"]
@@ -73,7 +78,7 @@ class Plan:
     geometry: Geometry
     out_height: int
     out_width: int
-    resize_shorter: int = 256  # resize_center_crop: the shorter edge before the crop
+    resize_shorter: int = 256  # resize_*_crop: the shorter edge before the crop
     scale: Range = (0.08, 1.0)  # random_resized_crop: share of the area
     ratio: Range = (3.0 / 4.0, 4.0 / 3.0)  # random_resized_crop: width / height
     flip_probability: float = 0.0
@@ -82,7 +87,12 @@ class Plan:
     std: Triple | None = None
     steps: tuple[str, ...] = field(default=(), compare=False)  # the user's transforms, for display
     filter: Filter = "bilinear"
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # random_crop: left, top, right, bottom
+    padding: tuple[int, int, int, int] = (
+        0,
+        0,
+        0,
+        0,
+    )  # resize_|random_crop: left, top, right, bottom
     pad_if_needed: bool = False
     pad_mode: PadMode = "constant"
     fill: tuple[int, int, int] = (0, 0, 0)  # levels

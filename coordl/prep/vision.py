@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from coordl.prep.draws import Draw, center_offset, choose_draw
+from coordl.prep.draws import Draw, center_offset, choose_draw, shorter_edge_size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,10 +73,10 @@ def _framed(image: Image.Image, plan: Plan, draw: Draw) -> Image.Image:
         return image.crop(box).resize(size, resampling)
     if plan.geometry == "resize":
         return image.resize(size, resampling)
-    if plan.geometry == "resize_center_crop":
+    if plan.geometry in ("resize_center_crop", "resize_random_crop"):
         resized = shorter_edge_size(plan.resize_shorter, image.width, image.height)
-        return center_crop(image.resize(resized, resampling), *size)
-    if plan.geometry == "random_crop":
+        image = image.resize(resized, resampling)
+    if plan.geometry in ("random_crop", "resize_random_crop"):
         return _padded_window(image, plan, draw)
     return center_crop(image, *size)
 
@@ -131,13 +131,6 @@ def _stored(values: np.ndarray, plan: Plan) -> np.ndarray:
     if plan.pixel == "bfloat16":
         return torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
     return values
-
-
-def shorter_edge_size(shorter: int, width: int, height: int) -> tuple[int, int]:
-    """(width, height) after torchvision's Resize(shorter)."""
-    if width <= height:
-        return shorter, int(shorter * height / width)
-    return int(shorter * width / height), shorter
 
 
 def center_crop(image: Image.Image, width: int, height: int) -> Image.Image:

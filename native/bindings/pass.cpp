@@ -65,7 +65,8 @@ constexpr Named<Geometry::Kind> kKinds[] = {
     {"resize_center_crop", Geometry::Kind::resize_center_crop},
     {"resize", Geometry::Kind::resize},
     {"center_crop", Geometry::Kind::center_crop},
-    {"random_crop", Geometry::Kind::random_crop}};
+    {"random_crop", Geometry::Kind::random_crop},
+    {"resize_random_crop", Geometry::Kind::resize_random_crop}};
 constexpr Named<Filter> kFilters[] = {
     {"bilinear", Filter::bilinear}, {"bicubic", Filter::bicubic}, {"nearest", Filter::nearest}};
 constexpr Named<PadMode> kPadModes[] = {{"constant", PadMode::constant},
@@ -211,9 +212,10 @@ void bind_pass(nb::module_& m) {
            "pixel"_a = "float32",
            "pixel_scale"_a = std::array<float, 3>{1.0f / 255, 1.0f / 255, 1.0f / 255},
            "pixel_bias"_a = std::array<float, 3>{0, 0, 0},
-           "geometry: random_resized_crop, resize_center_crop, resize, center_crop or random_crop.\n"
+           "geometry: random_resized_crop, resize_center_crop, resize, center_crop, random_crop or\n"
+           "resize_random_crop.\n"
            "scale, ratio: of random_resized_crop. filter: bilinear, bicubic or nearest. padding\n"
-           "(left, top, right, bottom), pad_if_needed, pad_mode, fill: of random_crop.\n"
+           "(left, top, right, bottom), pad_if_needed, pad_mode, fill: of random crops.\n"
            "colours: ('jitter', 1, (brightness, contrast, saturation)), each (low, high) or None;\n"
            "('grey', probability, (None, None, None)). erase_value: as it stands in the output.\n"
            "layout: 'chw' or 'hwc'. pixel: 'uint8', or level * pixel_scale[c] + pixel_bias[c] as\n"
@@ -223,7 +225,7 @@ void bind_pass(nb::module_& m) {
   m.def("choose_draw", &choose_draw, "pass_"_a, "width"_a, "height"_a, "seed"_a, "epoch"_a,
         "index"_a,
         "(x, y, width, height, flip, vertical_flip, colour ops, erased (x, y, width, height)) of a\n"
-        "sample on an image of that size.");
+        "sample on an image of that size; of resize_random_crop in pixels of the resized image.");
   m.def("apply_colours", &apply_colours, "levels"_a.noconvert(), "ops"_a,
         "Does (name, factor) of brightness, contrast, saturation, grey to (3, H, W) levels in place.");
   m.def("resize_exact", &resize_exact, "pixels"_a, "filter"_a, "out"_a.noconvert(),

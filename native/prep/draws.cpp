@@ -189,6 +189,9 @@ Draw choose_draw(const Pass& pass, int image_width, int image_height, std::uint6
     random_crop(geometry, image_width, image_height, key, draw);
   } else if (geometry.kind == Geometry::Kind::random_crop) {
     padded_crop(geometry, image_width, image_height, key, draw);
+  } else if (geometry.kind == Geometry::Kind::resize_random_crop) {
+    const Extent resized = by_shorter_edge(geometry.resize_shorter, image_width, image_height);
+    padded_crop(geometry, resized.width, resized.height, key, draw);
   } else if (geometry.kind == Geometry::Kind::center_crop) {
     draw.x = center_offset(image_width, geometry.out_width);
     draw.y = center_offset(image_height, geometry.out_height);

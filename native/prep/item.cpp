@@ -9,11 +9,10 @@
 #include "prep/jpeg/parse.hpp"
 #include "prep/jpeg/region.hpp"
 #include "prep/jpeg/scan.hpp"
+#include "prep/keep.hpp"
 
 namespace coordl {
 namespace {
-
-constexpr std::size_t kKeepBytes = std::size_t(64) << 20;  // a rare giant must not pin its memory
 
 bool begins_with(std::span<const std::byte> item, const char* magic) {
   return item.size() >= 4 && std::memcmp(item.data(), magic, 4) == 0;
@@ -113,13 +112,17 @@ PixelRows* ItemDecoder::retry(const Region& region) {
 }
 
 void ItemDecoder::trim() {
-  std::vector<std::uint8_t>& pixels = state_->pixels;
-  if (pixels.capacity() > kKeepBytes) std::vector<std::uint8_t>().swap(pixels);
+  coordl::trim(state_->pixels);
+  state_->scan.trim();
 }
 
 bool ItemDecoder::recode(std::span<const std::byte> item, Form form, bool keep_header,
                          std::vector<std::byte>& out) {
   State& state = *state_;
+  const struct AtEnd {
+    ItemDecoder& decoder;
+    ~AtEnd() { decoder.trim(); }
+  } at_end{*this};
   if (form_of(item) != Form::original || form == Form::original) return false;
   const auto parsed = parse_jpeg(item);
   if (form == Form::indexed) return parsed && make_indexed(*parsed, state.scan, state.coefficients, out);

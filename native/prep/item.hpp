@@ -39,7 +39,7 @@ class ItemDecoder {
   // After rows that ended early, or instead of begin(): the same region through a library, which
   // knows what to make of odd data. Null: it warns or fails too, and the user's loader decides.
   PixelRows* retry(const Region& region);
-  // Gives memory beyond what usual items need back.
+  // Gives memory beyond what usual items need back, once rows are read. recode() does so itself.
   void trim();
 
   // Rewrites an original into another form, in `out`. False where it has none: the original then

@@ -49,17 +49,17 @@ void PaddedAxis::build(PadMode mode, int source, int offset, int outputs) {
   }
 }
 
-void place(const PixelView& pixels, const PaddedAxis& x, const PaddedAxis& y,
+void place(const Samples& pixels, const PaddedAxis& x, const PaddedAxis& y,
            const std::array<std::uint8_t, 3>& fill, std::uint8_t* levels) {
   const int width = x.outputs(), height = y.outputs();
   for (int channel = 0; channel < 3; ++channel) {
     for (int row = 0; row < height; ++row) {
       const bool outside = y.taken(row) == kFill;
       const std::uint8_t* source =
-          pixels.first + channel + (outside ? 0 : y.taken(row) * pixels.stride);
+          pixels.first + channel * pixels.channel + (outside ? 0 : y.taken(row) * pixels.row);
       for (int column = 0; column < width; ++column) {
         const int taken = x.taken(column);
-        *levels++ = outside || taken == kFill ? fill[channel] : source[3 * taken];
+        *levels++ = outside || taken == kFill ? fill[channel] : source[taken * pixels.column];
       }
     }
   }

@@ -2,11 +2,11 @@
 // the results of numpy.pad.
 #pragma once
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "prep/pass.hpp"
-#include "prep/pixels.hpp"
 
 namespace coordl {
 
@@ -26,8 +26,14 @@ class PaddedAxis {
   std::vector<int> taken_;
 };
 
+// Levels and the steps from one to the next, interleaved or in planes.
+struct Samples {
+  const std::uint8_t* first;
+  std::ptrdiff_t channel, row, column;
+};
+
 // Copies pixels whose first one is (x.begin(), y.begin()) to levels, (3, y.outputs(), x.outputs()).
-void place(const PixelView& pixels, const PaddedAxis& x, const PaddedAxis& y,
+void place(const Samples& pixels, const PaddedAxis& x, const PaddedAxis& y,
            const std::array<std::uint8_t, 3>& fill, std::uint8_t* levels);
 
 }  // namespace coordl

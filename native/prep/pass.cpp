@@ -10,27 +10,21 @@
 namespace coordl {
 namespace {
 
-struct Resized {  // the size the box is resized to, before any centre crop
-  int width = 0, height = 0;
-};
-
-// torchvision's Resize(shorter): the longer edge is int(shorter * long / short).
-Resized by_shorter_edge(int shorter, int width, int height) {
-  const auto longer = [&](int of, int to) {
-    return static_cast<int>(static_cast<double>(std::int64_t(shorter) * of) / to);
+// torchvision pads (CenterCrop) or refuses (RandomCrop) a smaller image: not ours.
+bool large_enough(const Geometry& geometry, const ImageSize& image, const Extent& resized) {
+  const auto holds = [&](int width, int height) {
+    return width >= geometry.out_width && height >= geometry.out_height;
   };
-  return width <= height ? Resized{shorter, longer(height, width)}
-                         : Resized{longer(width, height), shorter};
+  if (geometry.kind == Geometry::Kind::center_crop) return holds(image.width, image.height);
+  if (!geometry.pads()) return holds(resized.width, resized.height);
+  return geometry.pad_if_needed || holds(resized.width + geometry.padding[0] + geometry.padding[2],
+                                         resized.height + geometry.padding[1] + geometry.padding[3]);
 }
 
-// torchvision pads (CenterCrop) or refuses (RandomCrop) a smaller image: not ours.
-bool large_enough(const Geometry& geometry, int width, int height) {
-  if (geometry.kind == Geometry::Kind::center_crop) {
-    return width >= geometry.out_width && height >= geometry.out_height;
-  }
-  if (geometry.kind != Geometry::Kind::random_crop || geometry.pad_if_needed) return true;
-  return width + geometry.padding[0] + geometry.padding[2] >= geometry.out_width &&
-         height + geometry.padding[1] + geometry.padding[3] >= geometry.out_height;
+// Whether every pixel of the output is one of the resized box.
+bool is_inside(const Placement& at, const Geometry& geometry) {
+  return at.left >= 0 && at.top >= 0 && at.left + geometry.out_width <= at.resized.width &&
+         at.top + geometry.out_height <= at.resized.height;
 }
 
 }  // namespace
@@ -48,21 +42,17 @@ struct Scratch::Impl {
 Prepared Scratch::Impl::prepare(const ImageSize& size, const Pass& pass, const Draw& draw,
                                 std::span<std::byte> out) {
   const Geometry& geometry = pass.geometry;
-  const int out_width = geometry.out_width, out_height = geometry.out_height;
-  if (!large_enough(geometry, size.width, size.height)) return Prepared::not_ours;
-  Resized resized{out_width, out_height};
-  if (geometry.kind == Geometry::Kind::resize_center_crop) {
-    resized = by_shorter_edge(geometry.resize_shorter, draw.width, draw.height);
-    if (resized.width < out_width || resized.height < out_height) return Prepared::not_ours;
-  }
-  const bool direct = pass.direct();
+  const Placement at = placement_of(geometry, draw, size);
+  if (!large_enough(geometry, size, at.resized)) return Prepared::not_ours;
+  const bool direct = pass.direct() && is_inside(at, geometry);
   Region region;
   if (direct) {
-    x.build(draw.width, resized.width, center_offset(resized.width, out_width), out_width);
-    y.build(draw.height, resized.height, center_offset(resized.height, out_height), out_height);
-    region = {draw.x + x.begin(), draw.y + y.begin(), x.end() - x.begin(), y.end() - y.begin()};
+    x.build(at.source.width, at.resized.width, at.left, geometry.out_width);
+    y.build(at.source.height, at.resized.height, at.top, geometry.out_height);
+    region = {at.source.x + x.begin(), at.source.y + y.begin(), x.end() - x.begin(),
+              y.end() - y.begin()};
   } else {
-    region = levels.region(pass, draw, size, resized.width, resized.height);
+    region = levels.region(pass, at);
   }
   const auto write = [&](PixelRows* rows) {
     if (rows == nullptr) return false;

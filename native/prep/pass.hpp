@@ -26,18 +26,20 @@ struct Geometry {
     resize,               // Resize((out_height, out_width)), the whole image
     center_crop,          // CenterCrop(out), no resize (image at least that large, else not ours)
     random_crop,          // RandomCrop(out, padding, ...), no resize (too small an image is not ours)
+    resize_random_crop,   // Resize(resize) then RandomCrop(out, padding, ...), likewise
   };
   Kind kind = Kind::random_resized_crop;
   int out_height = 224;
   int out_width = 224;
-  int resize_shorter = 256;              // resize_center_crop only
+  int resize_shorter = 256;              // resize_center_crop, resize_random_crop
   std::array<double, 2> scale{0.08, 1.0};  // random_resized_crop: share of the area
   std::array<double, 2> ratio{3.0 / 4.0, 4.0 / 3.0};  // random_resized_crop: width / height
   Filter filter = Filter::bilinear;                    // of what is resized
-  std::array<int, 4> padding{0, 0, 0, 0};  // random_crop: left, top, right, bottom
-  bool pad_if_needed = false;              // random_crop: by what is missing, on both sides
+  std::array<int, 4> padding{0, 0, 0, 0};  // of random crops: left, top, right, bottom
+  bool pad_if_needed = false;              // of random crops: by what is missing, on both sides
   PadMode pad_mode = PadMode::constant;
   std::array<std::uint8_t, 3> fill{0, 0, 0};  // of PadMode::constant
+  bool pads() const { return kind == Kind::random_crop || kind == Kind::resize_random_crop; }
 };
 
 enum class Pixel : std::uint8_t { uint8, float32, float16, bfloat16 };
@@ -92,7 +94,8 @@ struct Pass {
   std::size_t sample_bytes() const {
     return std::size_t(3) * geometry.out_height * geometry.out_width * pixel_bytes(pixel);
   }
-  // The resize itself writes the output: nothing but geometry and a mirror, in the usual form.
+  // The resize itself writes the output: nothing but geometry and a mirror, in the usual form. A crop
+  // that reaches into padding needs more all the same.
   bool direct() const {
     return geometry.filter == Filter::bilinear && geometry.kind != Geometry::Kind::random_crop &&
            vertical_flip_probability == 0 && colours.empty() && erase.probability == 0 &&
@@ -104,8 +107,9 @@ struct Box {
   int x = 0, y = 0, width = 0, height = 0;
 };
 
-// What the draws chose for one sample; box in source pixels, [x, x+width) x [y, y+height). That of a
-// padded random_crop may lie outside the image, partly or wholly.
+// What the draws chose for one sample; box in source pixels, [x, x+width) x [y, y+height), but of
+// resize_random_crop in pixels of the resized image. That of a padded crop may lie outside the image,
+// partly or wholly.
 struct Draw {
   int x = 0, y = 0, width = 0, height = 0;
   bool flip = false;
@@ -125,6 +129,19 @@ Draw choose_draw(const Pass& pass, int image_width, int image_height, std::uint6
 constexpr int center_offset(int size, int crop) {
   const int twice = size - crop, half = twice >> 1;  // rounded down
   return (twice & 1) != 0 && (half & 1) != 0 ? half + 1 : half;
+}
+
+struct Extent {
+  int width = 0, height = 0;
+};
+
+// torchvision's Resize(shorter): the longer edge is int(shorter * long / short).
+constexpr Extent by_shorter_edge(int shorter, int width, int height) {
+  const auto longer = [shorter](int of, int to) {
+    return static_cast<int>(static_cast<double>(std::int64_t(shorter) * of) / to);
+  };
+  return width <= height ? Extent{shorter, longer(height, width)}
+                         : Extent{longer(width, height), shorter};
 }
 
 enum class Prepared : std::uint8_t {

@@ -7,6 +7,7 @@
 
 #include <libdeflate.h>
 
+#include "prep/keep.hpp"
 #include "prep/png_chunks.hpp"
 #include "prep/png_filters.hpp"
 
@@ -15,7 +16,6 @@ namespace {
 
 constexpr std::size_t kMaxExpansion = 1032;  // of deflate: 258 bytes from two bits
 constexpr std::size_t kMaxRawBytes = std::size_t(4) * kMaxPixels;
-constexpr std::size_t kKeepBytes = std::size_t(64) << 20;
 
 // One of Adam7's seven images within the image; a plain PNG is a single one.
 struct Pass7 {
@@ -233,7 +233,7 @@ PngDecoder::~PngDecoder() = default;
 
 void PngDecoder::close() noexcept {
   state_->png.data.clear();
-  if (state_->stream.capacity() > kKeepBytes) std::vector<std::uint8_t>().swap(state_->stream);
+  trim(state_->stream, state_->plain);
 }
 
 std::optional<ImageSize> PngDecoder::open(std::span<const std::byte> item) noexcept {

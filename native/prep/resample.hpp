@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "prep/keep.hpp"
 #include "prep/kernels.hpp"
 #include "prep/pass.hpp"
 #include "prep/pixels.hpp"
@@ -42,13 +43,7 @@ class Axis {
 struct Strip {
   std::vector<std::uint16_t> ring, lines, columns, finished;
 
-  // Gives a rare giant's memory back.
-  void trim() {
-    constexpr std::size_t most = std::size_t(16) << 20;  // values
-    for (auto* buffer : {&ring, &lines, &columns, &finished}) {
-      if (buffer->capacity() > most) std::vector<std::uint16_t>().swap(*buffer);
-    }
-  }
+  void trim() noexcept { coordl::trim(ring, lines, columns, finished); }
 };
 
 // Resizes rows whose first one is y.begin() and whose first pixel is x.begin(), and writes

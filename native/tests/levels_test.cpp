@@ -13,6 +13,8 @@ using namespace coordl;
 namespace {
 
 constexpr Pixel kPixels[] = {Pixel::uint8, Pixel::float32, Pixel::float16, Pixel::bfloat16};
+constexpr Geometry::Kind kKinds[] = {Geometry::Kind::random_resized_crop, Geometry::Kind::random_crop,
+                                     Geometry::Kind::resize_random_crop};
 
 class Chance {
  public:
@@ -25,8 +27,8 @@ class Chance {
 Pass random_pass(Chance& chance) {
   Pass pass;
   Geometry& geometry = pass.geometry;
-  geometry.kind = chance.between(0, 1) ? Geometry::Kind::random_resized_crop
-                                       : Geometry::Kind::random_crop;
+  geometry.kind = kKinds[chance.between(0, 2)];
+  geometry.resize_shorter = chance.between(1, 90);
   geometry.filter = chance.between(0, 1) ? Filter::bicubic : Filter::nearest;
   geometry.out_height = chance.between(1, 70);
   geometry.out_width = chance.between(1, 70);
@@ -56,8 +58,7 @@ TEST(levels_read_the_region_and_write_the_sample_and_no_more) {
     const Pass pass = random_pass(chance);
     const ImageSize image{chance.between(1, 120), chance.between(1, 120)};
     const Draw draw = choose_draw(pass, image.width, image.height, 1, 2, round);
-    const Region region =
-        levels.region(pass, draw, image, pass.geometry.out_width, pass.geometry.out_height);
+    const Region region = levels.region(pass, placement_of(pass.geometry, draw, image));
     CHECK(region.x >= 0 && region.y >= 0 && region.width > 0 && region.height > 0);
     CHECK(region.x + region.width <= image.width && region.y + region.height <= image.height);
     const auto pixels = pixels_of(region, 128);
@@ -78,8 +79,7 @@ TEST(a_picture_of_one_level_keeps_it_through_every_filter) {
     pass.geometry.fill = {200, 200, 200};
     const ImageSize image{chance.between(1, 300), chance.between(1, 300)};
     const Draw draw = choose_draw(pass, image.width, image.height, 1, 2, round);
-    const Region region =
-        levels.region(pass, draw, image, pass.geometry.out_width, pass.geometry.out_height);
+    const Region region = levels.region(pass, placement_of(pass.geometry, draw, image));
     const auto pixels = pixels_of(region, 200);
     std::vector<std::byte> out(pass.sample_bytes());
     InterleavedRows rows({pixels.data(), std::ptrdiff_t(3) * region.width}, region.width);

@@ -10,6 +10,7 @@
 #include "prep/jpeg/coefficients.hpp"
 #include "prep/jpeg/huffman.hpp"
 #include "prep/jpeg/parse.hpp"
+#include "prep/keep.hpp"
 
 namespace coordl {
 
@@ -66,6 +67,11 @@ class ScanDecoder final : public CoefficientSource {
     step_ = step;
   }
   const PlainScan& scan() const { return scan_; }
+  // Ends the reading and gives a rare giant's memory back.
+  void trim() noexcept {
+    data_ = {};
+    coordl::trim(scan_.bytes, scan_.interval_ends);
+  }
 
  private:
   bool find_tables(const ParsedJpeg& parsed);

@@ -50,9 +50,10 @@ COLOURS = st.one_of(
 )
 AUGMENTED = st.builds(
     Plan,
-    st.sampled_from(["random_crop", "resize"]),
+    st.sampled_from(["random_crop", "resize_random_crop", "resize"]),
     st.integers(1, 300),
     st.integers(1, 300),
+    resize_shorter=st.integers(1, 500),
     padding=st.tuples(*[st.integers(0, 40)] * 4),
     pad_if_needed=st.booleans(),
     flip_probability=st.floats(0, 1),
@@ -211,3 +212,12 @@ def test_a_padded_crop_lies_inside_the_padded_image(plan, width, height, index):
         left, top, right, bottom = plan.padding
         assert -left <= draw.x and draw.x + draw.width <= width + right
         assert -top <= draw.y and draw.y + draw.height <= height + bottom
+
+
+def test_a_crop_after_a_resize_is_that_of_the_resized_image():
+    after = Plan("resize_random_crop", 64, 48, 96, padding=(1, 2, 3, 4))
+    alone = Plan("random_crop", 64, 48, padding=(1, 2, 3, 4))
+    for width, height, resized in [(400, 300, (128, 96)), (300, 401, (96, 128))]:
+        for index in range(50):
+            expected = draws.choose_draw(alone, *resized, 1, 2, index)
+            assert draws.choose_draw(after, width, height, 1, 2, index) == expected

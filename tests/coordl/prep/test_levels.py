@@ -123,6 +123,7 @@ def test_nearest_takes_the_pixels_pillow_takes():
         Plan("random_resized_crop", 300, 280, scale=(0.01, 0.2)),
         Plan("resize", 50, 90),
         Plan("resize_center_crop", 97, 111, 112),
+        Plan("resize_random_crop", 97, 111, 112, padding=(9, 20, 11, 30), pad_mode="reflect"),
     ],
     ids=lambda plan: f"{plan.geometry} {plan.out_height}",
 )
@@ -278,6 +279,7 @@ def test_what_an_item_was_prepared_before_leaves_no_trace(photos):
         changed(BASE, colours=(JITTER,)),
         changed(BASE, filter="bicubic", layout="hwc", pixel="float16"),
         Plan("random_crop", 30, 20, padding=(4, 4, 4, 4), pixel="uint8"),
+        Plan("resize_random_crop", 30, 20, 33, padding=(4, 4, 4, 4), pixel="uint8"),
         BASE,
     ]
     item = photos[0].read_bytes()

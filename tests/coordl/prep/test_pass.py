@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from coordl import _native
-from coordl.prep.draws import choose_draw
+from coordl.prep.draws import choose_draw, shorter_edge_size
 from coordl.prep.plan import Plan
 from coordl.prep.vision import prepare_image
 
@@ -30,6 +30,13 @@ PLANS = {
     "resize and center crop": Plan("resize_center_crop", 224, 224, 256, **SHARED),
     "resize and odd center crop": Plan("resize_center_crop", 97, 111, 112, **SHARED),
     "center crop": Plan("center_crop", 200, 255, **SHARED),
+    "resize and random crop": Plan("resize_random_crop", 224, 224, 256, **SHARED),
+    "resize and padded random crop": Plan(
+        "resize_random_crop", 97, 111, 112, padding=(9, 20, 11, 30), fill=(9, 80, 200), **SHARED
+    ),
+    "resize and random crop, padded if needed": Plan(
+        "resize_random_crop", 130, 260, 90, pad_if_needed=True, pad_mode="edge", **SHARED
+    ),
     "eight pixels wide": Plan("resize", 33, 8, **SHARED),
     "eight by ten pixels": Plan("resize", 8, 10, **SHARED),
 }
@@ -164,6 +171,25 @@ def test_an_image_smaller_than_the_center_crop_is_left_to_the_users_loader(photo
     assert padded.shape == (3, 200, 255) and padded[:, :, 0].max() == 0
 
 
+def test_a_resized_image_smaller_than_the_random_crop_is_left_to_the_users_loader(photos):
+    plan = Plan("resize_random_crop", 224, 224, 200)
+    assert native(photos[0].read_bytes(), plan, 0, 0, 0) is None
+    with pytest.raises(ValueError, match="larger than the image"):
+        prepare_image(Image.open(photos[0]), plan, 0, 0, 0)
+
+
+def test_a_crop_after_a_resize_is_a_window_on_the_resized_image(photos):
+    """The pass that resizes the whole has the same pixels there."""
+    image = Image.open(photos[1])
+    width, height = shorter_edge_size(150, *image.size)
+    crop = Plan("resize_random_crop", 64, 80, 150, pixel="uint8")
+    whole = native(photos[1].read_bytes(), Plan("resize", height, width, pixel="uint8"), 0, 0, 0)
+    for index in range(20):
+        x, y, *_ = choose_draw(crop, *image.size, 0, 0, index)
+        ours = native(photos[1].read_bytes(), crop, 0, 0, index)
+        assert np.array_equal(ours, whole[:, y : y + 64, x : x + 80])
+
+
 def test_items_that_are_not_ours_are_reported_not_raised(photos):
     plan = PLANS["random resized crop"]
     item = photos[0].read_bytes()
@@ -245,6 +271,40 @@ def test_any_bytes_like_item_and_any_writable_array_will_do(photos):
     batch = torch.zeros(2, *plan.shape)
     assert _native.prepare(item, plan.native_pass(), 0, 0, 0, batch[1])
     assert np.array_equal(batch[1].numpy(), expected) and not batch[0].any()
+
+
+def test_what_another_thread_writes_meanwhile_is_not_half_seen(photos, encode):
+    """Two pictures of one length take turns in a bytearray: every result is one of the two."""
+    plan = Plan("resize", 64, 64, pixel="uint8")
+    pair = [encode(photos[0], "4:2:0"), encode(photos[1], "4:4:4")]
+    longest = max(map(len, pair)) + 8
+    for which, item in enumerate(pair):  # COM segments right after the SOI fill up
+        missing = longest - len(item)
+        while missing:
+            size = missing if missing <= 60000 else 30000
+            item = (
+                item[:2] + b"\xff\xfe" + (size - 2).to_bytes(2, "big") + bytes(size - 4) + item[2:]
+            )
+            missing -= size
+        pair[which] = item
+    expected = [native(item, plan, 0, 0, 0) for item in pair]
+    assert len(pair[0]) == len(pair[1]) and not np.array_equal(*expected)
+    shared, stop = bytearray(pair[0]), threading.Event()
+
+    def take_turns() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn ^= 1
+            shared[:] = pair[turn]
+
+    thread = threading.Thread(target=take_turns)
+    thread.start()
+    try:
+        results = [native(shared, plan, 0, 0, 0) for _ in range(300)]
+    finally:
+        stop.set()
+        thread.join()
+    assert all(any(np.array_equal(result, one) for one in expected) for result in results)
 
 
 def test_an_array_of_the_wrong_shape_or_type_is_an_error(photos):

@@ -100,6 +100,17 @@ def test_random_crop_with_any_padding_is_a_pass(padding, expected):
     assert (plan.pad_mode, plan.fill) == ("constant", (1, 2, 3))
 
 
+def test_resize_and_random_crop_are_one_pass():
+    crop = ours.RandomCrop((224, 200), 4, padding_mode="edge")
+    plan = plan_of(ours.Resize(256, "bicubic"), crop, ours.RandomHorizontalFlip(), ours.ToTensor())
+    assert (plan.geometry, plan.resize_shorter, plan.filter) == (
+        "resize_random_crop",
+        256,
+        "bicubic",
+    )
+    assert (plan.shape, plan.padding, plan.pad_mode) == ((3, 224, 200), (4,) * 4, "edge")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_a_pass_wherever_it_is_asked_for(dtype):
     half, mean = ours.ConvertImageDtype(dtype), ours.Normalize(MEAN, STD)
@@ -138,7 +149,9 @@ class MyCrop(ours.RandomResizedCrop):
         ([ours.CenterCrop(8), lambda image: image], "function has no native form"),
         ([ours.CenterCrop(8)], "nothing makes tensors"),
         ([ours.ToTensor()], "one size"),
-        ([ours.Resize(8), ours.ToTensor()], "without CenterCrop"),
+        ([ours.Resize(8), ours.ToTensor()], "without a crop"),
+        ([ours.Resize(8), ours.RandomCrop(8), ours.CenterCrop(4)], "follows another"),
+        ([ours.Resize((8, 9)), ours.RandomCrop(8), ours.ToTensor()], "follows another"),
         ([ours.Resize(8), ours.CenterCrop(9), ours.ToTensor()], "pads"),
         ([ours.CenterCrop(8), ours.Resize((4, 4)), ours.ToTensor()], "follows another"),
         ([ours.RandomHorizontalFlip(), ours.CenterCrop(8), ours.ToTensor()], "before"),
