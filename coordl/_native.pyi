@@ -109,9 +109,10 @@ def recode(item: bytes | bytearray | memoryview, form: str, keep_header: bool = 
     keep_header: with the JPEG's own header, for unpacking. Releases the GIL.
     """
 
-def choose_mix(*, samples: float, bytes: float, budget: float, prep_s: Sequence[float], growth: Sequence[float], storage_rate: float) -> tuple[str, float]:
+def choose_mix(*, bytes: float, budget: float, prep_s: Sequence[float], growth: Sequence[float], storage_rate: float) -> tuple[str, float]:
     """
-    (form of the rest, share of packed items) that makes epochs shortest; native/prep/forms.hpp.
+    (form of the rest, share of packed items) that makes epochs shortest; prep_s in seconds a
+    byte of the files; native/prep/forms.hpp.
     """
 
 def prepare_box(item: object, pass_: Pass, x: int, y: int, width: int, height: int, flip: bool, out: Annotated[NDArray, dict(order='C', device='cpu')]) -> bool:
@@ -122,9 +123,10 @@ class Pass:
 
     def __init__(self, *, geometry: str, out_height: int, out_width: int, resize_shorter: int = 256, scale: Sequence[float] = [0.08, 1.0], ratio: Sequence[float] = [0.75, 1.3333333333333333], filter: str = 'bilinear', padding: Sequence[int] = [0, 0, 0, 0], pad_if_needed: bool = False, pad_mode: str = 'constant', fill: Sequence[int] = [0, 0, 0], flip_probability: float = 0.0, vertical_flip_probability: float = 0.0, colours: Sequence[tuple[str, float, Sequence[Sequence[float] | None]]] = [], erase_probability: float = 0.0, erase_scale: Sequence[float] = [0.02, 0.33], erase_ratio: Sequence[float] = [0.3, 3.3], erase_value: Sequence[float] = [0.0, 0.0, 0.0], layout: str = 'chw', pixel: str = 'float32', pixel_scale: Sequence[float] = ..., pixel_bias: Sequence[float] = [0.0, 0.0, 0.0]) -> None:
         """
-        geometry: random_resized_crop, resize_center_crop, resize, center_crop or random_crop.
+        geometry: random_resized_crop, resize_center_crop, resize, center_crop, random_crop or
+        resize_random_crop.
         scale, ratio: of random_resized_crop. filter: bilinear, bicubic or nearest. padding
-        (left, top, right, bottom), pad_if_needed, pad_mode, fill: of random_crop.
+        (left, top, right, bottom), pad_if_needed, pad_mode, fill: of random crops.
         colours: ('jitter', 1, (brightness, contrast, saturation)), each (low, high) or None;
         ('grey', probability, (None, None, None)). erase_value: as it stands in the output.
         layout: 'chw' or 'hwc'. pixel: 'uint8', or level * pixel_scale[c] + pixel_bias[c] as
@@ -137,7 +139,7 @@ class Pass:
 def choose_draw(pass_: Pass, width: int, height: int, seed: int, epoch: int, index: int) -> tuple[int, int, int, int, bool, bool, tuple[tuple[str, float], ...], tuple[int, int, int, int]]:
     """
     (x, y, width, height, flip, vertical_flip, colour ops, erased (x, y, width, height)) of a
-    sample on an image of that size.
+    sample on an image of that size; of resize_random_crop in pixels of the resized image.
     """
 
 def apply_colours(levels: Annotated[NDArray[numpy.uint8], dict(shape=(3, None, None), order='C', device='cpu')], ops: Sequence[tuple[str, float]]) -> None:

@@ -16,6 +16,7 @@
 #include "prep/forms.hpp"
 #include "prep/image.hpp"
 #include "prep/item.hpp"
+#include "prep/keep.hpp"
 #include "prep/kernels.hpp"
 #include "prep/pass.hpp"
 
@@ -62,7 +63,9 @@ bool decode_region(nb::handle item, int x, int y, Picture out) {
     return rows != nullptr &&
            coordl::read_interleaved(*rows, region.width, region.height, out.data(), buffer);
   };
-  return read(decoder().begin(region)) || read(decoder().retry(region));
+  const bool done = read(decoder().begin(region)) || read(decoder().retry(region));
+  decoder().trim();
+  return done;
 }
 
 std::optional<std::pair<int, int>> image_size(nb::handle item) {
@@ -97,7 +100,9 @@ nb::object recode(nb::handle item, const std::string& name, bool keep_header) {
     const nb::gil_scoped_release released;
     done = decoder().recode(pinned.span(), form, keep_header, out);
   }
-  return done ? nb::object(nb::bytes(out.data(), out.size())) : nb::none();
+  const nb::object made = done ? nb::object(nb::bytes(out.data(), out.size())) : nb::none();
+  coordl::trim(out);
+  return made;
 }
 
 bool prepare_box(nb::handle item, const coordl::Pass& pass, int x, int y, int width, int height,
@@ -123,10 +128,10 @@ bool prepare_box(nb::handle item, const coordl::Pass& pass, int x, int y, int wi
          coordl::Prepared::done;
 }
 
-std::pair<const char*, double> choose_mix(double samples, double bytes, double budget,
+std::pair<const char*, double> choose_mix(double bytes, double budget,
                                           std::array<double, 3> prep_s, std::array<double, 3> growth,
                                           double storage_rate) {
-  const auto mix = coordl::choose_mix({samples, bytes, budget}, {prep_s, growth, storage_rate});
+  const auto mix = coordl::choose_mix({0, bytes, budget}, {prep_s, growth, storage_rate});
   return {mix.base == Form::indexed ? "indexed" : "original", mix.packed};
 }
 
@@ -150,9 +155,10 @@ void bind_items(nb::module_& m) {
                 "keep_header: bool = False) -> bytes | None"),
         "A JPEG as an 'indexed' or 'packed' item of the same pixels; None where it has no such form.\n"
         "keep_header: with the JPEG's own header, for unpacking. Releases the GIL.");
-  m.def("choose_mix", &choose_mix, nb::kw_only(), "samples"_a, "bytes"_a, "budget"_a, "prep_s"_a,
-        "growth"_a, "storage_rate"_a,
-        "(form of the rest, share of packed items) that makes epochs shortest; native/prep/forms.hpp.");
+  m.def("choose_mix", &choose_mix, nb::kw_only(), "bytes"_a, "budget"_a, "prep_s"_a, "growth"_a,
+        "storage_rate"_a,
+        "(form of the rest, share of packed items) that makes epochs shortest; prep_s in seconds a\n"
+        "byte of the files; native/prep/forms.hpp.");
   m.def("prepare_box", &prepare_box, "item"_a, "pass_"_a, "x"_a, "y"_a, "width"_a, "height"_a,
         "flip"_a, "out"_a.noconvert(),
         "Like prepare() with a crop of the caller's, in pixels of the image.");

@@ -25,6 +25,13 @@ class StorageRate {
     std::uint64_t bytes_ = 0;
   };
 
+  // A read that was timed elsewhere, while nothing else was being read.
+  void add(std::uint64_t bytes, std::chrono::duration<double> seconds) {
+    std::lock_guard lock(mutex_);
+    busy_ += std::chrono::duration_cast<Clock::duration>(seconds);
+    bytes_ += bytes;
+  }
+
   // Bytes/s so far; 0 while nothing was read.
   double bytes_per_s() const {
     std::lock_guard lock(mutex_);

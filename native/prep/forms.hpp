@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 
 #include "fetch/item_key.hpp"
 #include "fetch/storage_rate.hpp"
@@ -25,8 +26,9 @@ struct DataSetSize {
   double budget_bytes = 0;  // of the cache
 };
 
+// By byte of the files, so that items of different sizes can be compared.
 struct FormRates {
-  std::array<double, kForms> prep_s{};  // seconds a sample, over all prep threads; 0: not known
+  std::array<double, kForms> prep_s{};  // seconds a byte, over all prep threads; 0: not known
   std::array<double, kForms> growth{1.0, 1.04, 1.3};  // bytes held / bytes of the file
   double storage_rate = 0;  // bytes/s while something is being read; 0: not known
 };
@@ -51,22 +53,41 @@ class FormChooser {
   FormChooser(FormPolicy policy, int prep_threads) : policy_(policy), threads_(prep_threads) {}
 
   Form choose(ItemKey key, const DataSetSize& size);
-  // What was measured: one sample prepared, one item rewritten; storage as it is read.
-  void prepared(Form form, std::uint64_t ns);
+  // What was measured: one sample prepared from an item whose file has so many bytes, one item
+  // rewritten; storage as it is read.
+  void prepared(Form form, std::uint64_t ns, std::size_t file_bytes);
   void rewritten(Form form, std::size_t from_bytes, std::size_t to_bytes);
   StorageRate& storage() { return storage_; }
 
   FormRates rates() const;
 
  private:
-  // Sums of a form; each is exact, together they may be mid-update, which an estimate can bear.
-  struct Sums {
-    std::atomic<std::uint64_t> samples{0}, ns{0}, from_bytes{0}, to_bytes{0};
+  // The median, by bytes, of the last samples' seconds a byte. A mean of some dozen is at the mercy of
+  // the few during which the thread had to wait for a core: with one in ten so, it was off by a factor
+  // of 2.4 (packed), this by 15 % (simulated: tests/forms_test.cpp).
+  class Cost {
+   public:
+    void add(double ns, double bytes);
+    double s_per_byte() const;
+
+   private:
+    static constexpr std::size_t kLast = 64;
+    struct Sample {
+      double ns_per_byte, bytes;
+    };
+    std::array<Sample, kLast> samples_{};
+    std::size_t count_ = 0;  // ever added
   };
+  struct Sums {
+    Cost prep;
+    double from_bytes = 0, to_bytes = 0;
+  };
+  double growth(Form form) const;  // REQUIRES mutex_
 
   const FormPolicy policy_;
   const int threads_;
-  std::array<Sums, kForms> sums_;
+  mutable std::mutex mutex_;
+  std::array<Sums, kForms> sums_;  // guarded by mutex_
   StorageRate storage_;
   std::atomic<std::uint64_t> asked_{0};
   std::atomic<std::uint64_t> mix_{0};  // share of packed in 1/65536, then the base's number << 32

@@ -16,6 +16,7 @@
 #include "fetch/checksum.hpp"
 #include "os/signals_blocked.hpp"
 #include "prep/item.hpp"
+#include "prep/keep.hpp"
 
 namespace coordl {
 namespace {
@@ -146,7 +147,7 @@ void Workers::State::finish(Ticket& ticket) {
 }
 
 void Workers::State::give_back(std::vector<std::byte>&& bytes) noexcept {
-  // `spare` was reserved for one buffer per fetch thread; more are not worth keeping.
+  trim(bytes);  // `spare` was reserved for one buffer per fetch thread; more are not worth keeping
   if (spare.size() < spare.capacity()) spare.push_back(std::move(bytes));
 }
 
@@ -216,6 +217,7 @@ void Workers::State::admit_row(Ticket::Row& row, std::size_t thread) noexcept {
     }
   } catch (const std::exception&) {  // no memory: the row has its bytes
   }
+  trim(mine.rewritten);
   add(counters.admit_ns, since_ns(start));
 }
 
@@ -231,7 +233,7 @@ void Workers::State::prep_row(Ticket& ticket, std::size_t number, std::size_t th
   row.status = result == Prepared::done ? RowStatus::done : RowStatus::not_ours;
   const std::uint64_t ns = since_ns(start);
   if (result == Prepared::done) {
-    forms.prepared(form, ns);
+    forms.prepared(form, ns, items.bytes(row.item));
     add(counters.prepared[static_cast<std::size_t>(form)], 1);
   }
   add(counters.prep_ns, ns);

@@ -6,24 +6,24 @@ import pytest
 
 from coordl import _native
 
-# 1,000 files of 100 KB; seconds a sample as original, indexed, packed; growth as measured.
-SIZE = {"samples": 1000, "bytes": 100e6}
-PREP_S, GROWTH = (1e-3, 0.8e-3, 0.3e-3), (1.0, 1.04, 1.33)
+# 100 MB of files; seconds a byte as original, indexed, packed; growth as measured.
+BYTES = 100e6
+PREP_S, GROWTH = (1e-8, 0.8e-8, 0.3e-8), (1.0, 1.04, 1.33)
 
 
 def mix(budget: float, storage_rate: float, prep_s=PREP_S) -> tuple[str, float]:
     return _native.choose_mix(
-        **SIZE, budget=budget, prep_s=prep_s, growth=GROWTH, storage_rate=storage_rate
+        bytes=BYTES, budget=budget, prep_s=prep_s, growth=GROWTH, storage_rate=storage_rate
     )
 
 
 def epoch_s(budget: float, storage_rate: float, base: int, packed: float) -> float:
     """The model once more, plainly: the longer of reading what is not held and preparing."""
     growth = packed * GROWTH[2] + (1 - packed) * GROWTH[base]
-    held = min(1, budget / (SIZE["bytes"] * growth))
+    held = min(1, budget / (BYTES * growth))
     cached = packed * PREP_S[2] + (1 - packed) * PREP_S[base]
-    fetch = (1 - held) * SIZE["bytes"] / storage_rate
-    prep = SIZE["samples"] * (held * cached + (1 - held) * PREP_S[0])
+    fetch = (1 - held) * BYTES / storage_rate
+    prep = BYTES * (held * cached + (1 - held) * PREP_S[0])
     return max(fetch, prep) + 0.01 * (fetch + prep)
 
 
@@ -56,5 +56,5 @@ def test_no_other_mix_has_a_shorter_epoch(budget: float, storage_rate: float) ->
 
 
 def test_files_that_have_no_indexed_form_are_weighed_without_it() -> None:
-    assert mix(65e6, 2e9, prep_s=(1e-3, 0.0, 0.3e-3)) == ("original", 1.0)
-    assert mix(65e6, 2e9, prep_s=(1e-3, 0.0, 0.0)) == ("original", 0.0)
+    assert mix(65e6, 2e9, prep_s=(1e-8, 0.0, 0.3e-8)) == ("original", 1.0)
+    assert mix(65e6, 2e9, prep_s=(1e-8, 0.0, 0.0)) == ("original", 0.0)
