@@ -28,12 +28,18 @@ IMAGE_EXTENSIONS = (
 
 def open_rgb(source: str | IO[bytes]) -> Any:
     """The picture as a PIL image in RGB, decoded, its file closed: as torchvision's loader."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(source, str):
         with open(source, "rb") as file:
-            return Image.open(file).convert("RGB")
-    return Image.open(source).convert("RGB")
+            return open_rgb(file)
+    try:
+        return Image.open(source).convert("RGB")
+    except UnidentifiedImageError:  # Pillow's text names the object its bytes came in
+        raise UnidentifiedImageError(
+            "cannot identify the picture's format by its first bytes: it is no image file, or one "
+            "that this Pillow cannot open"
+        ) from None
 
 
 def open_item(item: bytes | memoryview) -> Any:

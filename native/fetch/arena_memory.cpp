@@ -10,6 +10,7 @@
 
 #include "fetch/checksum.hpp"
 #include "os/limits.hpp"
+#include "os/refusal.hpp"
 #include "os/steps.hpp"
 
 namespace coordl {
@@ -21,7 +22,7 @@ using layout::kPage;
 namespace {
 
 [[noreturn]] void fail(int error, const std::string& what) {
-  throw std::system_error(error, std::generic_category(), what);
+  throw Refusal(error, what);
 }
 
 // Damaged or foreign numbers must not become wild pointers.
@@ -61,8 +62,9 @@ ArenaMemory ArenaMemory::create(SharedFile file, const layout::Plan& plan,
                                 std::string directory) {
   const std::uint64_t first = std::min(plan.chunk_bytes, plan.log_bytes);
   if (const int error = file.set_aside(0, plan.log_offset + first)) {
-    fail(error, "cannot set aside " + std::to_string(plan.log_offset + first) + " bytes in " +
-                    directory);
+    throw std::system_error(error, std::generic_category(),
+                            "cannot set aside " + std::to_string(plan.log_offset + first) +
+                                " bytes in " + directory);
   }
   at_step("open:set_aside");
   auto& h = *reinterpret_cast<layout::Header*>(file.data());

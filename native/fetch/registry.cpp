@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "os/limits.hpp"
+#include "os/refusal.hpp"
 #include "os/steps.hpp"
 
 namespace coordl {
@@ -24,7 +25,7 @@ constexpr std::uint64_t kLeastBytes = std::uint64_t(1) << 20;
 constexpr std::string_view kLockSuffix = ".lock";
 
 [[noreturn]] void fail(int error, const std::string& what) {
-  throw std::system_error(error, std::generic_category(), what);
+  throw Refusal(error, what);
 }
 
 std::string file_prefix() {

@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "os/refusal.hpp"
 #include "os/steps.hpp"
 
 namespace coordl {
@@ -42,17 +43,18 @@ Descriptor open_ours(const std::string& path, int flags) {
   } while (fd < 0 && errno == EINTR);
   if (fd < 0) {
     const int error = errno;
-    if (error == ELOOP) fail(error, path + " is a symbolic link, which coordl never follows here; "
-                                           "remove it");
+    if (error == ELOOP) {
+      throw Refusal(error, path + " is a symbolic link, which coordl never follows here; remove it");
+    }
     fail(error, "cannot open " + path);
   }
   Descriptor owner(fd);
   struct stat info {};
   if (::fstat(fd, &info) != 0) fail(errno, "cannot stat " + path);
-  if (!S_ISREG(info.st_mode)) fail(EINVAL, path + " is not a plain file; remove it");
+  if (!S_ISREG(info.st_mode)) throw Refusal(EINVAL, path + " is not a plain file; remove it");
   if (info.st_uid != ::geteuid() || (info.st_mode & 077) != 0 || info.st_nlink > 1) {
-    fail(EACCES, path + " belongs to user " + std::to_string(info.st_uid) +
-                     " or is open to others, so coordl does not trust it; remove it");
+    throw Refusal(EACCES, path + " belongs to user " + std::to_string(info.st_uid) +
+                              " or is open to others, so coordl does not trust it; remove it");
   }
   return owner;
 }
@@ -82,7 +84,7 @@ SharedFile SharedFile::create(const std::string& path, std::uint64_t bytes) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
       bytes > limit.rlim_cur) {
-    fail(EFBIG, "a file of " + std::to_string(bytes) + " bytes exceeds ulimit -f");
+    throw Refusal(EFBIG, "a file of " + std::to_string(bytes) + " bytes exceeds ulimit -f");
   }
   Descriptor fd = open_ours(path, O_RDWR | O_CREAT | O_EXCL);
   at_step("open:created");

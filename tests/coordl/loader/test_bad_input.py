@@ -70,6 +70,7 @@ def test_a_bad_file_is_an_error_at_its_place_and_the_rest_goes_on(
     assert isinstance(caught.value, ItemError)
     assert (caught.value.index, caught.value.path) == (9, path)
     assert "sample 9" in str(caught.value) and path in str(caught.value)
+    assert " object at 0x" not in str(caught.value)
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
 
 
