@@ -95,7 +95,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             the data set's encoded bytes), or a MinIOCache. It is shared by all loaders and
             processes of this user on this machine that read the same root folder.
         cache_form: how the cache holds JPEGs, see MinIOCache; "auto" by the budget and by the rates
-            this loader measures. A MinIOCache given has its own.
+            this loader measures. A MinIOCache given has its own; without cache= there is nothing to
+            hold, and any other than "auto" is an error.
         seed: keys every random draw of a sample by (seed, epoch, index): same bits with any
             number of workers. The epoch is the sampler's (`set_epoch`), else the number of
             iterators of this loader that yielded. The order stays torch's own business.
@@ -150,6 +151,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 "Give the samples that format, or a batch_size."
             )
         check_form(cache_form, "cache_form")
+        _check_form_has_a_cache(cache_form, cache)
         self.cache = cache
         self.cache_form = cache_form
         self.memory_format = memory_format
@@ -333,25 +335,26 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return self._local.history.yielded
 
     def stats(self) -> dict[str, Any]:
-        """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", "cache_budget"}.
+        """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.
 
         Per epoch (iterator) and in total: samples yielded; hits, misses (items); storage_bytes
         read from files; admitted_bytes the cache took for them; fetch_s, prep_s, admit_s (rewriting
         and admitting items) summed over threads; from_original, from_indexed, from_packed: samples
         prepared from items of that form; wait_s the consumer spent inside next(). None where
-        Python worker processes did the work and nobody counted. cache_bytes and cache_budget in
-        bytes, cache_forms in items; None without a cache in use.
+        Python worker processes did the work and nobody counted. cache_bytes and cache_budget (the
+        one in force) in bytes; cache_limit: why that is another than the one asked for, or empty;
+        cache_forms in items. None without a cache in use.
         """
         figures = self._local.history.as_dict()
         items = self._local.items
         figures.update(items.cache_figures() if items else {})
-        figures.setdefault("cache_bytes", None)
-        figures.setdefault("cache_budget", None)
-        figures.setdefault("cache_forms", None)
+        for name in ("cache_bytes", "cache_budget", "cache_limit", "cache_forms"):
+            figures.setdefault(name, None)
         return figures
 
     def plan(self) -> str:
-        """What runs natively, what in Python, and why; for reading."""
+        """What runs natively, what in Python, and why; for reading. Once the cache is open, with
+        the budget in force and what is held."""
         route = self._route()
         lines = ["order: torch's samplers"]
         files = "shards" if route.folder is not None and route.folder.packed else "files"
@@ -364,7 +367,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             )
             if files == "shards":
                 held = "items held as packed"
-            lines.append(f"fetch: never-evict cache of {self.cache}, {held}, then {files}")
+            asked = "your own" if isinstance(self.cache, MinIOCache) else f"{self.cache}"
+            lines.append(f"fetch: never-evict cache, {asked}: {held}, then {files}")
+            lines += self._local.items.describe_cache() if self._local.items else []
         elif self.cache is not None:
             lines.append("fetch: as the data set does; the cache cannot serve it")
         else:
@@ -383,3 +388,18 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         else:
             lines.append("draws: the transforms' own generators, as torch seeds them")
         return "\n".join(lines)
+
+
+def _check_form_has_a_cache(form: str, cache: int | str | MinIOCache | None) -> None:
+    if form == "auto":
+        return
+    if cache is None:
+        raise ValueError(
+            f"cache_form={form!r} needs cache=: without one, no items are held. Give cache= (as "
+            "'65%'), or drop cache_form=."
+        )
+    if isinstance(cache, MinIOCache) and cache.form != form:
+        raise ValueError(
+            f"cache_form={form!r}, and the MinIOCache given has form={cache.form!r}. "
+            "Drop cache_form=, or give that form to the MinIOCache."
+        )

@@ -20,8 +20,9 @@ from coordl.errors import CacheError
 from coordl.fetch.budget import format_bytes, parse_budget
 
 _MEAN_ITEM_BYTES = 8192  # small for an image: an index with room to spare costs 0.2 % of the budget
-# What holding every item takes at most, in bytes of the files; more is never set aside.
-_MOST = {"original": 1.0, "indexed": 1.2, "packed": 1.8, "auto": 1.8}
+# What holding every item takes at most, all of them packed, in bytes of the files. The same for
+# every form: loaders of several forms share one arena, and its budget.
+_MOST_OF_FILES = 1.8
 FORMS = ("original", "indexed", "packed")
 _OURS = {errno.ENOSPC, errno.ENOMEM, errno.EPROTO, errno.EUSERS, errno.ETIMEDOUT, errno.EAGAIN}
 _LIMITS = {
@@ -50,8 +51,8 @@ def cache_name(source: str | os.PathLike[str] | Iterable[str]) -> str:
 
 def check_form(form: str, name: str = "form") -> None:
     """Raises ValueError, calling the argument `name`, unless it is a form of items or "auto"."""
-    if form not in _MOST:
-        known = ", ".join(repr(each) for each in _MOST)
+    if form not in (*FORMS, "auto"):
+        known = ", ".join(repr(each) for each in (*FORMS, "auto"))
         raise ValueError(f"{name}={form!r} is unknown: use {known}")
 
 
@@ -62,7 +63,8 @@ class MinIOCache:
     takes a lease of its own on first use.
 
     Args:
-        budget: bytes it may hold, see parse_budget; never more than all of `dataset_bytes` take.
+        budget: bytes it may hold, see parse_budget; never more than all items take in any form,
+            1.8 times `dataset_bytes` (see budget_limit()).
         name: which arena; cache_name() makes one from a data set.
         dataset_bytes: encoded bytes of the data set, if known; a percentage needs it.
         expected_items: how many items, if known; sizes the index.
@@ -92,10 +94,11 @@ class MinIOCache:
         form: str = "auto",
     ) -> None:
         check_form(form)
-        size = parse_budget(budget, dataset_bytes)
+        size = wanted = parse_budget(budget, dataset_bytes)
         if dataset_bytes:
-            size = min(size, int(_MOST[form] * dataset_bytes))
+            size = min(size, int(_MOST_OF_FILES * dataset_bytes))
         self.form = form
+        self._cut = size < wanted
         self._open(name, size, expected_items or max(1024, size // _MEAN_ITEM_BYTES))
         self._warn_if_other_than_asked()
 
@@ -141,6 +144,16 @@ class MinIOCache:
         """What the arena may hold; less than asked when the machine allows less."""
         return int(self.stats()["budget_bytes"])
 
+    def budget_limit(self) -> str:
+        """What made the budget in force another than the one asked for here, for reading; empty
+        where that one is in force."""
+        stats = self.stats()
+        if stats["asked_bytes"] != self._asked_bytes:
+            return "its first user asked for that"
+        if stats["budget_bytes"] < stats["asked_bytes"]:
+            return "the machine allows no more"
+        return "holding every item takes no more" if self._cut else ""
+
     def stats(self) -> dict[str, int]:
         """budget_bytes, asked_bytes (by the arena's creator), used_bytes, reserved_bytes (memory
         taken, overhead included), items, users (live processes), stopped_errno (what ended growth
@@ -166,11 +179,11 @@ class MinIOCache:
     ) -> None:
         self.close()
 
-    def __getstate__(self) -> tuple[str, int, int, str]:
-        return self.name, self._asked_bytes, self._expected_items, self.form
+    def __getstate__(self) -> tuple[str, int, int, str, bool]:
+        return self.name, self._asked_bytes, self._expected_items, self.form, self._cut
 
-    def __setstate__(self, state: tuple[str, int, int, str]) -> None:
-        name, size, expected_items, self.form = state
+    def __setstate__(self, state: tuple[str, int, int, str, bool]) -> None:
+        name, size, expected_items, self.form, self._cut = state
         self._open(name, size, expected_items)  # quietly: who opened it first has been told
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ import torch.utils.data
 from coordl import _native
 from coordl.datasets import open_item
 from coordl.errors import ItemError, item_error
+from coordl.fetch.budget import format_bytes
 from coordl.fetch.cache import FORMS, MinIOCache, cache_name
 from coordl.fetch.folder import Folder
 from coordl.fetch.item import Items, identify
@@ -72,8 +73,25 @@ class FolderItems:
         return {
             "cache_bytes": stats["used_bytes"],
             "cache_budget": stats["budget_bytes"],
+            "cache_limit": self.cache.budget_limit(),
             "cache_forms": {form: stats[f"{form}_items"] for form in FORMS},
         }
+
+    def describe_cache(self) -> list[str]:
+        """Lines for DataLoader.plan(): what the arena holds, and may hold, as it is now."""
+        if self.cache is None:
+            return []
+        stats, limit = self.cache.stats(), self.cache.budget_limit()
+        used, budget = stats["used_bytes"], stats["budget_bytes"]
+        forms = [f"{stats[f'{form}_items']:,} {form}" for form in FORMS if stats[f"{form}_items"]]
+        held = f"{stats['items']:,} items" + (f" ({', '.join(forms)})" if forms else "")
+        lines = [
+            f"  in force: {format_bytes(budget)}" + (f", as {limit}" if limit else ""),
+            f"  held now: {format_bytes(used)}, {100 * used // budget} %: {held}",
+        ]
+        if stats["stopped_errno"]:
+            lines.append("  grows no more: memory became short")
+        return lines
 
 
 def open_cache(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from recipe import train_transform
 
 import coordl
 from coordl import _native
+from coordl.fetch.budget import format_bytes
 
 DATA = Path(__file__).parents[2] / "data"
 FORMS = ["original", "indexed", "packed"]
@@ -89,6 +91,63 @@ def test_a_full_cache_leaves_items_as_files_and_prepares_them_all_the_same(folde
     held = loader.stats()["cache_forms"]
     assert 0 < held["packed"] < 22
     assert loader.stats()["epochs"][1]["misses"] == 22 - sum(held.values())
+
+
+def test_a_form_without_a_cache_is_an_error(folder: Path) -> None:
+    with pytest.raises(ValueError, match="cache_form='packed' needs cache="):
+        loader_of(folder, cache_form="packed")
+    assert loader_of(folder, cache_form="auto").cache_form == "auto"  # as frameworks rebuild it
+
+
+def test_a_form_other_than_the_given_caches_is_an_error(folder: Path) -> None:
+    with coordl.MinIOCache("1MiB", name="t-forms", form="indexed") as cache:
+        with pytest.raises(
+            ValueError, match="'packed', and the MinIOCache given has form='indexed'"
+        ):
+            loader_of(folder, cache=cache, cache_form="packed")
+        for form in ("auto", "indexed"):
+            assert loader_of(folder, cache=cache, cache_form=form).cache is cache
+
+
+def test_loaders_of_all_forms_ask_for_the_same_budget(folder: Path) -> None:
+    data = coordl.ImageFolder(folder, train_transform())
+    size = sum(Path(path).stat().st_size for path, _ in data.samples)
+    loaders = [loader_of(folder, cache="200%", cache_form=form) for form in (*FORMS, "auto")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "in use already with a budget of"
+        for loader in loaders:
+            images(loader)
+    for loader in loaders:
+        assert loader.stats()["cache_budget"] == int(1.8 * size)
+        assert loader.stats()["cache_limit"] == "holding every item takes no more"
+        assert ", as holding every item takes no more" in loader.plan()
+
+
+def test_a_budget_in_force_as_asked_has_no_reason(folder: Path) -> None:
+    loader = loader_of(folder, cache="60%")
+    assert loader.stats()["cache_limit"] is None
+    images(loader)
+    assert loader.stats()["cache_limit"] == ""
+
+
+def test_a_budget_of_the_first_users_is_told_as_such(folder: Path) -> None:
+    first = loader_of(folder, cache="60%")
+    images(first)
+    second = loader_of(folder, cache="90%")
+    with pytest.warns(UserWarning, match="in use already with a budget of"):
+        images(second)
+    assert second.stats()["cache_limit"] == "its first user asked for that"
+    assert second.stats()["cache_budget"] == first.stats()["cache_budget"]
+
+
+def test_plan_shows_what_is_held_once_the_cache_is_open(folder: Path) -> None:
+    loader = loader_of(folder, cache="200%", cache_form="packed")
+    assert "in force" not in loader.plan() and "200%" in loader.plan()
+    images(loader)
+    stats = loader.stats()
+    assert f"in force: {format_bytes(stats['cache_budget'])}" in loader.plan()
+    assert f"held now: {format_bytes(stats['cache_bytes'])}, " in loader.plan()
+    assert "22 items (22 packed)" in loader.plan()
 
 
 def test_status_and_plan_say_in_which_form_items_are_held(folder: Path) -> None:
