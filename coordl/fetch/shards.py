@@ -124,10 +124,7 @@ def decode_index(data: bytes, path: str) -> Index:
         raise PackedDataError(f"{path} is no index of a packed data set ({len(data):,} bytes).")
     _, version, _, items, shards, names, classes, id = _HEAD.unpack_from(data)
     if version != SCHEMA:
-        raise PackedDataError(
-            f"{path} has format {version}; this coordl reads format {SCHEMA}. "
-            "Read it with the version that packed it, or pack anew."
-        )
+        raise PackedDataError(f"{path} {_other_format(version)}")
     expected = _HEAD.size + 8 * shards + _ITEM_BYTES * items + names + classes + 8
     if expected != len(data):
         raise PackedDataError(
@@ -154,6 +151,15 @@ def decode_index(data: bytes, path: str) -> Index:
     if fault:
         raise PackedDataError(f"{path} is damaged: {fault}. {_ADVICE}")
     return index
+
+
+def _other_format(version: object) -> str:
+    newer = isinstance(version, int) and version > SCHEMA
+    return f"has format {version}; this coordl reads format {SCHEMA}. " + (
+        "Update coordl, or pack the files anew with this one (coordl pack)."
+        if newer
+        else "Read it with the version that packed it, or pack anew (coordl pack --force)."
+    )
 
 
 _ADVICE = "Copy it again from where it is whole, or pack anew (coordl pack --force)."
@@ -267,7 +273,7 @@ def open_packed(root: str | os.PathLike[str]) -> PackedData:
     for number, shard in enumerate(data.shard_paths()):
         fault = shard_fault(shard, index.id, number, int(index.shard_sizes[number]))
         if fault:
-            raise PackedDataError(f"{shard} {fault}. {_ADVICE}")
+            raise PackedDataError(f"{shard} {fault}")
     return data
 
 
@@ -288,23 +294,26 @@ def read_manifest(root: str) -> dict[str, Any] | None:
     if not isinstance(manifest, dict) or manifest.get("format") != "coordl packed data":
         raise PackedDataError(f"{path} is not a packed data set's.")
     if manifest.get("schema") != SCHEMA:
-        raise PackedDataError(
-            f"{path} has format {manifest.get('schema')}; this coordl reads format {SCHEMA}."
-        )
+        raise PackedDataError(f"{path} {_other_format(manifest.get('schema'))}")
     return manifest
 
 
 def shard_fault(path: str, id: bytes, number: int, size: int) -> str:
-    """What is wrong with a shard from the outside: missing, its size, its header. Or nothing."""
+    """What is wrong with a shard from the outside, and what to do: missing, of another format, its
+    size, its header. Or nothing."""
     try:
         with open(path, "rb") as file:
             found = os.fstat(file.fileno()).st_size
             header = file.read(SHARD_HEADER_BYTES)
     except FileNotFoundError:
-        return "is missing"
+        return f"is missing. {_ADVICE}"
+    if len(header) == SHARD_HEADER_BYTES and header.startswith(_SHARD_MAGIC):
+        version = _SHARD.unpack(header)[1]
+        if version != SCHEMA:
+            return _other_format(version)
     if found != size:
         how = "cut short" if found < size else "too long"
-        return f"is {how}: {found:,} bytes, the index says {size:,}"
+        return f"is {how}: {found:,} bytes, the index says {size:,}. {_ADVICE}"
     if header != shard_header(id, number):
-        return "is not this data set's shard of that number, by its header"
+        return f"is not this data set's shard of that number, by its header. {_ADVICE}"
     return ""

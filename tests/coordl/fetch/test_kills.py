@@ -107,6 +107,43 @@ def test_many_killed_writers_cost_no_memory_beyond_the_budget(in_fork: InFork) -
         assert cache.verify() == []
 
 
+@pytest.mark.parametrize("step", _native._admit_steps)
+def test_killed_writers_leave_counters_by_form_that_lag_by_theirs_at_most(
+    step: str, in_fork: InFork, photos: list[Path]
+) -> None:
+    """Of each writer that died at one step, at most its one item is uncounted."""
+    jpeg = photos[0].read_bytes()
+    items = {form: _native.recode(jpeg, form) for form in ("indexed", "packed")} | {
+        "original": jpeg
+    }
+    killed = 0
+    with MinIOCache("20MiB", name="t-kinds") as cache:
+        for number, item in enumerate(items.values()):
+            for again in range(3):
+                assert cache.admit((number, 2 * again), item)
+                key = number, 2 * again + 1
+                dying = killed_at(step, lambda key=key, item=item: cache.admit(key, item))
+                assert in_fork(dying) == -signal.SIGKILL
+                killed += 1
+        assert in_fork(lambda: cache.admit((9, 9), LARGE)) == 0  # joins, and repairs
+        held = {form: 0 for form in items}
+        sizes = dict(held)
+        for high, low in [(n, i) for n in range(3) for i in range(6)] + [(9, 9)]:
+            if (item := cache.get((high, low))) is not None:
+                held[_native.form(item)] += 1
+                sizes[_native.form(item)] += len(item)
+        stats = cache.stats()
+        assert cache.verify() == []
+        for form, item in items.items():
+            lag = held[form] - stats[f"{form}_items"]
+            assert 0 <= lag <= 3, (form, held, stats)
+            assert 0 <= sizes[form] - stats[f"{form}_bytes"] <= 3 * len(item)
+        assert 0 <= sum(held.values()) - stats["items"] <= killed
+        counted = sum(stats[f"{form}_items"] for form in items)
+        assert abs(counted - stats["items"]) <= killed
+        assert min(held.values()) >= 3
+
+
 def test_a_writer_stopped_in_the_middle_blocks_nobody() -> None:
     with MinIOCache(4 * len(LARGE), name="t-stopped") as cache:
         pid = os.fork()

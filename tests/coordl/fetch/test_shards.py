@@ -145,7 +145,23 @@ def test_another_version_says_so(packed: Path) -> None:
     data = bytearray((packed / INDEX).read_bytes())
     data[8] = 9
     (packed / INDEX).write_bytes(data)
-    with pytest.raises(PackedDataError, match="format 9; this coordl reads format 1"):
+    said = r"index\.cdi has format 9; this coordl reads format 1\. Update coordl, or pack"
+    with pytest.raises(PackedDataError, match=said):
+        open_packed(packed)
+
+
+@pytest.mark.parametrize(("version", "said"), [(2, "Update coordl"), (0, "with the version that")])
+def test_a_shard_of_another_version_names_it_and_what_to_do(
+    packed: Path, version: int, said: str
+) -> None:
+    shard = packed / "shard-00001.cds"
+    data = bytearray(shard.read_bytes())
+    data[8:12] = version.to_bytes(4, "little")
+    shard.write_bytes(
+        data + bytes(5)
+    )  # a newer one may well be of another size: the version counts
+    expected = rf"shard-00001\.cds has format {version}; this coordl reads format 1\. .*{said}"
+    with pytest.raises(PackedDataError, match=expected):
         open_packed(packed)
 
 
@@ -184,7 +200,10 @@ def test_folders_that_hold_no_packed_data_set_say_what_they_are(tmp_path: Path) 
         ("{", "is damaged"),
         ("[]", "is not a packed data set's"),
         ('{"version": "photos-v1"}', "is not a packed data set's"),
-        ('{"format": "coordl packed data", "schema": 7}', "format 7"),
+        (
+            '{"format": "coordl packed data", "schema": 7}',
+            "format 7; this coordl reads format 1. Update coordl",
+        ),
     ],
 )
 def test_a_manifest_of_something_else_is_refused(packed: Path, text: str, said: str) -> None:
