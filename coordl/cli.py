@@ -8,28 +8,62 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
+from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from coordl import _native
 from coordl.cli_pack import pack, unpack
 from coordl.cli_rates import rates
 from coordl.doctor import examine
 from coordl.fetch.budget import format_bytes
+from coordl.fetch.cache import FORMS
+
+
+class Commands(TyperGroup):
+    """The commands, whose complaints about values are free of the validating library's prefix."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
 
 app = typer.Typer(
     name="coordl",
+    cls=Commands,
     help="Caches that coordl's loaders share on this machine, and packed data sets.",
-    epilog="Examples:\n\n    coordl status\n\n    coordl clear --force\n\n    coordl doctor\n\n"
-    "    coordl pack pictures/train packed/train",
+    epilog="Examples:\n\ncoordl status\n\ncoordl clear --force\n\ncoordl doctor\n\n"
+    "coordl pack pictures/train packed/train",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"coordl {metadata.version('data-stall-toolkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself; its help is the app's."""
 
 
 class Format(StrEnum):
@@ -43,7 +77,7 @@ FormatOption = Annotated[Format, typer.Option("--format", help="text, or json fo
 
 
 @app.command(
-    epilog="Examples:\n\n    coordl status\n\n    coordl status --format json | jq .arenas[0].items"
+    epilog="Examples:\n\ncoordl status\n\ncoordl status --format json | jq '.arenas[0].items'"
 )
 def status(format: FormatOption = Format.text) -> None:
     """List the caches of this user; remove what killed jobs left."""
@@ -62,7 +96,8 @@ def status(format: FormatOption = Format.text) -> None:
 
 
 @app.command(
-    epilog="Examples:\n\n    coordl clear 3f9c0a61\n\n    coordl clear --force   (every one)"
+    epilog="Examples:\n\ncoordl clear 3f9c0a61e2d47b5086c1f93a\n\n"
+    "coordl clear --force   (every one)"
 )
 def clear(
     name: Annotated[
@@ -93,7 +128,7 @@ def clear(
         print("Nothing to clear.")
 
 
-@app.command(epilog="Example:\n\n    coordl doctor")
+@app.command(epilog="Example:\n\ncoordl doctor")
 def doctor(format: FormatOption = Format.text) -> None:
     """Show what limits caches and loaders here, and what to change."""
     findings = examine()
@@ -106,21 +141,21 @@ def doctor(format: FormatOption = Format.text) -> None:
         table.add_row(finding.name, finding.value)
     console.print(table)
     for finding in findings:
-        if finding.advice:
+        if finding.advice or finding.commands:
             console.print(f"• {finding.name}: {finding.advice}", markup=False)
+        for command in finding.commands:  # in one line however long: it is there to be copied
+            print(f"    {command}")
 
 
-app.command(epilog="Example:\n\n    coordl rates --files list.txt --crop 224x224 -o rates.json")(
-    rates
-)
+app.command(epilog="Example:\n\ncoordl rates --files list.txt --crop 224x224 -o rates.json")(rates)
 
 
 app.command(
-    epilog="Examples:\n\n    coordl pack pictures/train packed/train\n\n"
-    "    coordl pack pictures/train packed/train --form indexed --jobs 8\n\n"
-    "In Python:\n\n    coordl.DataLoader(coordl.PackedFolder('packed/train', transform), ...)"
+    epilog="Examples:\n\ncoordl pack pictures/train packed/train\n\n"
+    "coordl pack pictures/train packed/train --form indexed --jobs 8\n\n"
+    "In Python:\n\ncoordl.DataLoader(coordl.PackedFolder('packed/train', transform), ...)"
 )(pack)
-app.command(epilog="Example:\n\n    coordl unpack packed/train pictures-again")(unpack)
+app.command(epilog="Example:\n\ncoordl unpack packed/train pictures-again")(unpack)
 
 
 def _console() -> Console:
@@ -134,18 +169,20 @@ def _print_json(value: Any) -> None:
 def _arena_table(arenas: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("cache", overflow="fold")
-    for heading in ("budget", "used", "", "items", "packed", "users"):
+    for heading in ("budget", "used", "", "items", "users"):
         table.add_column(heading, justify="right")
     for arena in arenas:
         users = str(arena["users"])
         if not arena["readable"]:
-            table.add_row(arena["name"], "another version's", "", "", "", "", users)
+            table.add_row(arena["name"], "another version's", "", "", "", users)
             continue
         budget, used = arena["budget_bytes"], arena["used_bytes"]
-        share = f"{100 * used / budget:.0f} %"
-        sizes = format_bytes(budget), format_bytes(used), share
-        packed = f"{100 * arena['packed_items'] / arena['items']:.0f} %" if arena["items"] else ""
-        table.add_row(arena["name"], *sizes, f"{arena['items']:,}", packed, users)
+        sizes = format_bytes(budget), format_bytes(used), f"{100 * used / budget:.0f} %"
+        table.add_row(arena["name"], *sizes, f"{arena['items']:,}", users)
+        for form in FORMS:
+            if items := arena[f"{form}_items"]:
+                held = format_bytes(arena[f"{form}_bytes"])
+                table.add_row(f"  {form}", "", held, "", f"{items:,}", "")
     return table
 
 

@@ -56,7 +56,7 @@ def pack(
             raise ValueError(f"--shard-size is at least {format_bytes(FEWEST_SHARD_BYTES)}")
         order = Order(list_source(source), form.value, shard_bytes)
         files, total = len(order.source.names), int(order.source.sizes.sum())
-        with _progress(f"Packing {files:,} files", total) as tell:
+        with _progress(f"Packing {_count(files, 'file')}", total) as tell:
             outcome = make(order, out, jobs=jobs or _cores(), force=force, tell=tell)
     _report(outcome, out)
 
@@ -67,23 +67,24 @@ def _report(outcome: Outcome, out: Path) -> None:
     manifest, kept = outcome.data.manifest, outcome.stored_as_they_are()
     sizes = f"{format_bytes(manifest['source_bytes'])} in files"
     if outcome.already:
-        print(f"{shown(out)} is packed already, from these {manifest['items']:,} files; unchanged.")
+        files = _count(manifest["items"], "file")
+        print(f"{shown(out)} is packed already; its source is the same: {files}. Unchanged.")
         return
     if outcome.resumed_items:
-        print(f"Went on after the {outcome.resumed_items:,} files packed before.")
+        print(f"Went on after the {_count(outcome.resumed_items, 'file')} packed before.")
     if kept:
         examples = ", ".join(map(shown, kept[:3])) + (", ..." if len(kept) > 3 else "")
         print(f"Stored as they are: {len(kept):,} of {manifest['items']:,}, e.g. {examples}")
-    shards = f"{manifest['shards']:,} shard{'s' * (manifest['shards'] != 1)}"
+    pictures, classes = _count(manifest["items"], "picture"), _count(manifest["classes"], "class")
     print(
-        f"Wrote {shown(out)}: {manifest['items']:,} pictures of {manifest['classes']:,} classes, "
-        f"{format_bytes(manifest['bytes'])} in {shards} ({sizes})"
+        f"Wrote {shown(out)}: {pictures} of {classes}, "
+        f"{format_bytes(manifest['bytes'])} in {_count(manifest['shards'], 'shard')} ({sizes})"
     )
 
 
 def unpack(
-    packed: Annotated[Path, typer.Argument(metavar="DST", help="folder `coordl pack` made")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for the class folders")],
+    packed: Annotated[Path, typer.Argument(metavar="SRC", help="folder `coordl pack` made")],
+    out: Annotated[Path, typer.Argument(metavar="DST", help="folder for the class folders")],
     jobs: JobsOption = None,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="into a folder that holds something")
@@ -100,9 +101,11 @@ def unpack(
     with _refusing(f"{out} is incomplete; run it again with --force."):
         data = open_packed(packed)
         items = len(data.index)
-        with _progress(f"Unpacking {items:,} files", int(data.index.source_sizes.sum())) as tell:
+        with _progress(
+            f"Unpacking {_count(items, 'file')}", int(data.index.source_sizes.sum())
+        ) as tell:
             written = make(data, out, jobs=jobs or _cores(), force=force, tell=tell)
-    print(f"Wrote {shown(out)}: {items:,} files, {format_bytes(written)}")
+    print(f"Wrote {shown(out)}: {_count(items, 'file')}, {format_bytes(written)}")
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -169,6 +172,12 @@ def _size(text: str) -> int:
         return parse_budget(text)
     except ValueError as error:
         raise ValueError(str(error).replace("cache=", "--shard-size ")) from None
+
+
+def _count(number: int, noun: str) -> str:
+    """2400, "picture" -> "2,400 pictures"."""
+    plural = {"class": "classes"}.get(noun, f"{noun}s")
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _cores() -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from coordl import _native
 from coordl.fetch.budget import format_bytes
@@ -18,13 +19,19 @@ _GIB = 1024**3
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact. `advice` is empty where nothing needs to change."""
+    """One fact.
+
+    Attributes:
+        advice: what to change; empty where nothing needs to.
+        commands: that do so, one line each, to be copied as they are.
+    """
 
     name: str
     value: str
     advice: str = ""
+    commands: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -48,9 +55,8 @@ def _memory() -> Iterator[Finding]:
     yield Finding(
         f"shared memory ({directory})",
         describe("shm"),
-        f"Small: mount -o remount,size=50% {directory}, or docker run --shm-size=8g."
-        if small
-        else "",
+        "small; one of these enlarges it, on a machine and in a container:" if small else "",
+        (f"mount -o remount,size=50% {directory}", "docker run --shm-size=8g ...") if small else (),
     )
     yield Finding("memory cgroup", describe("cgroup"))
     yield Finding("memory", describe("memory"))
@@ -58,7 +64,7 @@ def _memory() -> Iterator[Finding]:
     yield Finding(
         "largest cache now",
         format_bytes(allowed),
-        f"What binds is: {limits['limit']}." if allowed < _GIB else "",
+        f"what binds is: {limits['limit']}." if allowed < _GIB else "",
     )
 
 
@@ -69,7 +75,7 @@ def _cores() -> Finding:
         return Finding(
             "cores",
             f"{cores} by affinity, {quota:g} by cgroup quota",
-            "More workers than the quota are throttled: use as many as the quota.",
+            "more workers than the quota are throttled: use as many as the quota.",
         )
     return Finding("cores", f"{cores} of {os.cpu_count()} by affinity")
 
@@ -100,9 +106,10 @@ def _descriptors() -> Finding:
     return Finding(
         "open files",
         f"{soft} of {hard}",
-        f"torch passes tensors by descriptor and may run out: ulimit -n {min(hard, 65536)}."
+        "torch passes tensors by descriptor and may run out; this raises the limit:"
         if 0 <= soft < 4096
         else "",
+        (f"ulimit -n {min(hard, 65536)}",) if 0 <= soft < 4096 else (),
     )
 
 
@@ -119,16 +126,17 @@ def _huge_pages() -> Finding:
     return Finding(
         "huge pages",
         f"private memory: {chosen('enabled')}, shared memory: {shmem}",
-        f"As root, echo advise > {folder}/shmem_enabled makes reads of the cache cheaper."
-        if shmem == "never"
-        else "",
+        "as root, this makes reads of the cache cheaper:" if shmem == "never" else "",
+        (f"echo advise > {folder}/shmem_enabled",) if shmem == "never" else (),
     )
 
 
 def _libjpeg() -> Finding:
     library = ctypes.util.find_library("jpeg") or ctypes.util.find_library("turbojpeg")
     if library is None:
-        return Finding("libjpeg-turbo", "not found", "apt-get install libjpeg62-turbo.")
+        return Finding(
+            "libjpeg-turbo", "not found", "this installs it:", ("apt-get install libjpeg62-turbo",)
+        )
     return Finding("libjpeg-turbo", library)
 
 
@@ -139,9 +147,8 @@ def _formats() -> Finding:
     return Finding(
         "formats decoded natively",
         ", ".join(ours),
-        f"apt-get install {' '.join(missing)}, then build again: Pillow decodes the rest now."
-        if missing
-        else "",
+        "Pillow decodes the rest now; install this, then build again:" if missing else "",
+        (f"apt-get install {' '.join(missing)}",) if missing else (),
     )
 
 
@@ -149,4 +156,6 @@ def _torch() -> Finding:
     try:
         return Finding("torch", metadata.version("torch"))
     except metadata.PackageNotFoundError:
-        return Finding("torch", "not installed", "pip install 'torch>=2.13,<2.14'.")
+        return Finding(
+            "torch", "not installed", "this installs it:", ("pip install 'torch>=2.13,<2.14'",)
+        )

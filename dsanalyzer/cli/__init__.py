@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+import dsanalyzer
 from dsanalyzer.cli.compare import compare
 from dsanalyzer.cli.profile import profile
 from dsanalyzer.cli.report import report
@@ -15,12 +18,48 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
-app.command(context_settings={"allow_interspersed_args": False})(profile)
-app.command()(whatif)
-app.command()(report)
-app.command()(compare)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"dsanalyzer {dsanalyzer.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself; its help is the app's."""
+
+
+app.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="Examples:\n\ndsanalyzer profile -- python train.py --data /data/imagenet\n\n"
+    "dsanalyzer profile --cached 35% --storage hdd -- python train.py\n\n"
+    "dsanalyzer profile --gpu-rate 1200 -o v100.json -- python train.py",
+)(profile)
+app.command(
+    epilog="Examples:\n\ndsanalyzer whatif dsanalyzer.json\n\n"
+    "dsanalyzer whatif dsanalyzer.json --cache 80% --cores 8 --storage nvme\n\n"
+    "dsanalyzer whatif dsanalyzer.json --loader coordl -o predicted.json"
+)(whatif)
+app.command(
+    epilog="Examples:\n\ndsanalyzer report result.json\n\n"
+    "dsanalyzer report result.json --whatif whatif.json -o report.html --force"
+)(report)
+app.command(
+    epilog="Examples:\n\ndsanalyzer compare stock.json coordl.json\n\n"
+    "dsanalyzer compare stock.json coordl.json --predicted whatif.json\n\n"
+    "dsanalyzer compare main.json branch.json --fail-above 5"
+)(compare)
 
 
 def main() -> None:

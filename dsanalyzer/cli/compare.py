@@ -46,14 +46,6 @@ def compare(
     """Show two results side by side; for continuous integration, fail when it got worse.
 
     Epoch time is compared per sample. Exit code 0 fine, 1 above --fail-above, 2 could not compare.
-
-    Examples:
-
-      dsanalyzer compare stock.json coordl.json
-
-      dsanalyzer compare stock.json coordl.json --predicted whatif.json --scenario "loader coordl"
-
-      dsanalyzer compare main.json branch.json --fail-above 5
     """
     try:
         first, second = load_result(before), load_result(after)

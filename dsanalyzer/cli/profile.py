@@ -60,14 +60,6 @@ def profile(
     The command runs twice, each time until its profile is complete: once for ingestion (G) and prep
     (P), once for fetch from cold storage under the page cache described by --cached and --policy.
     Checkpoints it would write are diverted and listed.
-
-    [bold]Examples[/bold]
-
-      dsanalyzer profile -- python train.py --data /data/imagenet
-
-      dsanalyzer profile --cached 35% --storage hdd -- python train.py
-
-      dsanalyzer profile --gpu-rate 1200 -o v100.json -- python train.py   (no GPU here)
     """
     try:
         options = Options(

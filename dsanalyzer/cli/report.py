@@ -15,7 +15,7 @@ def report(
     result: Annotated[Path, typer.Argument(help="result.json of `dsanalyzer profile`")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="page to write  [default: the result's name, .html]"),
+        typer.Option("--output", "-o", help="page to write; default: the result's name, .html"),
     ] = None,
     whatif: Annotated[
         Path | None, typer.Option("--whatif", help="predictions of `dsanalyzer whatif` to show")
@@ -25,14 +25,7 @@ def report(
     ] = False,
     open_page: Annotated[bool, typer.Option("--open", help="show the page in a browser")] = False,
 ) -> None:
-    """Write one self-contained HTML page of a result: no network, no second file.
-
-    Examples:
-
-      dsanalyzer report result.json
-
-      dsanalyzer report result.json --whatif whatif.json -o report.html --force
-    """
+    """Write one self-contained HTML page of a result: no network, no second file."""
     page = output or result.with_suffix(".html")
     try:
         measured = load_result(result)

@@ -45,14 +45,6 @@ def whatif(
 
     Each option is one scenario; several are also taken together. Without options the usual
     questions are answered.
-
-    [bold]Examples[/bold]
-
-      dsanalyzer whatif dsanalyzer.json
-
-      dsanalyzer whatif dsanalyzer.json --cache 80% --cores 8 --storage nvme
-
-      dsanalyzer whatif dsanalyzer.json --loader coordl -o predicted.json
     """
     refuse_to_overwrite([output] if output is not None else [], force)
     try:

@@ -30,12 +30,26 @@ def test_pack_of_a_finished_data_set_says_so(mixed_folder: Path, tmp_path: Path)
     run("pack", mixed_folder, tmp_path / "out")
     result = run("pack", mixed_folder, tmp_path / "out")
     assert result.exit_code == 0
-    assert "is packed already, from these 18 files; unchanged." in result.stdout
+    assert "is packed already; its source is the same: 18 files. Unchanged." in result.stdout
     os.utime(mixed_folder / "b" / "other.png", (1e9, 1e9))
     refused = run("pack", mixed_folder, tmp_path / "out")
     assert refused.exit_code == 2
     assert "1 changed (e.g. b/other.png)" in refused.stderr and "--force" in refused.stderr
     assert run("pack", mixed_folder, tmp_path / "out", "--force").exit_code == 0
+
+
+def test_one_is_not_told_in_the_plural(tmp_path: Path, photos: list[Path]) -> None:
+    (tmp_path / "src" / "a").mkdir(parents=True)
+    (tmp_path / "src" / "a" / "1.jpg").write_bytes(photos[0].read_bytes())
+    made = run("pack", tmp_path / "src", tmp_path / "out").stdout
+    assert ": 1 picture of 1 class, " in made and " in 1 shard (" in made
+    assert "the same: 1 file. " in run("pack", tmp_path / "src", tmp_path / "out").stdout
+    assert ": 1 file, " in run("unpack", tmp_path / "out", tmp_path / "again").stdout
+
+
+def test_unpack_names_its_arguments_as_pack_does() -> None:
+    usage = run("unpack", "--help").stdout.split("Usage:")[1].splitlines()[0]
+    assert usage.index("SRC") < usage.index("DST")
 
 
 def test_unpack_says_where(mixed_folder: Path, tmp_path: Path) -> None:
@@ -83,13 +97,6 @@ def test_what_cannot_be_is_one_sentence_and_status_2(
     assert result.exit_code == 2
     assert said in result.stderr
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("command", ["pack", "unpack"])
-def test_help_has_examples(command: str) -> None:
-    result = run(command, "--help")
-    assert result.exit_code == 0 and f"coordl {command} " in result.stdout
-    assert f"coordl {command}" in result.stdout.split("Example")[1]
 
 
 STOPPED = """

@@ -4,12 +4,14 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from importlib import metadata
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from coordl.cli import app
-from coordl.fetch.cache import MinIOCache
+from coordl.doctor import Finding
+from coordl.fetch.cache import FORMS, MinIOCache, cache_name
 
 
 def run(*arguments: str) -> Result:
@@ -21,8 +23,29 @@ def test_status_lists_live_arenas_in_80_columns() -> None:
         cache.admit((1, 1), bytes(2**19))
         result = run("status")
     assert result.exit_code == 0
-    assert "t-status   2 MiB  512 KiB  25 %      1     0 %      1" in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 80
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines == [
+        ["cache", "budget", "used", "items", "users"],
+        ["t-status", "2", "MiB", "512", "KiB", "25", "%", "1", "1"],
+        ["original", "512", "KiB", "1"],
+    ]
+
+
+def test_status_of_large_caches_of_every_form_fits_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = cache_name("/data/pictures")  # as the loaders name them
+    forms = {f"{form}_items": 123_456_789 for form in FORMS}
+    forms |= {f"{form}_bytes": 999 << 30 for form in FORMS}
+    arena = {"name": name, "readable": True, "users": 1024, "items": 370_370_367, **forms}
+    arena |= {"budget_bytes": 3000 << 30, "used_bytes": 2997 << 30}
+    monkeypatch.setattr("coordl.cli._native.list_arenas", lambda: [arena])
+    result = run("status")
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines] == ["cache", name, *FORMS]
+    assert all("123,456,789" in line and "999 GiB" in line for line in lines[2:])
 
 
 def test_status_in_json_is_for_programs() -> None:
@@ -49,6 +72,7 @@ def test_clear_refuses_a_cache_in_use_unless_forced() -> None:
         refused = run("clear", "t-clear")
         assert refused.exit_code == 2
         assert "in use by 1 process" in refused.stderr
+        assert refused.stderr.endswith("is free when they end\n")  # no text of the errno after it
         forced = run("clear", "t-clear", "--force")
         assert (forced.exit_code, forced.stdout) == (0, "Cleared t-clear.\n")
         assert cache.get((1, 1)) == b"x"
@@ -58,6 +82,7 @@ def test_clear_of_an_unknown_cache_is_status_2() -> None:
     result = run("clear", "t-unknown")
     assert result.exit_code == 2
     assert "no arena t-unknown" in result.stderr
+    assert "No such file" not in result.stderr
 
 
 def test_clear_with_nothing_there_is_fine() -> None:
@@ -72,13 +97,40 @@ def test_doctor_states_the_facts(fact: str) -> None:
 
 def test_doctor_in_json_has_name_value_and_advice() -> None:
     findings = json.loads(run("doctor", "--format", "json").stdout)["findings"]
-    assert all(set(finding) == {"name", "value", "advice"} for finding in findings)
+    assert all(set(finding) == {"name", "value", "advice", "commands"} for finding in findings)
 
 
-@pytest.mark.parametrize("command", ["status", "clear", "doctor"])
-def test_help_has_examples(command: str) -> None:
+def test_doctor_prints_commands_in_one_line_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = "echo advise > /sys/kernel/mm/transparent_hugepage/" + "deep/" * 12 + "enabled"
+    finding = Finding("huge pages", "never", "a sentence " * 12 + "about:", (command,))
+    monkeypatch.setattr("coordl.cli.examine", lambda: [finding])
+    lines = run("doctor").stdout.splitlines()
+    assert f"    {command}" in lines
+    assert max(len(line) for line in lines if command not in line) <= 80
+
+
+@pytest.mark.parametrize("command", ["status", "clear", "doctor", "rates", "pack", "unpack"])
+def test_help_has_examples_in_80_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     result = run(command, "--help")
-    assert result.exit_code == 0 and f"coordl {command}" in result.stdout
+    assert result.exit_code == 0
+    assert f" coordl {command}" in result.stdout.split("Example")[1]
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_version_is_the_distributions() -> None:
+    result = run("--version")
+    expected = metadata.version("data-stall-toolkit")
+    assert (result.exit_code, result.stdout) == (0, f"coordl {expected}\n")
+
+
+def test_a_value_that_is_none_of_the_choices_is_told_without_jargon() -> None:
+    for arguments in (["status", "--format", "yaml"], ["pack", "a", "b", "--form", "auto"]):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert f"'{arguments[-1]}' is not one of" in result.stderr
+        assert "Value error" not in result.stderr
 
 
 def test_an_unknown_command_is_status_2() -> None:
