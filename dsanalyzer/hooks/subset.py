@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+from collections import Counter
 from typing import Any
 
 from dsanalyzer.hooks import opens
 
 PROBED_SAMPLES = 8  # loaded to check what a data set's own list of files claims
+# Bytes of the files behind the samples, each time they are opened, over bytes of the files once.
+MOST_REPEATED = 4
 
 
 class NotMeasurable(Exception):
@@ -103,6 +106,7 @@ def _choose(loader: Any, wanted: int) -> dict[str, Any]:
     indices = available[: count // size * size]
     files = _files(loader.dataset, indices)
     sizes = {path: os.path.getsize(path) for paths in files for path in paths}
+    _check_files_are_whole(files, sizes)
     return {"indices": indices, "files": files, "sizes": sizes, "why": None}
 
 
@@ -120,6 +124,22 @@ def _files(dataset: Any, indices: list[int]) -> list[list[str]]:
             "there is no fetch to measure that the tool could make cold"
         )
     return files
+
+
+def _check_files_are_whole(files: list[list[str]], sizes: dict[str, int]) -> None:
+    """The page cache is filled and emptied by whole files: right where samples are whole files."""
+    opened = Counter(path for paths in files for path in paths)
+    if sum(sizes[path] * times for path, times in opened.items()) <= MOST_REPEATED * sum(
+        sizes.values()
+    ):
+        return
+    shard = max(opened, key=lambda path: opened[path])
+    raise NotMeasurable(
+        f"the samples are parts of larger files ({opened[shard]} of {len(files)} lie in {shard}), "
+        "and the tool puts whole files into the page cache and out of it, so it cannot show what "
+        "reading parts of them costs. Profile the same data as single files (for a packed data "
+        "set: the folder it was packed from)"
+    )
 
 
 def _opened_by(dataset: Any, index: int) -> list[str]:

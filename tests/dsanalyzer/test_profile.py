@@ -232,6 +232,30 @@ def test_an_iterable_data_set_is_refused_with_the_reason(cli, on_disk):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("loader", ["torch", "coordl"])
+def test_packed_samples_are_refused_with_the_reason(cli, on_disk, loader):
+    """Parts of one shard: a page cache by whole files says nothing of them, in either loader."""
+    from coordl.packing import Order, list_source, pack
+
+    pack(Order(list_source(on_disk)), cli.folder / "packed")
+    done = cli("profile", *BRIEF, *cli.job("train.py", cli.folder / "packed", "--packed", loader))
+
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2
+    assert "320 of 320 lie in" in said and "shard-00000.cds" in said.replace(" ", "")
+    assert "the folder it was packed from" in said
+    assert cli.leftovers() == []
+
+
+def test_a_few_samples_of_one_file_are_measured():
+    from dsanalyzer.hooks import subset
+
+    sizes = {"a": 100, "b": 100}
+    subset._check_files_are_whole([["a"], ["a"], ["b"], ["b"]], sizes)
+    with pytest.raises(subset.NotMeasurable, match="9 of 10 lie in a"):
+        subset._check_files_are_whole([["a"]] * 9 + [["b"]], sizes)
+
+
 def test_a_split_that_differs_between_the_runs_is_refused_with_the_reason(cli, on_disk):
     done = cli("profile", *QUICK, *cli.job("train.py", on_disk, "--split"))
 

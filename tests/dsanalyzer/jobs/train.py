@@ -47,14 +47,25 @@ def main():
     parser.add_argument("--persistent", action="store_true")
     parser.add_argument("--one-cycle", action="store_true")
     parser.add_argument("--checkpoint")
+    parser.add_argument(
+        "--packed", choices=["torch", "coordl"], help="root is packed; whose loader"
+    )
     args = parser.parse_args()
     if args.context:
         multiprocessing.set_start_method(args.context)
     data = Pictures(args.root, not args.unlisted)
+    loader = DataLoader
+    if args.packed:
+        import coordl
+        from coordl import transforms
+
+        recipe = transforms.Compose([transforms.Resize((64, 64)), transforms.ToTensor()])
+        data = coordl.PackedFolder(args.root, recipe)
+        loader = coordl.DataLoader if args.packed == "coordl" else DataLoader
     val = DataLoader(data, batch_size=32)
     if args.split:
         data, _ = random_split(data, [0.8, 0.2])
-    train = DataLoader(
+    train = loader(
         Stream(data) if args.iterable else data,
         batch_size=16,
         shuffle=not args.iterable,
