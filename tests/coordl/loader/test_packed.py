@@ -175,7 +175,7 @@ def test_the_plan_speaks_of_shards(packed: Path) -> None:
     data = PackedFolder(packed, train_transform())
     assert "fetch: shards, no cache" in coordl.DataLoader(data, prep="native").plan()
     assert (
-        "cache of 50%, items held as packed, then shards"
+        "cache, 50%: items held as packed, then shards"
         in coordl.DataLoader(data, cache="50%").plan()
     )
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
+from itertools import pairwise
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from dsanalyzer.cli.compare import compare
-from dsanalyzer.cli.report import report
-
-app = typer.Typer()
-app.command()(report)
-app.command()(compare)
+from dsanalyzer.cli import app
 
 
 @pytest.fixture
@@ -131,8 +127,24 @@ def test_a_scenario_without_predictions_is_refused(files):
     assert done.exit_code == 2 and "--predicted" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["report", "compare"])
-def test_help_has_examples(command):
+@pytest.mark.parametrize("command", ["profile", "whatif", "report", "compare"])
+def test_help_has_examples_in_80_columns(command):
     done = run(command, "--help")
     assert done.exit_code == 0
-    assert f"dsanalyzer {command} " in done.stdout
+    assert f" dsanalyzer {command} " in done.stdout.split("Examples:")[1]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_paragraphs_of_a_help_text_are_not_broken_twice():
+    """Lines of the source once ended lines of the output: some of two words, some of seventy."""
+    printed = [line.strip() for line in run("profile", "--help").stdout.splitlines()]
+    first = next(n for n, line in enumerate(printed) if line.startswith("The command runs twice"))
+    lines = printed[first : printed.index("", first)]
+    fits = [len(line) + 1 + len(after.split()[0]) <= 78 for line, after in pairwise(lines)]
+    assert fits and not any(fits)
+
+
+def test_version_is_the_distributions():
+    done = run("--version")
+    expected = metadata.version("data-stall-toolkit")
+    assert (done.exit_code, done.stdout) == (0, f"dsanalyzer {expected}\n")
