@@ -62,9 +62,8 @@ class FormChooser {
   FormRates rates() const;
 
  private:
-  // The median, by bytes, of the last samples' seconds a byte. A mean of some dozen is at the mercy of
-  // the few during which the thread had to wait for a core: with one in ten so, it was off by a factor
-  // of 2.4 (packed), this by 15 % (simulated: tests/forms_test.cpp).
+  // The median, by bytes, of the last samples' seconds a byte. A mean of some dozens is at the mercy of
+  // the few during which the thread had to wait for a core; tests/forms_test.cpp has such.
   class Cost {
    public:
     void add(double ns, double bytes);
