@@ -1,16 +1,29 @@
-"""How much a cache may hold: bytes, "2GiB", or "65%" of the data set."""
+"""How much a cache may hold: bytes, "2GiB", "65%" of the data set, or "auto": what is there."""
 
 from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
+
+from coordl import _native
+from coordl.errors import CacheError
 
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
     _UNITS[f"{_letter}b"] = 1000**_power
     _UNITS[f"{_letter}ib"] = 1024**_power
+
+AUTO = "auto"
+# Of what may be had: the job itself, its workers and its files' page cache need memory too.
+_AUTO_SHARE = Fraction(3, 4)
+_LEAVES = {
+    "shm": "what is free in the shared-memory directory",
+    "cgroup": "what the memory control group leaves",
+    "memory": "the machine's available memory",
+}
 
 _BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*|%)\s*")
 
@@ -19,14 +32,18 @@ def parse_budget(budget: SupportsIndex | str, dataset_bytes: int | None = None) 
     """The budget in bytes, rounded down.
 
     Args:
-        budget: bytes; or text: "500MB" (10**6), "2GiB" (2**30), "1.5 TiB", or "65%" of the encoded
-            bytes of the data set, at most 200% (items may be held in a larger form).
+        budget: bytes; or text: "500MB" (10**6), "2GiB" (2**30), "1.5 TiB", "65%" of the encoded
+            bytes of the data set, at most 200% (items may be held in a larger form), or "auto",
+            see auto_budget().
         dataset_bytes: encoded bytes of the data set; needed for a percentage.
 
     Raises:
         ValueError: it is not one of these, or is no byte at all.
         TypeError: neither a whole number nor text.
+        CacheError: "auto", where nothing says how much memory there is.
     """
+    if is_auto(budget):
+        return auto_budget(_native.memory_limits())[0]
     if isinstance(budget, bool):
         raise TypeError(f"cache={budget!r}: give bytes (int) or text such as '2GiB' or '65%'")
     if not isinstance(budget, str):
@@ -41,7 +58,8 @@ def parse_budget(budget: SupportsIndex | str, dataset_bytes: int | None = None) 
     unit = match[2].lower() if match else None
     if match is None or (unit != "%" and unit not in _UNITS):
         raise ValueError(
-            f"cache={budget!r} is no size; write bytes, '500MB', '2GiB', or '65%' of the data set"
+            f"cache={budget!r} is no size; write bytes, '500MB', '2GiB', 'auto', "
+            "or '65%' of the data set"
         )
     number = Fraction(match[1])
     if unit != "%":
@@ -57,6 +75,30 @@ def parse_budget(budget: SupportsIndex | str, dataset_bytes: int | None = None) 
             "write the size in bytes, as '2GiB'"
         )
     return _positive(int(number * dataset_bytes / 100), budget)
+
+
+def is_auto(budget: object) -> bool:
+    return isinstance(budget, str) and budget.strip().lower() == AUTO
+
+
+def auto_budget(limits: Mapping[str, Any]) -> tuple[int, str]:
+    """Three quarters of what an arena may take here and now, and of what that is, for reading.
+
+    What it may take leaves headroom in the tmpfs, in every memory control group above the process
+    and on the machine (docs/shared-memory.md); the scarcest of them decides.
+
+    Args:
+        limits: as `_native.memory_limits()` gives them.
+
+    Raises:
+        CacheError: none of the limits can be read.
+    """
+    if limits["allowed_bytes"] is None:
+        raise CacheError(
+            "cache='auto' finds no limit of memory to go by here; write the size, as '20GiB'"
+        )
+    size = int(limits["allowed_bytes"] * _AUTO_SHARE)
+    return max(1, size), f"three quarters of {_LEAVES[limits['limit']]}, less headroom"
 
 
 def _positive(size: int, budget: object) -> int:

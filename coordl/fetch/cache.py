@@ -17,7 +17,7 @@ from typing import Any, SupportsIndex
 
 from coordl import _native
 from coordl.errors import CacheError
-from coordl.fetch.budget import format_bytes, parse_budget
+from coordl.fetch.budget import auto_budget, format_bytes, is_auto, parse_budget
 
 _MEAN_ITEM_BYTES = 8192  # small for an image: an index with room to spare costs 0.2 % of the budget
 # What holding every item takes at most, all of them packed, in bytes of the files. The same for
@@ -64,7 +64,9 @@ class MinIOCache:
 
     Args:
         budget: bytes it may hold, see parse_budget; never more than all items take in any form,
-            1.8 times `dataset_bytes` (see budget_limit()).
+            1.8 times `dataset_bytes` (see budget_limit()). "auto" takes what the machine's limits
+            allow now, see auto_budget, or the budget the arena has already where another process
+            made it.
         name: which arena; cache_name() makes one from a data set.
         dataset_bytes: encoded bytes of the data set, if known; a percentage needs it.
         expected_items: how many items, if known; sizes the index.
@@ -94,10 +96,16 @@ class MinIOCache:
         form: str = "auto",
     ) -> None:
         check_form(form)
-        size = wanted = parse_budget(budget, dataset_bytes)
-        if dataset_bytes:
-            size = min(size, int(_MOST_OF_FILES * dataset_bytes))
+        why = ""
+        if is_auto(budget):
+            size, why = auto_budget(_native.memory_limits())
+        else:
+            size = parse_budget(budget, dataset_bytes)
+        wanted, most = size, int(_MOST_OF_FILES * (dataset_bytes or 0))
+        if dataset_bytes and size > most:
+            size, why = most, why and "all the data set can take"
         self.form = form
+        self._why = why
         self._cut = size < wanted
         self._open(name, size, expected_items or max(1024, size // _MEAN_ITEM_BYTES))
         self._warn_if_other_than_asked()
@@ -154,6 +162,16 @@ class MinIOCache:
             return "the machine allows no more"
         return "holding every item takes no more" if self._cut else ""
 
+    @property
+    def budget_text(self) -> str:
+        """The budget, and of an "auto" one what it was chosen from; for reading."""
+        stats = self.stats()
+        text = format_bytes(stats["budget_bytes"])
+        if not self._why:
+            return text
+        ours = stats["asked_bytes"] == self._asked_bytes
+        return f"auto, {text}: {self._why if ours else 'as its first user made it'}"
+
     def stats(self) -> dict[str, int]:
         """budget_bytes, asked_bytes (by the arena's creator), used_bytes, reserved_bytes (memory
         taken, overhead included), items, users (live processes), stopped_errno (what ended growth
@@ -179,24 +197,27 @@ class MinIOCache:
     ) -> None:
         self.close()
 
-    def __getstate__(self) -> tuple[str, int, int, str, bool]:
-        return self.name, self._asked_bytes, self._expected_items, self.form, self._cut
+    def __getstate__(self) -> tuple[str, int, int, str, bool, str]:
+        return self.name, self._asked_bytes, self._expected_items, self.form, self._cut, self._why
 
-    def __setstate__(self, state: tuple[str, int, int, str, bool]) -> None:
-        name, size, expected_items, self.form, self._cut = state
+    def __setstate__(self, state: tuple[str, int, int, str, bool, str]) -> None:
+        name, size, expected_items, self.form, self._cut, self._why = state
         self._open(name, size, expected_items)  # quietly: who opened it first has been told
 
     def __repr__(self) -> str:
         stats = self.stats()
         return (
             f"MinIOCache({self.name!r}: {format_bytes(stats['used_bytes'])} of "
-            f"{format_bytes(stats['budget_bytes'])}, {stats['items']} items)"
+            f"{self.budget_text}, "
+            f"{stats['items']} items)"
         )
 
     def _warn_if_other_than_asked(self) -> None:
         stats = self.stats()
         budget, asked = stats["budget_bytes"], stats["asked_bytes"]
         if asked != self._asked_bytes:
+            if self._why:  # no size was insisted on
+                return
             warnings.warn(
                 f"cache {self.name} is in use already with a budget of {format_bytes(budget)}; "
                 f"the {format_bytes(self._asked_bytes)} asked for here do not apply. One arena has "

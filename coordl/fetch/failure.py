@@ -13,6 +13,7 @@ import errno as codes
 import os
 
 from coordl.errors import ItemError
+from coordl.fetch.retry import InconsistentReadError, is_temporary, status_of
 
 
 class ItemOSError(ItemError, OSError):
@@ -45,11 +46,16 @@ class ItemIsADirectoryError(ItemOSError, IsADirectoryError):
     """A sample's path is a directory."""
 
 
+class ItemTimeoutError(ItemOSError, TimeoutError):
+    """A sample's storage did not answer in time."""
+
+
 _CLASSES: dict[int, type[ItemOSError]] = {
     codes.ENOENT: ItemNotFoundError,
     codes.EACCES: ItemPermissionError,
     codes.EPERM: ItemPermissionError,
     codes.EISDIR: ItemIsADirectoryError,
+    codes.ETIMEDOUT: ItemTimeoutError,
 }
 
 _ADVICE = {
@@ -80,3 +86,44 @@ def unreadable_item(errno: int, index: int, path: str) -> ItemOSError:
     advice = _ADVICE.get(errno)
     kind = _CLASSES.get(errno, ItemOSError)
     return kind(f"{message} {advice}" if advice else message, index, path, errno)
+
+
+def unreadable_object(
+    error: Exception, url: str, index: int = -1, attempts: int = 1
+) -> ItemOSError:
+    """The exception for what remote storage did not give, of sample `index` where that is known.
+
+    FileNotFoundError, PermissionError and TimeoutError stay catchable as such.
+    """
+    number, advice = _reason(error)
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    # A library's message may be all of an HTML page.
+    said = " ".join(said.split())
+    said = said if len(said) <= 300 else said[:300] + "..."
+    tried = f" after {attempts} attempts" if attempts > 1 else ""
+    whose = f"sample {index}: " if index >= 0 else ""
+    kind = _CLASSES.get(number, ItemOSError)
+    return kind(f"{whose}cannot read {url}{tried}: {said}. {advice}", index, url, number)
+
+
+def _reason(error: Exception) -> tuple[int, str]:
+    """(errno, what to do)."""
+    status = status_of(error)
+    if isinstance(error, InconsistentReadError):
+        return codes.EIO, "Nothing may write to the data set while it is read."
+    if status == 429 or status == 503:
+        return codes.EBUSY, (
+            "The storage asks for fewer requests: use fewer workers or jobs, or ask for a higher "
+            "rate there; what the cache holds is not asked for again."
+        )
+    if status in (401, 403) or (isinstance(error, PermissionError) and status is None):
+        return codes.EACCES, "Check the credentials, and what they may read."
+    if status in (404, 410) or (isinstance(error, FileNotFoundError) and not is_temporary(error)):
+        return codes.ENOENT, "Was it moved or removed since it was listed?"
+    if isinstance(error, TimeoutError) or status in (408, 504):
+        return codes.ETIMEDOUT, (
+            "The storage did not answer in time: look at the network, or allow more (timeout_s)."
+        )
+    number = getattr(error, "errno", None)
+    number = number if isinstance(number, int) and number else codes.EIO
+    return number, "Look at the network and the storage; reading may be started again."
