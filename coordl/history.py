@@ -10,8 +10,11 @@ from typing import Any
 COUNTED = (
     "hits",
     "misses",
+    "served_bytes",
     "storage_bytes",
     "admitted_bytes",
+    "bypassed_opens",
+    "bypassed_bytes",
     "fetch_s",
     "prep_s",
     "admit_s",

@@ -6,6 +6,7 @@ It alone wires the steps: order (torch's samplers) -> fetch -> prep -> minibatch
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from coordl import _native
 from coordl.fetch.budget import parse_budget
 from coordl.fetch.cache import MinIOCache, check_form
 from coordl.fetch.folder import Folder, find_folder
-from coordl.fetch.source import CachedFolder, FolderItems, open_cache
+from coordl.fetch.opens import COUNTED, Opens
+from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_opens
+from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, describe_cache, open_cache
+from coordl.fetch.tally import Tally
 from coordl.history import EpochRecord, History
 from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
 from coordl.layout import FORMATS, InMemoryFormat
@@ -63,6 +67,7 @@ class _Local:
         self.history = History()
         self.items: FolderItems | None = None
         self.pool: _native.BufferPool | None = None
+        self.opens_cache: MinIOCache | None = None
         self.warned = False
 
     def __reduce__(self) -> tuple:
@@ -92,11 +97,15 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     Args beyond torch's, all keyword-only and kept as attributes of the same name:
         cache: memory for encoded items, which are never evicted: bytes (int), "2GiB", "65%" (of
-            the data set's encoded bytes), or a MinIOCache. It is shared by all loaders and
-            processes of this user on this machine that read the same root folder.
+            the data set's encoded bytes), "auto" (what the machine's limits allow), or a
+            MinIOCache. It is shared by all loaders and processes of this user on this machine that
+            read the same root folder.
         cache_form: how the cache holds JPEGs, see MinIOCache; "auto" by the budget and by the rates
             this loader measures. A MinIOCache given has its own; without cache= there is nothing to
             hold, and any other than "auto" is an error.
+        cache_opens: for data sets coordl does not know: what their Python code opens to read below
+            their root (True) or the folder named comes from the cache, see coordl.fetch.opens;
+            stats() counts what was served and what bypassed it.
         seed: keys every random draw of a sample by (seed, epoch, index): same bits with any
             number of workers. The epoch is the sampler's (`set_epoch`), else the number of
             iterators of this loader that yielded. The order stays torch's own business.
@@ -130,6 +139,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         in_order: bool = True,
         cache: int | str | MinIOCache | None = None,
         cache_form: str = "auto",
+        cache_opens: bool | str | os.PathLike[str] = False,
         seed: int | None = None,
         prep: str = "auto",
         memory_format: torch.memory_format | None = None,
@@ -153,7 +163,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         check_form(cache_form, "cache_form")
         _check_form_has_a_cache(cache_form, cache)
         self.cache = cache
+        if cache_opens and cache is None:
+            raise ValueError("cache_opens serves from a cache: give its size as cache=")
+        if cache_opens:
+            opens_folder(dataset, cache_opens)  # a wrong one is told now
         self.cache_form = cache_form
+        self.cache_opens = cache_opens
         self.memory_format = memory_format
         self.seed = seed
         self.prep = prep
@@ -283,15 +298,28 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             dataset = PrefixedFolder(route.folder, files, route.prefix)
         elif route.cached and route.folder is not None:
             dataset = CachedFolder(route.folder, self._folder_items(route.folder))
+        elif self.cache_opens:
+            dataset = serve_opens(dataset, self._opens())
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
         return dataset
+
+    def _opens(self) -> Opens:
+        folder = opens_folder(self.dataset, self.cache_opens)
+        if self._local.opens_cache is None:
+            assert self.cache is not None
+            self._local.opens_cache = opens_cache(self.cache, folder)
+        return Opens([folder], self._local.opens_cache, Tally(COUNTED, self.num_workers))
 
     def _with_dataset(self, dataset: Any) -> tuple[Any, Any]:
         """A view of this loader over another data set or with images in its memory format
         (itself where there is neither), and what counts reads in this process."""
         source = dataset.dataset if isinstance(dataset, KeyedDataset) else dataset
-        counting = source if isinstance(source, CachedFolder) and self.num_workers == 0 else None
+        counting: Any = None
+        if isinstance(source, CachedFolder) and self.num_workers == 0:
+            counting = source
+        elif hasattr(source, "opens") and source is not self.dataset:
+            counting = OpenCounters(source.opens.tally)
         formatted = self.memory_format is torch.channels_last
         if dataset is self.dataset and not formatted:
             return self, counting
@@ -315,12 +343,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return record, history, keyed
 
     def _warn_of_useless_cache(self, route: Route) -> None:
-        if self.cache is None or route.folder is not None or self._local.warned:
+        known = route.folder is not None or self.cache_opens
+        if self.cache is None or known or self._local.warned:
             return
         self._local.warned = True
         warnings.warn(
             f"cache={self.cache!r} cannot serve here: {route.reasons[0]}. "
-            "Give the files as an image folder, or drop cache=.",
+            "Give the files as an image folder, ask for cache_opens=True, or drop cache=.",
             UserWarning,
             stacklevel=3,
         )
@@ -338,19 +367,22 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.
 
         Per epoch (iterator) and in total: samples yielded; hits, misses (items); storage_bytes
-        read from files; admitted_bytes the cache took for them; fetch_s, prep_s, admit_s (rewriting
-        and admitting items) summed over threads; from_original, from_indexed, from_packed: samples
-        prepared from items of that form; wait_s the consumer spent inside next(). None where
-        Python worker processes did the work and nobody counted. cache_bytes and cache_budget (the
-        one in force) in bytes; cache_limit: why that is another than the one asked for, or empty;
-        cache_forms in items. None without a cache in use.
+        read from files; admitted_bytes the cache took for them; served_bytes from the cache, and
+        bypassed_opens and bypassed_bytes around it, with cache_opens; fetch_s, prep_s, admit_s
+        (rewriting and admitting items) summed over threads; from_original, from_indexed,
+        from_packed: samples prepared from items of that form; wait_s the consumer spent inside
+        next(). None where Python worker processes did the work and nobody counted. cache_bytes and
+        cache_budget (the one in force) in bytes; cache_limit: why that is another than the one
+        asked for, or what "auto" was chosen from, or empty; cache_forms in items. None without a
+        cache in use.
         """
         figures = self._local.history.as_dict()
-        items = self._local.items
-        figures.update(items.cache_figures() if items else {})
-        for name in ("cache_bytes", "cache_budget", "cache_limit", "cache_forms"):
-            figures.setdefault(name, None)
+        figures.update(cache_figures(self._cache_in_use()))
         return figures
+
+    def _cache_in_use(self) -> MinIOCache | None:
+        items = self._local.items
+        return items.cache if items else self._local.opens_cache
 
     def plan(self) -> str:
         """What runs natively, what in Python, and why; for reading. Once the cache is open, with
@@ -358,6 +390,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         route = self._route()
         lines = ["order: torch's samplers"]
         files = "shards" if route.folder is not None and route.folder.packed else "files"
+        asked = "your own" if isinstance(self.cache, MinIOCache) else f"{self.cache}"
         if route.cached:
             form = self.cache.form if isinstance(self.cache, MinIOCache) else self.cache_form
             held = (
@@ -367,9 +400,15 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             )
             if files == "shards":
                 held = "items held as packed"
-            asked = "your own" if isinstance(self.cache, MinIOCache) else f"{self.cache}"
             lines.append(f"fetch: never-evict cache, {asked}: {held}, then {files}")
-            lines += self._local.items.describe_cache() if self._local.items else []
+            lines += describe_cache(self._cache_in_use())
+        elif self.cache_opens:
+            folder = opens_folder(self.dataset, self.cache_opens)
+            lines.append(
+                f"fetch: never-evict cache, {asked}: what Python opens to read below {folder}; other "
+                "reads bypass it (stats() counts them)"
+            )
+            lines += describe_cache(self._cache_in_use())
         elif self.cache is not None:
             lines.append("fetch: as the data set does; the cache cannot serve it")
         else:

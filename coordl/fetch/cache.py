@@ -102,8 +102,8 @@ class MinIOCache:
         else:
             size = parse_budget(budget, dataset_bytes)
         wanted, most = size, int(_MOST_OF_FILES * (dataset_bytes or 0))
-        if dataset_bytes and size > most:
-            size, why = most, why and "all the data set can take"
+        if dataset_bytes:
+            size = min(size, most)
         self.form = form
         self._why = why
         self._cut = size < wanted
@@ -153,24 +153,14 @@ class MinIOCache:
         return int(self.stats()["budget_bytes"])
 
     def budget_limit(self) -> str:
-        """What made the budget in force another than the one asked for here, for reading; empty
-        where that one is in force."""
+        """What made the budget in force another than the one asked for here, or what "auto" was
+        chosen from, for reading; empty where a size asked for is in force."""
         stats = self.stats()
         if stats["asked_bytes"] != self._asked_bytes:
             return "its first user asked for that"
         if stats["budget_bytes"] < stats["asked_bytes"]:
             return "the machine allows no more"
-        return "holding every item takes no more" if self._cut else ""
-
-    @property
-    def budget_text(self) -> str:
-        """The budget, and of an "auto" one what it was chosen from; for reading."""
-        stats = self.stats()
-        text = format_bytes(stats["budget_bytes"])
-        if not self._why:
-            return text
-        ours = stats["asked_bytes"] == self._asked_bytes
-        return f"auto, {text}: {self._why if ours else 'as its first user made it'}"
+        return "holding every item takes no more" if self._cut else self._why
 
     def stats(self) -> dict[str, int]:
         """budget_bytes, asked_bytes (by the arena's creator), used_bytes, reserved_bytes (memory
@@ -205,10 +195,10 @@ class MinIOCache:
         self._open(name, size, expected_items)  # quietly: who opened it first has been told
 
     def __repr__(self) -> str:
-        stats = self.stats()
+        stats, limit = self.stats(), self.budget_limit()
         return (
             f"MinIOCache({self.name!r}: {format_bytes(stats['used_bytes'])} of "
-            f"{self.budget_text}, "
+            f"{format_bytes(stats['budget_bytes'])}{limit and f', as {limit}'}, "
             f"{stats['items']} items)"
         )
 

@@ -110,14 +110,14 @@ class CachedFileSystem(ChainedFileSystem):  # type: ignore[misc]  # fsspec has n
 
     def stats(self) -> dict[str, Any]:
         """What this process read, see ObjectReader.stats(), and of the cache: cache_bytes,
-        cache_budget, cache_items, budget (how it was chosen)."""
+        cache_budget, cache_items, cache_limit (what the budget was chosen from)."""
         held = self.cache.stats()
         return {
             **self.reader.stats(),
             "cache_bytes": held["used_bytes"],
             "cache_budget": held["budget_bytes"],
             "cache_items": held["items"],
-            "budget": self.cache.budget_text,
+            "cache_limit": self.cache.budget_limit(),
         }
 
     # -- reading -----------------------------------------------------------------------------

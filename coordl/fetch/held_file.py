@@ -1,25 +1,30 @@
 """A file whose bytes are in memory: what readers get that ask for an open file.
 
 Reads copy from the bytes themselves (a view of the cache, usually), seeking costs nothing, and
-there is no descriptor: who insists on one (mmap, `numpy.fromfile`) gets that of the real file,
-opened only then.
+there is no descriptor: who insists on one (mmap, `numpy.fromfile`) gets one of a copy in memory,
+made only then.
 """
 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from typing import Any
 
+_os_open = os.open  # opens.py may have put its own in place
+
 
 class _Bytes(io.RawIOBase):
-    def __init__(self, data: bytes | memoryview, name: Any, real: Callable[[], Any] | None) -> None:
+    def __init__(
+        self, data: bytes | memoryview, name: Any, descriptor: Callable[[Any], int] | None
+    ) -> None:
         self.name = name
         self.mode = "rb"
         self._data = memoryview(data)
         self._at = 0
-        self._open_real = real
-        self._real: Any = None
+        self._make_descriptor = descriptor
+        self._descriptor = -1
 
     def readable(self) -> bool:
         return True
@@ -54,11 +59,12 @@ class _Bytes(io.RawIOBase):
 
     def fileno(self) -> int:
         self._check()
-        if self._open_real is None:
+        if self._make_descriptor is None:
             raise io.UnsupportedOperation("fileno: this file is in memory")
-        if self._real is None:
-            self._real = self._open_real()
-        return int(self._real.fileno())
+        if self._descriptor < 0:
+            self._descriptor = self._make_descriptor(self._data)
+            os.lseek(self._descriptor, self._at, os.SEEK_SET)
+        return self._descriptor
 
     def isatty(self) -> bool:
         self._check()
@@ -67,8 +73,8 @@ class _Bytes(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             self._data = memoryview(b"")  # the cache's memory may go
-            if self._real is not None:
-                self._real.close()
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
         super().close()
 
     def _check(self) -> None:
@@ -82,15 +88,30 @@ class HeldFile(io.BufferedReader):
     Args:
         data: its content; a view stays in use until the file is closed.
         name: what `name` says.
-        real: opens the file on storage for who asks for its descriptor; None: there is none, and
-            fileno() raises io.UnsupportedOperation.
+        descriptor: makes one of the data for who asks for it, as memory_descriptor(); None: there
+            is none, and fileno() raises io.UnsupportedOperation.
 
     Attributes:
         size: bytes in all (fsspec's files have it).
     """
 
     def __init__(
-        self, data: bytes | memoryview, name: Any, real: Callable[[], Any] | None = None
+        self,
+        data: bytes | memoryview,
+        name: Any,
+        descriptor: Callable[[Any], int] | None = None,
     ) -> None:
         self.size = len(data)
-        super().__init__(_Bytes(data, name, real))
+        super().__init__(_Bytes(data, name, descriptor))
+
+
+def memory_descriptor(data: bytes | memoryview) -> int:
+    """A descriptor of a file in memory that holds a copy, at its beginning, for reading only."""
+    writable = os.memfd_create("coordl", os.MFD_CLOEXEC)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(writable, rest) :]
+        return _os_open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(writable)

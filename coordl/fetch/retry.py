@@ -6,7 +6,6 @@ of the class), not by import: whichever of them is there works, and none has to 
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import random
 import time
@@ -125,7 +124,7 @@ def _says_temporary(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
     if any("Certificate" in name or "SSL" in name for name in names):
         return False
-    if isinstance(error, TimeoutError | asyncio.TimeoutError | ConnectionError):
+    if isinstance(error, TimeoutError | ConnectionError):
         return True
     if isinstance(error, InconsistentReadError) or names & _TEMPORARY_CLASSES:
         return True

@@ -66,32 +66,35 @@ class FolderItems:
             return self
         return FolderItems.of(source, identified, self.cache)
 
-    def cache_figures(self) -> dict[str, Any]:
-        if self.cache is None:
-            return {}
-        stats = self.cache.stats()
-        return {
-            "cache_bytes": stats["used_bytes"],
-            "cache_budget": stats["budget_bytes"],
-            "cache_limit": self.cache.budget_limit(),
-            "cache_forms": {form: stats[f"{form}_items"] for form in FORMS},
-        }
 
-    def describe_cache(self) -> list[str]:
-        """Lines for DataLoader.plan(): what the arena holds, and may hold, as it is now."""
-        if self.cache is None:
-            return []
-        stats, limit = self.cache.stats(), self.cache.budget_limit()
-        used, budget = stats["used_bytes"], stats["budget_bytes"]
-        forms = [f"{stats[f'{form}_items']:,} {form}" for form in FORMS if stats[f"{form}_items"]]
-        held = f"{stats['items']:,} items" + (f" ({', '.join(forms)})" if forms else "")
-        lines = [
-            f"  in force: {format_bytes(budget)}" + (f", as {limit}" if limit else ""),
-            f"  held now: {format_bytes(used)}, {100 * used // budget} %: {held}",
-        ]
-        if stats["stopped_errno"]:
-            lines.append("  grows no more: memory became short")
-        return lines
+def cache_figures(cache: MinIOCache | None) -> dict[str, Any]:
+    """What a loader's stats() say of its cache; None throughout without one."""
+    if cache is None:
+        return dict.fromkeys(("cache_bytes", "cache_budget", "cache_limit", "cache_forms"))
+    stats = cache.stats()
+    return {
+        "cache_bytes": stats["used_bytes"],
+        "cache_budget": stats["budget_bytes"],
+        "cache_limit": cache.budget_limit(),
+        "cache_forms": {form: stats[f"{form}_items"] for form in FORMS},
+    }
+
+
+def describe_cache(cache: MinIOCache | None) -> list[str]:
+    """Lines for DataLoader.plan(): what the arena holds, and may hold, as it is now."""
+    if cache is None:
+        return []
+    stats, limit = cache.stats(), cache.budget_limit()
+    used, budget = stats["used_bytes"], stats["budget_bytes"]
+    forms = [f"{stats[f'{form}_items']:,} {form}" for form in FORMS if stats[f"{form}_items"]]
+    held = f"{stats['items']:,} items" + (f" ({', '.join(forms)})" if forms else "")
+    lines = [
+        f"  in force: {format_bytes(budget)}" + (f", as {limit}" if limit else ""),
+        f"  held now: {format_bytes(used)}, {100 * used // budget} %: {held}",
+    ]
+    if stats["stopped_errno"]:
+        lines.append("  grows no more: memory became short")
+    return lines
 
 
 def open_cache(

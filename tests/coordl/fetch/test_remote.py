@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import itertools
 import pickle
@@ -175,7 +174,8 @@ def test_recheck_s_spares_the_request_of_a_hit(server: MoodyServer, reader: Obje
     trusting = ObjectReader(reader.cache, recheck_s=3600)
     for each in (trusting, trusting, trusting):
         assert bytes(each.read(fs, path)) == DATA
-    assert server.requests == [("HEAD", "/a"), ("GET", "/a"), ("HEAD", "/a")]  # the last: unchanged?
+    # The last asks whether it is still the same.
+    assert server.requests == [("HEAD", "/a"), ("GET", "/a"), ("HEAD", "/a")]
     assert bytes(reader.read(fs, path)) == DATA
     assert server.requests[3:] == [("HEAD", "/a")]
     del fs
@@ -312,7 +312,7 @@ def test_throttling_that_does_not_end_says_what_to_do(
 ) -> None:
     server.moods["/a"] = [429] * 9
     fs = http()
-    with pytest.raises(ItemError, match="429.*fewer workers or jobs"):
+    with pytest.raises(ItemError, match=r"429.*fewer workers or jobs"):
         reader.read(fs, f"{server.url}/a")
     assert server.gets("/a") == 4
     del fs
@@ -356,7 +356,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (FileNotFoundError(2, "x"), False),
         (ConnectionResetError(104, "x"), True),
         (TimeoutError(), True),
-        (asyncio.TimeoutError(), True),
+        (fsspec.exceptions.FSTimeoutError(), True),
         (InconsistentReadError("x"), True),
         (OSError(5, "Input/output error"), False),
         (ValueError("x"), False),

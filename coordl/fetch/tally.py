@@ -1,0 +1,33 @@
+"""Counters that worker processes and their parent share: each process adds to a row of its own.
+
+One writer per row, so there is nothing to lock and nothing a killed worker could leave half done.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.data
+
+
+class Tally:
+    """Counts of the names given, summed over this process and the workers of one loader.
+
+    Pickles to worker processes share the memory; anything else would count for itself.
+    """
+
+    def __init__(self, names: tuple[str, ...], workers: int) -> None:
+        self.names = names
+        table: Any = torch.zeros((workers + 1, len(names)), dtype=torch.int64)
+        self._table: torch.Tensor = table.share_memory_()
+
+    def add(self, name: str, count: int) -> None:
+        info = torch.utils.data.get_worker_info()
+        row = 0 if info is None else info.id + 1
+        self._table.numpy()[row, self.names.index(name)] += count
+
+    def totals(self) -> dict[str, int]:
+        sums: Any = self._table.numpy().sum(axis=0, dtype=np.int64)
+        return dict(zip(self.names, sums.tolist(), strict=True))

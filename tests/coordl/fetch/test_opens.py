@@ -1,0 +1,511 @@
+"""Data sets nobody knows: what their Python code opens to read comes from the cache."""
+# ruff: noqa: SIM115
+
+from __future__ import annotations
+
+import builtins
+import ctypes
+import io
+import mmap
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.utils.data
+from PIL import Image
+
+import coordl
+from coordl.fetch import opens as module
+from coordl.fetch.cache import MinIOCache
+from coordl.fetch.held_file import HeldFile
+from coordl.fetch.opens import COUNTED, Opens
+from coordl.fetch.tally import Tally
+
+TEXT = "".join(f"zeile {i} ü\r\n" for i in range(3000))
+DATA = TEXT.encode()
+InFork = Callable[[Callable[[], object]], int]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "a.txt").write_bytes(DATA)
+    return root / "a.txt"
+
+
+@pytest.fixture
+def opens(file: Path) -> Iterator[Opens]:
+    with MinIOCache("4MiB", name="t-opens", form="original") as cache:
+        made = Opens([str(file.parent)], cache, Tally(COUNTED, 0))
+        yield made
+        del made.cache  # pytest keeps `made` a little longer
+    assert builtins.open is io.open is module._open and os.open is module._os_open
+
+
+def counts(opens: Opens, *names: str) -> tuple[int, ...]:
+    now = opens.tally.totals()
+    return tuple(now[name] for name in names)
+
+
+def through_descriptor(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        assert os.fstat(descriptor).st_size == len(DATA)
+        return b"".join(iter(lambda: os.read(descriptor, 1000), b""))
+    finally:
+        os.close(descriptor)
+
+
+def mapped(path: Path) -> bytes:
+    with open(path, "rb") as opened:
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            return view[:]
+
+
+def raw(path: Path) -> bytes:
+    with open(path, "rb", buffering=0) as opened:
+        assert isinstance(opened, io.RawIOBase)
+        return b"".join(iter(lambda: opened.read(999), b""))
+
+
+def lines(path: Path) -> bytes:
+    with open(path, encoding="utf-8", newline="") as opened:
+        assert (opened.mode, opened.name) == ("r", path)
+        return "".join(opened).encode()
+
+
+READERS: dict[str, Callable[[Path], bytes]] = {
+    "open": lambda path: open(path, "rb").read(),
+    "path as text": lambda path: open(str(path), "rb").read(),
+    "path as bytes": lambda path: open(os.fsencode(path), "rb").read(),
+    "io.open": lambda path: io.open(path, "rb").read(),  # noqa: UP020
+    "pathlib": lambda path: path.read_bytes(),
+    "text": lines,
+    "universal newlines": lambda path: path.read_text("utf-8").replace("\n", "\r\n").encode(),
+    "os.open": through_descriptor,
+    "unbuffered": raw,
+    "mmap": mapped,
+    "numpy.fromfile": lambda path: np.fromfile(path, np.uint8).tobytes(),
+    "numpy.memmap": lambda path: bytes(np.memmap(path, np.uint8, "r")),
+    "after a read": lambda path: _fromfile_after_a_read(path),
+    "a changed folder": lambda path: open(path.parent / ".." / "set" / path.name, "rb").read(),
+}
+
+
+def _fromfile_after_a_read(path: Path) -> bytes:
+    with open(path, "rb") as opened:
+        head = opened.read(10)
+        return head + np.fromfile(opened, np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_way_to_read_gives_the_files_bytes_from_the_cache(
+    reader: str, file: Path, opens: Opens
+) -> None:
+    for _ in range(3):
+        with opens:
+            assert READERS[reader](file) == DATA
+    assert counts(opens, "misses", "hits", "served_bytes") == (1, 2, 2 * len(DATA))
+    assert counts(opens, "storage_bytes", "admitted_bytes") == (len(DATA), len(DATA))
+    assert counts(opens, "bypassed_opens", "bypassed_bytes") == (0, 0)
+
+
+def test_numpy_and_pillow_read_what_they_read_without_us(
+    tmp_path: Path, photos: list[Path], opens: Opens
+) -> None:
+    root = Path(opens.folders[0])
+    np.save(root / "x.npy", np.arange(1000))
+    np.savez(root / "x.npz", a=np.arange(9), b=np.eye(3))
+    torch.save({"w": torch.arange(9)}, root / "x.pt")
+    (root / "p.jpg").write_bytes(photos[0].read_bytes())
+    picture = Image.open(photos[0]).convert("RGB")
+    picture.save(root / "p.bmp")  # Pillow maps uncompressed files
+    for _ in range(2):
+        with opens:
+            assert np.array_equal(np.load(root / "x.npy"), np.arange(1000))
+            assert np.array_equal(np.load(root / "x.npy", mmap_mode="r"), np.arange(1000))
+            assert np.array_equal(np.load(root / "x.npz")["b"], np.eye(3))
+            assert torch.equal(torch.load(root / "x.pt")["w"], torch.arange(9))
+            assert Image.open(root / "p.jpg").convert("RGB").tobytes() == picture.tobytes()
+            assert Image.open(root / "p.bmp").tobytes() == picture.tobytes()
+    assert counts(opens, "misses", "bypassed_opens") == (5, 0)
+
+
+def test_the_open_file_is_of_the_kind_that_open_gives(file: Path, opens: Opens) -> None:
+    with opens, open(file, "rb") as served:
+        assert isinstance(served, io.BufferedReader) and isinstance(served, HeldFile)
+        assert (served.name, served.mode) == (file, "rb")
+        assert not served.writable() and not served.isatty()
+        with pytest.raises(io.UnsupportedOperation):
+            served.write(b"x")
+    with opens:
+        descriptor = os.open(file, os.O_RDONLY)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.write(descriptor, b"x")
+        assert not os.get_inheritable(descriptor)
+        os.close(descriptor)
+
+
+def test_writing_is_never_touched(file: Path, opens: Opens) -> None:
+    with opens:
+        for mode in ("ab", "r+b", "wb", "w"):
+            with open(file, mode) as opened:
+                assert not isinstance(opened, HeldFile)
+                opened.write("x" if mode == "w" else b"x")  # type: ignore[arg-type]
+        with open(file.parent / "new", "xb") as opened:
+            opened.write(b"new")
+        assert file.read_bytes() == b"x" and (file.parent / "new").read_bytes() == b"new"
+        os.close(os.open(file.parent / "newer", os.O_WRONLY | os.O_CREAT))
+    assert counts(opens, "misses", "bypassed_opens") == (2, 0)
+
+
+@pytest.mark.parametrize("change", ["content", "content and time", "rename", "truncate"])
+def test_a_changed_file_is_never_served_as_it_was(change: str, file: Path, opens: Opens) -> None:
+    with opens:
+        assert file.read_bytes() == DATA
+    before = os.stat(file)
+    new = DATA[::-1]
+    if change == "rename":
+        (file.parent / "b").write_bytes(new)
+        os.utime(file.parent / "b", ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.rename(file.parent / "b", file)
+    elif change == "truncate":
+        os.truncate(file, 100)
+        new = DATA[:100]
+    else:
+        file.write_bytes(new)
+        if change == "content and time":  # put back: the inode's own time tells
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with opens:
+        assert file.read_bytes() == new
+    assert counts(opens, "misses", "hits") == (2, 0)
+
+
+def test_a_file_that_changes_while_it_is_read_is_left_to_the_real_open(
+    file: Path, opens: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_whole(descriptor: int, size: int) -> bytes:
+        data = os.read(descriptor, size + 1)
+        file.write_bytes(DATA[::-1])
+        return data
+
+    monkeypatch.setattr(module, "_read_whole", read_whole)
+    with opens:
+        assert file.read_bytes() == DATA[::-1]
+    assert counts(opens, "misses", "bypassed_opens") == (0, 1)
+    assert opens.cache.stats()["items"] == 0
+
+
+def test_errors_are_those_of_the_real_open(file: Path, opens: Opens) -> None:
+    for broken, kind in (
+        (lambda: open(file.parent / "none"), FileNotFoundError),
+        (lambda: open(file.parent), IsADirectoryError),
+        (lambda: open(file, "rb", encoding="utf-8"), ValueError),
+        (lambda: open(file, "q"), ValueError),
+        (lambda: open(file, buffering=0), ValueError),
+        (lambda: open(None), TypeError),  # type: ignore[call-overload]
+        (lambda: os.open(file.parent / "none", os.O_RDONLY), FileNotFoundError),
+    ):
+        with pytest.raises(kind) as plain:
+            broken()
+        with opens, pytest.raises(kind) as served:
+            broken()
+        assert str(served.value) == str(plain.value)
+
+
+def test_only_files_below_the_folder_are_served(file: Path, opens: Opens) -> None:
+    outside = file.parent.parent / "set.txt"  # its name begins as the folder's
+    outside.write_bytes(b"outside")
+    os.mkfifo(file.parent / "pipe")
+    with opens:
+        assert outside.read_bytes() == b"outside"
+        assert (file.parent / ".." / "set.txt").read_bytes() == b"outside"
+        descriptor = os.open(file.parent / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+        os.close(descriptor)
+        descriptor = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        os.close(descriptor)
+    assert counts(opens, "misses", "hits") == (0, 0)
+
+
+def test_the_folder_may_be_reached_by_a_link(file: Path, opens: Opens, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(file.parent)
+    linked = Opens([str(tmp_path / "link")], opens.cache, opens.tally)
+    with linked:
+        assert (tmp_path / "link" / "a.txt").read_bytes() == DATA
+        assert file.read_bytes() == DATA
+    assert counts(opens, "bypassed_opens") == (0,)
+    assert sum(counts(opens, "misses", "hits")) == 2
+    del linked
+
+
+def test_large_files_are_left_alone_and_counted(
+    file: Path, opens: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OPEN_LIMIT_BYTES", len(DATA) - 1)
+    with opens:
+        assert file.read_bytes() == DATA
+    assert counts(opens, "misses", "bypassed_opens", "bypassed_bytes") == (0, 1, len(DATA))
+
+
+def test_what_does_not_fit_is_read_every_time(file: Path) -> None:
+    with MinIOCache(len(DATA) * 2, name="t-full", form="original") as cache:
+        for i in range(4):
+            (file.parent / f"{i}").write_bytes(bytes([i]) * len(DATA))
+        opens = Opens([str(file.parent)], cache, Tally(COUNTED, 0))
+        for _ in range(3):
+            for i in range(4):
+                with opens:
+                    assert (file.parent / f"{i}").read_bytes() == bytes([i]) * len(DATA)
+        assert counts(opens, "hits", "misses", "bypassed_opens") == (4, 8, 0)
+        assert counts(opens, "storage_bytes", "bypassed_bytes") == (8 * len(DATA), 0)
+
+
+def test_reads_without_python_are_seen_in_bytes_and_opens_of_pythons_in_both(
+    file: Path, opens: Opens
+) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def native() -> None:
+        descriptor = libc.open(os.fsencode(file), os.O_RDONLY)
+        buffer = ctypes.create_string_buffer(len(DATA))
+        assert libc.read(descriptor, buffer, len(DATA)) == len(DATA)
+        libc.close(descriptor)
+
+    with opens:
+        native()
+    assert counts(opens, "bypassed_opens", "bypassed_bytes") == (0, len(DATA))
+    with opens:
+        with io.FileIO(file) as opened:  # Python's own, but not through open()
+            opened.read(7)
+        native()
+        assert file.read_bytes() == DATA
+    assert counts(opens, "bypassed_opens", "bypassed_bytes") == (1, 2 * len(DATA) + 7)
+    assert counts(opens, "misses") == (1,)
+
+
+def test_nothing_is_served_nor_counted_outside(file: Path, opens: Opens) -> None:
+    before = builtins.open, io.open, os.open
+    with opens:
+        inside = open
+    assert (builtins.open, io.open, os.open) == before
+    assert file.read_bytes() == DATA
+    with inside(file, "rb") as opened:  # kept by somebody: passes on
+        assert opened.read() == DATA and not isinstance(opened, HeldFile)
+    assert sum(opens.tally.totals().values()) == 0
+
+
+def test_somebody_who_wraps_open_meanwhile_keeps_working(file: Path, opens: Opens) -> None:
+    try:
+        with opens:
+            inner, seen = builtins.open, []
+
+            def theirs(path: Any, *args: Any, **more: Any) -> Any:
+                seen.append(path)
+                return inner(path, *args, **more)
+
+            builtins.open = theirs  # type: ignore[assignment]
+        for _ in range(2):
+            with opens:
+                assert open(file, "rb").read() == DATA
+            assert open(file, "rb").read() == DATA
+        assert len(seen) == 4
+        assert counts(opens, "misses", "hits") == (1, 1)
+    finally:
+        builtins.open, io.open, os.open = module._open, module._open, module._os_open
+        module._in_chain = False
+
+
+def test_threads_enter_and_leave_as_they_like(file: Path, opens: Opens) -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(200):
+                with opens:
+                    assert file.read_bytes() == DATA
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_a_fork_inside_begins_without(file: Path, opens: Opens, in_fork: InFork) -> None:
+    with opens:
+
+        def child() -> None:
+            assert builtins.open is module._open and os.open is module._os_open
+            with opens:
+                assert isinstance(open(file, "rb"), HeldFile)
+
+        assert in_fork(child) == 0
+
+
+# -- in a loader -----------------------------------------------------------------------------
+
+
+class Texts(torch.utils.data.Dataset):
+    """Reads with a method of its own; nothing coordl knows."""
+
+    def __init__(self, root: Path, count: int) -> None:
+        self.root, self.count = str(root), count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        with open(f"{self.root}/{index}.bin", "rb") as file:
+            return sum(file.read()) + 0 * index
+
+
+class Batches(Texts):
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        return [self[index] for index in indices]
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __init__(self, root: Path, count: int) -> None:
+        self.root, self.count = str(root), count
+
+    def __iter__(self) -> Iterator[int]:
+        info = torch.utils.data.get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        for index in range(first, self.count, step):
+            yield sum(Path(f"{self.root}/{index}.bin").read_bytes())
+
+
+SIZE, COUNT = 3000, 12
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "texts"
+    root.mkdir()
+    rng = np.random.default_rng(1)
+    for index in range(COUNT):
+        (root / f"{index}.bin").write_bytes(rng.bytes(SIZE))
+    return root
+
+
+EPOCH = ("hits", "misses", "served_bytes", "storage_bytes", "admitted_bytes", "bypassed_opens")
+
+
+def figures(loader: Any, epoch: int) -> tuple[int, ...]:
+    return tuple(loader.stats()["epochs"][epoch][name] for name in EPOCH)
+
+
+@pytest.mark.parametrize("kind", [Texts, Batches, Stream])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_opaque_data_set_reads_each_file_once(kind: Any, workers: int, root: Path) -> None:
+    data = kind(root, COUNT)
+    expected = sorted(torch.cat(list(torch.utils.data.DataLoader(data, 4))).tolist())
+    loader = coordl.DataLoader(data, 4, num_workers=workers, cache="100%", cache_opens=True)
+    for _ in range(2):
+        assert sorted(torch.cat(list(loader)).tolist()) == expected
+    whole = COUNT * SIZE
+    assert figures(loader, 0) == (0, COUNT, 0, whole, whole, 0)
+    assert figures(loader, 1) == (COUNT, 0, whole, 0, 0, 0)
+    assert loader.stats()["cache_bytes"] == whole
+    assert f"below {root}, from a never-evict cache of 100%" in loader.plan()
+
+
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_workers_that_inherit_nothing_serve_and_count_too(start: str, root: Path) -> None:
+    loader = coordl.DataLoader(
+        Texts(root, COUNT), 4, num_workers=2, multiprocessing_context=start, cache="1MiB",
+        cache_opens=True, persistent_workers=True,
+    )  # fmt: skip
+    for _ in range(2):
+        assert sum(len(batch) for batch in loader) == COUNT
+    assert figures(loader, 0)[:2] == (0, COUNT)
+    assert figures(loader, 1)[:2] == (COUNT, 0)
+    loader._iterator._shutdown_workers()  # type: ignore[union-attr]
+
+
+def test_part_of_a_data_set_is_read_from_storage_each_epoch(root: Path) -> None:
+    loader = coordl.DataLoader(
+        Texts(root, COUNT), 4, shuffle=True, num_workers=2, cache="50%", cache_opens=True, seed=3
+    )
+    for _ in range(3):
+        list(loader)
+    half = COUNT // 2
+    for epoch in (1, 2):
+        assert figures(loader, epoch)[:4] == (half, half, half * SIZE, half * SIZE)
+    total = loader.stats()["total"]
+    assert total["misses"] == COUNT + 2 * half and total["bypassed_opens"] == 0
+
+
+class Restless(Texts):
+    def __getitem__(self, index: int) -> int:
+        value = super().__getitem__(index)
+        if index == 5 and torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return value
+
+
+def test_a_killed_worker_loses_no_count_and_breaks_nothing(root: Path) -> None:
+    loader = coordl.DataLoader(
+        Restless(root, COUNT), 1, num_workers=1, cache="1MiB", cache_opens=True
+    )
+    with pytest.raises(RuntimeError, match="killed by signal"):
+        list(loader)
+    assert loader.stats()["epochs"][0]["misses"] == 6
+    loader = coordl.DataLoader(Restless(root, COUNT), 1, cache=loader._local.opens_cache,
+                               cache_opens=True)  # fmt: skip
+    list(loader)
+    assert figures(loader, 0)[:2] == (6, COUNT - 6)
+
+
+def test_another_folder_may_be_named(root: Path, tmp_path: Path) -> None:
+    class Elsewhere(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return COUNT
+
+        def __getitem__(self, index: int) -> int:
+            return len((root / f"{index}.bin").read_bytes())
+
+    with pytest.raises(ValueError, match=r"a Elsewhere, has no `root`.*cache_opens='/data/train'"):
+        coordl.DataLoader(Elsewhere(), cache="1MiB", cache_opens=True)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        coordl.DataLoader(Elsewhere(), cache="1MiB", cache_opens=tmp_path / "none")
+    with pytest.raises(ValueError, match="give its size as cache="):
+        coordl.DataLoader(Texts(root, COUNT), cache_opens=True)
+    loader = coordl.DataLoader(Elsewhere(), cache="1MiB", cache_opens=root)
+    list(loader)
+    assert figures(loader, 0)[:2] == (0, COUNT)
+
+
+def test_a_changed_file_is_read_anew_within_an_epoch(root: Path) -> None:
+    loader = coordl.DataLoader(Texts(root, COUNT), cache="1MiB", cache_opens=True)
+    list(loader)
+    (root / "3.bin").write_bytes(b"\1\2")
+    assert torch.cat(list(loader)).tolist()[3] == 3
+    assert figures(loader, 1)[:2] == (COUNT - 1, 1)
+
+
+def test_off_by_default(root: Path) -> None:
+    loader = coordl.DataLoader(Texts(root, COUNT), cache="1MiB")
+    with pytest.warns(UserWarning, match="cache_opens=True"):
+        list(loader)
+    assert figures(loader, 0) == (None,) * len(EPOCH)
+
+
+def test_a_loader_with_opens_is_copied_by_its_attributes(root: Path) -> None:
+    loader = coordl.DataLoader(Texts(root, COUNT), cache="1MiB", cache_opens=True)
+    assert loader.cache_opens is True
+    list(loader)
+    again = pickle.loads(pickle.dumps(loader))
+    list(again)
+    assert figures(again, 0)[:2] == (COUNT, 0)
