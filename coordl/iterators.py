@@ -224,6 +224,7 @@ class _Counted:
 
     _next_index: Callable[[], Any]
     _auto_collation: bool
+    _finish: Any = None
 
     def __init__(self, view: Any, loader: Any, source: Any) -> None:
         """`view` is the loader over the data set to read; `source` counts reads here, or None."""
@@ -235,7 +236,10 @@ class _Counted:
     def _begin(self, loader: Any) -> None:
         self._record: EpochRecord
         self._history: History
+        if self._finish is not None:  # the former pass of persistent workers
+            self._finish()
         self._record, self._history, self._keyed = loader._python_epoch(self._source)
+        self._finish = weakref.finalize(self, self._record.freeze)
         self._sizes: deque[int] = deque()
 
     def _reset(self, loader: Any, first_iter: bool = False) -> None:

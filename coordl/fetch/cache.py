@@ -20,6 +20,7 @@ from coordl.errors import CacheError
 from coordl.fetch.budget import auto_budget, format_bytes, is_auto, parse_budget
 
 _MEAN_ITEM_BYTES = 8192  # small for an image: an index with room to spare costs 0.2 % of the budget
+_LEAST_BYTES = 1 << 20  # as native/fetch has it: less is no cache
 # What holding every item takes at most, all of them packed, in bytes of the files. The same for
 # every form: loaders of several forms share one arena, and its budget.
 _MOST_OF_FILES = 1.8
@@ -99,6 +100,11 @@ class MinIOCache:
         why = ""
         if is_auto(budget):
             size, why = auto_budget(_native.memory_limits())
+            if size < _LEAST_BYTES:
+                raise CacheError(
+                    f"cache='auto': memory here allows {format_bytes(size)}, too little for a "
+                    f"cache: {_limit_advice()}."
+                )
         else:
             size = parse_budget(budget, dataset_bytes)
         wanted, most = size, int(_MOST_OF_FILES * (dataset_bytes or 0))

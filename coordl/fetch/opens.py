@@ -262,7 +262,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     if event != "open" or not _entered or getattr(_local, "busy", False):
         return
     path, _, flags = args
-    if not isinstance(path, str | bytes) or not isinstance(flags, int):
+    if not isinstance(path, str | bytes | os.PathLike) or not isinstance(flags, int):
         return
     if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | getattr(os, "O_DIRECTORY", 0)):
         return

@@ -5,11 +5,23 @@ One writer per row, so there is nothing to lock and nothing a killed worker coul
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 import numpy as np
 import torch
 import torch.utils.data
+
+_lock = threading.Lock()  # among the threads of a process
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Tally:
@@ -26,7 +38,8 @@ class Tally:
     def add(self, name: str, count: int) -> None:
         info = torch.utils.data.get_worker_info()
         row = 0 if info is None else info.id + 1
-        self._table.numpy()[row, self.names.index(name)] += count
+        with _lock:
+            self._table.numpy()[row, self.names.index(name)] += count
 
     def totals(self) -> dict[str, int]:
         sums: Any = self._table.numpy().sum(axis=0, dtype=np.int64)

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import pickle
+import warnings
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordl.fetch.budget import format_bytes, parse_budget
+from coordl import _native
+from coordl.errors import CacheError
+from coordl.fetch.budget import auto_budget, format_bytes, parse_budget
+from coordl.fetch.cache import MinIOCache
+
+MIB = 2**20
 
 
 @pytest.mark.parametrize(
@@ -69,3 +78,63 @@ def test_other_types_are_refused(bad: object) -> None:
 )
 def test_sizes_are_printed_with_three_digits(size: int, text: str) -> None:
     assert format_bytes(size) == text
+
+
+def fake_limits(monkeypatch: pytest.MonkeyPatch, allowed: int | None, limit: str) -> None:
+    limits = {"allowed_bytes": allowed, "limit": limit, f"{limit}_free_bytes": allowed}
+    monkeypatch.setattr(_native, "memory_limits", lambda: limits)
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [("shm", "shared-memory directory"), ("cgroup", "control group"), ("memory", "available mem")],
+)
+def test_auto_takes_three_quarters_of_what_is_allowed_and_says_of_what(
+    limit: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert auto_budget({"allowed_bytes": 4001, "limit": limit})[0] == 3000
+    assert says in auto_budget({"allowed_bytes": 4001, "limit": limit})[1]
+    fake_limits(monkeypatch, 4001, limit)
+    assert parse_budget("auto") == parse_budget(" Auto ", 10) == 3000
+
+
+def test_auto_without_any_limit_asks_for_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_limits(monkeypatch, None, "none")
+    with pytest.raises(CacheError, match="write the size"):
+        parse_budget("auto")
+
+
+def test_auto_never_goes_beyond_what_the_data_set_can_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_limits(monkeypatch, 40 * MIB, "memory")
+    for form, factor in (("original", 1.0), ("packed", 1.8)):
+        with MinIOCache("auto", name="t-auto", dataset_bytes=4 * MIB, form=form) as cache:
+            assert cache.budget_bytes == int(factor * 4 * MIB)
+            assert cache.budget_text.endswith("all the data set can take")
+    with MinIOCache("auto", name="t-auto", dataset_bytes=400 * MIB) as cache:
+        assert cache.budget_bytes == 30 * MIB
+        assert "auto, 30 MiB: three quarters of the machine's available memory" in repr(cache)
+
+
+def test_auto_takes_the_budget_another_user_made_without_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_limits(monkeypatch, 40 * MIB, "cgroup")
+    with MinIOCache("2MiB", name="t-auto") as first:
+        assert first.budget_text == "2 MiB"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with MinIOCache("auto", name="t-auto") as second:
+                assert second.budget_text == "auto, 2 MiB: as its first user made it"
+                third = pickle.loads(pickle.dumps(second))
+                assert third.budget_text == second.budget_text
+                third.close()
+
+
+def test_auto_with_hardly_any_memory_is_an_error_that_says_what_to_change(
+    monkeypatch: pytest.MonkeyPatch, shm_dir: Path
+) -> None:
+    fake_limits(monkeypatch, 1 * MIB, "cgroup")
+    with pytest.raises(CacheError, match=r"allows 768 KiB.*raise the container's"):
+        MinIOCache("auto", name="t-auto")

@@ -8,8 +8,6 @@ import ctypes
 import io
 import mmap
 import os
-import pickle
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +19,6 @@ import torch
 import torch.utils.data
 from PIL import Image
 
-import coordl
 from coordl.fetch import opens as module
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.held_file import HeldFile
@@ -46,7 +43,7 @@ def opens(file: Path) -> Iterator[Opens]:
     with MinIOCache("4MiB", name="t-opens", form="original") as cache:
         made = Opens([str(file.parent)], cache, Tally(COUNTED, 0))
         yield made
-        del made.cache  # pytest keeps `made` a little longer
+        del made.cache, made.tally  # pytest keeps `made` a little longer
     assert builtins.open is io.open is module._open and os.open is module._os_open
 
 
@@ -351,161 +348,3 @@ def test_a_fork_inside_begins_without(file: Path, opens: Opens, in_fork: InFork)
                 assert isinstance(open(file, "rb"), HeldFile)
 
         assert in_fork(child) == 0
-
-
-# -- in a loader -----------------------------------------------------------------------------
-
-
-class Texts(torch.utils.data.Dataset):
-    """Reads with a method of its own; nothing coordl knows."""
-
-    def __init__(self, root: Path, count: int) -> None:
-        self.root, self.count = str(root), count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        with open(f"{self.root}/{index}.bin", "rb") as file:
-            return sum(file.read()) + 0 * index
-
-
-class Batches(Texts):
-    def __getitems__(self, indices: list[int]) -> list[int]:
-        return [self[index] for index in indices]
-
-
-class Stream(torch.utils.data.IterableDataset):
-    def __init__(self, root: Path, count: int) -> None:
-        self.root, self.count = str(root), count
-
-    def __iter__(self) -> Iterator[int]:
-        info = torch.utils.data.get_worker_info()
-        first, step = (0, 1) if info is None else (info.id, info.num_workers)
-        for index in range(first, self.count, step):
-            yield sum(Path(f"{self.root}/{index}.bin").read_bytes())
-
-
-SIZE, COUNT = 3000, 12
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "texts"
-    root.mkdir()
-    rng = np.random.default_rng(1)
-    for index in range(COUNT):
-        (root / f"{index}.bin").write_bytes(rng.bytes(SIZE))
-    return root
-
-
-EPOCH = ("hits", "misses", "served_bytes", "storage_bytes", "admitted_bytes", "bypassed_opens")
-
-
-def figures(loader: Any, epoch: int) -> tuple[int, ...]:
-    return tuple(loader.stats()["epochs"][epoch][name] for name in EPOCH)
-
-
-@pytest.mark.parametrize("kind", [Texts, Batches, Stream])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_opaque_data_set_reads_each_file_once(kind: Any, workers: int, root: Path) -> None:
-    data = kind(root, COUNT)
-    expected = sorted(torch.cat(list(torch.utils.data.DataLoader(data, 4))).tolist())
-    loader = coordl.DataLoader(data, 4, num_workers=workers, cache="100%", cache_opens=True)
-    for _ in range(2):
-        assert sorted(torch.cat(list(loader)).tolist()) == expected
-    whole = COUNT * SIZE
-    assert figures(loader, 0) == (0, COUNT, 0, whole, whole, 0)
-    assert figures(loader, 1) == (COUNT, 0, whole, 0, 0, 0)
-    assert loader.stats()["cache_bytes"] == whole
-    assert f"below {root}, from a never-evict cache of 100%" in loader.plan()
-
-
-@pytest.mark.parametrize("start", ["spawn", "forkserver"])
-def test_workers_that_inherit_nothing_serve_and_count_too(start: str, root: Path) -> None:
-    loader = coordl.DataLoader(
-        Texts(root, COUNT), 4, num_workers=2, multiprocessing_context=start, cache="1MiB",
-        cache_opens=True, persistent_workers=True,
-    )  # fmt: skip
-    for _ in range(2):
-        assert sum(len(batch) for batch in loader) == COUNT
-    assert figures(loader, 0)[:2] == (0, COUNT)
-    assert figures(loader, 1)[:2] == (COUNT, 0)
-    loader._iterator._shutdown_workers()  # type: ignore[union-attr]
-
-
-def test_part_of_a_data_set_is_read_from_storage_each_epoch(root: Path) -> None:
-    loader = coordl.DataLoader(
-        Texts(root, COUNT), 4, shuffle=True, num_workers=2, cache="50%", cache_opens=True, seed=3
-    )
-    for _ in range(3):
-        list(loader)
-    half = COUNT // 2
-    for epoch in (1, 2):
-        assert figures(loader, epoch)[:4] == (half, half, half * SIZE, half * SIZE)
-    total = loader.stats()["total"]
-    assert total["misses"] == COUNT + 2 * half and total["bypassed_opens"] == 0
-
-
-class Restless(Texts):
-    def __getitem__(self, index: int) -> int:
-        value = super().__getitem__(index)
-        if index == 5 and torch.utils.data.get_worker_info() is not None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return value
-
-
-def test_a_killed_worker_loses_no_count_and_breaks_nothing(root: Path) -> None:
-    loader = coordl.DataLoader(
-        Restless(root, COUNT), 1, num_workers=1, cache="1MiB", cache_opens=True
-    )
-    with pytest.raises(RuntimeError, match="killed by signal"):
-        list(loader)
-    assert loader.stats()["epochs"][0]["misses"] == 6
-    loader = coordl.DataLoader(Restless(root, COUNT), 1, cache=loader._local.opens_cache,
-                               cache_opens=True)  # fmt: skip
-    list(loader)
-    assert figures(loader, 0)[:2] == (6, COUNT - 6)
-
-
-def test_another_folder_may_be_named(root: Path, tmp_path: Path) -> None:
-    class Elsewhere(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return COUNT
-
-        def __getitem__(self, index: int) -> int:
-            return len((root / f"{index}.bin").read_bytes())
-
-    with pytest.raises(ValueError, match=r"a Elsewhere, has no `root`.*cache_opens='/data/train'"):
-        coordl.DataLoader(Elsewhere(), cache="1MiB", cache_opens=True)
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        coordl.DataLoader(Elsewhere(), cache="1MiB", cache_opens=tmp_path / "none")
-    with pytest.raises(ValueError, match="give its size as cache="):
-        coordl.DataLoader(Texts(root, COUNT), cache_opens=True)
-    loader = coordl.DataLoader(Elsewhere(), cache="1MiB", cache_opens=root)
-    list(loader)
-    assert figures(loader, 0)[:2] == (0, COUNT)
-
-
-def test_a_changed_file_is_read_anew_within_an_epoch(root: Path) -> None:
-    loader = coordl.DataLoader(Texts(root, COUNT), cache="1MiB", cache_opens=True)
-    list(loader)
-    (root / "3.bin").write_bytes(b"\1\2")
-    assert torch.cat(list(loader)).tolist()[3] == 3
-    assert figures(loader, 1)[:2] == (COUNT - 1, 1)
-
-
-def test_off_by_default(root: Path) -> None:
-    loader = coordl.DataLoader(Texts(root, COUNT), cache="1MiB")
-    with pytest.warns(UserWarning, match="cache_opens=True"):
-        list(loader)
-    assert figures(loader, 0) == (None,) * len(EPOCH)
-
-
-def test_a_loader_with_opens_is_copied_by_its_attributes(root: Path) -> None:
-    loader = coordl.DataLoader(Texts(root, COUNT), cache="1MiB", cache_opens=True)
-    assert loader.cache_opens is True
-    list(loader)
-    again = pickle.loads(pickle.dumps(loader))
-    list(again)
-    assert figures(again, 0)[:2] == (COUNT, 0)
