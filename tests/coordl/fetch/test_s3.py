@@ -28,7 +28,7 @@ def storage() -> Iterator[dict[str, Any]]:
     options = {
         "key": "testing",
         "secret": "testing",
-        "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"},
+        "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-west-1"},
     }
     fs = fsspec.filesystem("s3", **options)
     fs.mkdir("pictures")
