@@ -405,8 +405,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         elif self.cache_opens:
             folder = opens_folder(self.dataset, self.cache_opens)
             lines.append(
-                f"fetch: never-evict cache, {asked}: what Python opens to read below {folder}; other "
-                "reads bypass it (stats() counts them)"
+                f"fetch: never-evict cache, {asked}: what Python opens to read below {folder}; "
+                "other reads bypass it (stats() counts them)"
             )
             lines += describe_cache(self._cache_in_use())
         elif self.cache is not None:

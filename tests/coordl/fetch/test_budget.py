@@ -108,13 +108,12 @@ def test_auto_never_goes_beyond_what_the_data_set_can_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake_limits(monkeypatch, 40 * MIB, "memory")
-    for form, factor in (("original", 1.0), ("packed", 1.8)):
-        with MinIOCache("auto", name="t-auto", dataset_bytes=4 * MIB, form=form) as cache:
-            assert cache.budget_bytes == int(factor * 4 * MIB)
-            assert cache.budget_text.endswith("all the data set can take")
+    with MinIOCache("auto", name="t-auto", dataset_bytes=4 * MIB) as cache:
+        assert cache.budget_bytes == int(1.8 * 4 * MIB)  # all of it packed
+        assert cache.budget_limit() == "holding every item takes no more"
     with MinIOCache("auto", name="t-auto", dataset_bytes=400 * MIB) as cache:
         assert cache.budget_bytes == 30 * MIB
-        assert "auto, 30 MiB: three quarters of the machine's available memory" in repr(cache)
+        assert "of 30 MiB, as three quarters of the machine's available memory" in repr(cache)
 
 
 def test_auto_takes_the_budget_another_user_made_without_a_warning(
@@ -122,13 +121,14 @@ def test_auto_takes_the_budget_another_user_made_without_a_warning(
 ) -> None:
     fake_limits(monkeypatch, 40 * MIB, "cgroup")
     with MinIOCache("2MiB", name="t-auto") as first:
-        assert first.budget_text == "2 MiB"
+        assert first.budget_limit() == ""
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with MinIOCache("auto", name="t-auto") as second:
-                assert second.budget_text == "auto, 2 MiB: as its first user made it"
+                assert second.budget_bytes == 2 * MIB
+                assert second.budget_limit() == "its first user asked for that"
                 third = pickle.loads(pickle.dumps(second))
-                assert third.budget_text == second.budget_text
+                assert third.budget_limit() == second.budget_limit()
                 third.close()
 
 

@@ -177,7 +177,7 @@ def test_the_budget_comes_from_the_options_or_the_environment(
     monkeypatch.setattr(_native, "memory_limits", lambda: limits)
     stats = stats_of("coordl::memory://set/a.txt", coordl={"name": "t-auto"})
     assert stats["cache_budget"] == 6 << 20
-    assert stats["budget"].startswith("auto, 6 MiB: three quarters of what the memory control gr")
+    assert stats["cache_limit"].startswith("three quarters of what the memory control group leaves")
 
 
 def test_an_object_beyond_the_cache_is_read_in_part_below(
