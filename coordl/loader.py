@@ -16,9 +16,9 @@ import torch.utils.data
 
 from coordl import _native
 from coordl.fetch.budget import parse_budget
-from coordl.fetch.cache import MinIOCache, check_form
+from coordl.fetch.cache import MinIOCache, cache_name, check_form
 from coordl.fetch.folder import Folder, find_folder
-from coordl.fetch.source import CachedFolder, FolderItems, open_cache
+from coordl.fetch.source import CachedFolder, FolderItems
 from coordl.history import EpochRecord, History
 from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
 from coordl.layout import FORMATS, InMemoryFormat
@@ -251,7 +251,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             folder=route.folder,
             plan=route.plan,
             items=items.table,
-            arena=items.arena,
+            tiers=items.tiers,
             form="auto" if items.cache is None else items.cache.form,
             pool=local.pool,
             seed=self.seed,
@@ -268,10 +268,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         else:
             items = FolderItems.of(source, self.cache is not None, None)
             if self.cache is not None:
-                items = items.with_cache(
-                    open_cache(self.cache, folder, items.items, self.cache_form)
-                )
+                cache = self.cache
+                if not isinstance(cache, MinIOCache):
+                    cache = MinIOCache(cache, form=self.cache_form)
+                items = items.with_cache(cache)
             local.items = items
+        if local.items.cache is not None:
+            local.items.cache.serve(cache_name(folder.root), local.items.items)
+            local.items.cache.warn_if_stopped()
         return local.items
 
     # -- as torch does it --------------------------------------------------------------------
@@ -337,19 +341,24 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def stats(self) -> dict[str, Any]:
         """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.
 
-        Per epoch (iterator) and in total: samples yielded; hits, misses (items); storage_bytes
-        read from files; admitted_bytes the cache took for them; fetch_s, prep_s, admit_s (rewriting
-        and admitting items) summed over threads; from_original, from_indexed, from_packed: samples
-        prepared from items of that form; wait_s the consumer spent inside next(). None where
-        Python worker processes did the work and nobody counted. cache_bytes and cache_budget (the
-        one in force) in bytes; cache_limit: why that is another than the one asked for, or empty;
-        cache_forms in items. None without a cache in use.
+        Per epoch (iterator) and in total: samples yielded; hits, misses (items), ssd_hits (hits on
+        the cache's disk); storage_bytes read from files; admitted_bytes the cache took for them;
+        read_ahead_bytes: most that waited in memory for prep at one time; fetch_s, prep_s, admit_s
+        (rewriting and admitting items) summed over threads; from_original, from_indexed,
+        from_packed: samples prepared from items of that form; wait_s the consumer spent inside
+        next(). None where Python worker processes did the work and nobody counted. cache_bytes and
+        cache_budget (the one in force) in bytes of memory; cache_limit: why that is another than
+        the one asked for, or empty; ssd_bytes and ssd_budget of the disk, cache_forms in items,
+        admission the policy. None without a cache in use.
         """
         figures = self._local.history.as_dict()
         items = self._local.items
+        names = (
+            "cache_bytes", "cache_budget", "cache_limit", "cache_forms",
+            "ssd_bytes", "ssd_budget", "admission",
+        )  # fmt: skip
+        figures.update(dict.fromkeys(names))
         figures.update(items.cache_figures() if items else {})
-        for name in ("cache_bytes", "cache_budget", "cache_limit", "cache_forms"):
-            figures.setdefault(name, None)
         return figures
 
     def plan(self) -> str:

@@ -32,6 +32,7 @@ class Shelf : public Arena {
     if (found == items_.end()) return std::nullopt;
     return std::span<const std::byte>(*found->second);
   }
+  bool seems_held(ItemKey key) const noexcept override { return find(key).has_value(); }
   bool admit(ItemKey key, std::span<const std::byte> bytes, int) noexcept override {
     std::lock_guard lock(mutex_);
     if (items_.contains(key.lo)) return true;
@@ -98,9 +99,8 @@ std::shared_ptr<Ticket> start(Workers& workers, BufferPool& pool, std::int64_t f
                               std::size_t count) {
   std::vector<std::int64_t> items(count);
   std::iota(items.begin(), items.end(), first);
-  auto ticket =
-      workers.ticket(pool.take(count * workers.pass().sample_bytes()), items, items, 1, 2);
-  workers.submit(ticket);
+  auto ticket = workers.ticket(items, items, {1, 2});
+  workers.submit(ticket, pool.take(count * workers.pass().sample_bytes()));
   return ticket;
 }
 
@@ -113,7 +113,7 @@ TEST(workers_deliver_every_item_with_its_own_bytes) {
   const auto shelf = std::make_shared<Shelf>(900);
   const auto pool = BufferPool::create(4);
   // The bound on fetched bytes is below one minibatch: fetching must go on as prep frees bytes.
-  Workers workers(files.table(), small_pass(), shelf, {3, 8, 64});
+  Workers workers(files.table(), small_pass(), std::make_shared<Tiers>(shelf, nullptr), {3, 8, 64});
   for (int epoch = 0; epoch < 3; ++epoch) {
     std::vector<std::shared_ptr<Ticket>> tickets;
     for (std::int64_t first = 0; first < 200; first += 20) {
@@ -168,7 +168,8 @@ TEST(workers_stop_with_work_pending) {
 TEST(workers_take_tickets_of_several_threads) {
   const Files files(50);
   const auto pool = BufferPool::create(4);
-  Workers workers(files.table(), small_pass(), std::make_shared<Shelf>(1 << 20), {2, 4, 1000});
+  Workers workers(files.table(), small_pass(),
+                  std::make_shared<Tiers>(std::make_shared<Shelf>(1 << 20), nullptr), {2, 4, 1000});
   std::atomic<int> good{0};
   std::vector<std::thread> consumers;
   for (int c = 0; c < 3; ++c) {
