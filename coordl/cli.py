@@ -1,4 +1,4 @@
-"""`coordl status | clear | doctor | warm | rates | pack | unpack`: caches, limits, speed, packed data.
+"""`coordl status | clear | doctor | warm | rates | pack | unpack`: caches, limits, speed, packing.
 
 Results go to stdout, everything else to stderr. Exit 0 fine, 2 could not do it.
 """

@@ -42,8 +42,8 @@ from coordl.prep.keyed import keyed_draws
 from coordl.prep.vision import prepare_image
 
 FETCH_THREADS = 32
-# Encoded bytes read ahead of prep: enough for any burst, small beside the minibatches themselves; and
-# no more than a share of the memory there is.
+# Encoded bytes read ahead of prep: enough for any burst, small beside the minibatches themselves;
+# and no more than a share of the memory there is.
 READ_AHEAD_BYTES = 256 << 20
 READ_AHEAD_SHARE = 1 / 16
 # Samples known to be missing and not yet asked for: how deep the storage's queue may be.
@@ -87,7 +87,7 @@ class _Minibatch:
 
 
 def draws_alone(sampler: Any) -> bool:
-    """Whether drawing from the sampler earlier than torch would, short of its end, is seen by nobody.
+    """Whether nobody sees it when the sampler is drawn from earlier than torch would, but its end.
 
     True of torch's own samplers where they draw all they need at the first index, or from a
     generator of their own. (RandomSampler draws once more at its end, from a generator that may be

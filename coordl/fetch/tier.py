@@ -1,4 +1,4 @@
-"""One tier of a cache: an arena in shared memory, or one that is kept in a directory of a local disk."""
+"""One tier of a cache: an arena in shared memory, or one that is kept on a local disk."""
 
 from __future__ import annotations
 

@@ -18,6 +18,12 @@
 
 namespace coordl {
 
+namespace {
+
+constexpr std::size_t kUnknownBytes = std::size_t(128) << 10;  // of an item, while none was read
+
+}  // namespace
+
 struct Workers::State {
   struct Job {
     std::shared_ptr<Ticket> ticket;
@@ -40,6 +46,7 @@ struct Workers::State {
   void start_fetch_threads(std::size_t wanted);  // REQUIRES mutex
   void prep_loop(std::size_t number);
   void fetch_loop(std::size_t number);
+  std::size_t needs(const Job& job) const;                      // REQUIRES mutex
   bool fits(const Job& job) const;                              // REQUIRES mutex
   void finish(Ticket& ticket);                                  // REQUIRES mutex
   void give_back(std::vector<std::byte>&& bytes) noexcept;      // REQUIRES mutex
@@ -62,6 +69,7 @@ struct Workers::State {
   std::vector<std::vector<std::byte>> spare;  // read buffers to use again
   std::size_t pending_rows = 0;       // rows announced and not finished
   std::size_t fetched_bytes = 0;      // read or being read, not yet prepared, not in the cache
+  std::size_t largest = kUnknownBytes;  // item so far
   std::uint64_t announced = 0;
   bool stop = false;
   std::size_t fetch_threads = 0;
@@ -90,10 +98,16 @@ void Workers::State::start_fetch_threads(std::size_t wanted) {
   }
 }
 
-// Bytes are counted before they are read; one item always passes, however large it is.
+// What reading the job's item will take, before it is read: a file nobody has looked at is taken for
+// the largest so far.
+std::size_t Workers::State::needs(const Job& job) const {
+  const std::uint64_t known = items.bytes(job.ticket->rows_[job.row].item);
+  return std::max<std::size_t>(known > 0 ? known : largest, spare.empty() ? 0 : spare.back().capacity());
+}
+
+// One item always passes, however large it is.
 bool Workers::State::fits(const Job& job) const {
-  return fetched_bytes == 0 || fetched_bytes + items.bytes(job.ticket->rows_[job.row].item) <=
-                                   options.read_ahead_bytes;
+  return fetched_bytes == 0 || fetched_bytes + needs(job) <= options.read_ahead_bytes;
 }
 
 void Workers::State::charge(Row& row, std::size_t bytes) noexcept {
@@ -136,7 +150,7 @@ void Workers::State::fetch_loop(std::size_t) {
       job = std::move(missing.front());
       missing.pop_front();
       Row& row = job.ticket->rows_[job.row];
-      charge(row, items.bytes(row.item));
+      charge(row, needs(job));
       if (!spare.empty()) {
         bytes = std::move(spare.back());
         spare.pop_back();
@@ -148,6 +162,7 @@ void Workers::State::fetch_loop(std::size_t) {
     std::lock_guard lock(mutex);
     row.fetching = false;
     if (row.view.data() == bytes.data() && !row.view.empty()) {
+      largest = std::max(largest, bytes.size());
       charge(row, bytes.capacity());    // the table may not know sizes, or old ones
       row.owned = std::move(bytes);     // a moved vector keeps its storage: the view stays right
     } else {  // in the cache, or failed: nothing waits in memory of ours
