@@ -140,7 +140,12 @@ class MinIOCache:
 
     def _open_tiers(self, name: str, memory: int, disk: int, expected_items: int) -> None:
         self._memory = Tier.open(name, memory, expected_items) if memory else None
-        self._disk = Tier.open(name, disk, expected_items, self.ssd) if disk else None
+        try:
+            self._disk = Tier.open(name, disk, expected_items, self.ssd) if disk else None
+        except BaseException:
+            if self._memory is not None:
+                self._memory.arena.close()
+            raise
         self._tiers = _native.Tiers(
             None if self._memory is None else self._memory.arena,
             None if self._disk is None else self._disk.arena,

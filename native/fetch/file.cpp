@@ -76,6 +76,7 @@ FileRead read(const std::string& path, bool whole, std::uint64_t offset, std::ui
     return result;
   }
   try {
+    if (bytes.capacity() < length) std::vector<std::byte>().swap(bytes);  // else it would grow by half
     bytes.resize(length);
   } catch (const std::exception&) {
     return failed(ENOMEM);

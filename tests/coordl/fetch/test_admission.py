@@ -1,4 +1,4 @@
-"""A random subset is held: the same by a plain reference, in native code, in Python, in any process."""
+"""A random subset is held: by a plain reference, in native code and Python, in any process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filling ahead: everything there is room for, with progress; stopped anywhere, what is in stays."""
+"""Filling ahead: all there is room for, with progress; stopped anywhere, what is in stays."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_files_that_cannot_be_read_are_told_one_by_one(pictures: Path) -> None:
 
 
 def test_other_data_sets_and_no_threads_are_refused(pictures: Path) -> None:
-    with pytest.raises(ValueError, match="cannot be warmed: the data set is a builtins.list"):
+    with pytest.raises(ValueError, match=r"cannot be warmed: the data set is a builtins\.list"):
         MinIOCache("1MiB").warm([1, 2])
     with MinIOCache("1MiB") as cache:
         with pytest.raises(ValueError, match="workers=0"):

@@ -1,4 +1,4 @@
-"""Files that fail, shrink or change under the reader: the sample's error, and never in the cache."""
+"""Files that fail, shrink or change under the reader: an error, and never in the cache."""
 
 from __future__ import annotations
 
