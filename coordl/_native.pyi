@@ -16,8 +16,11 @@ class Arena:
     """
 
     @staticmethod
-    def open(name: str, budget_bytes: int, expected_items: int) -> Arena:
-        """Opens or creates. Raises OSError with the kernel's errno."""
+    def open(name: str, budget_bytes: int, expected_items: int, kept_in: str | None = None) -> Arena:
+        """
+        Opens or creates: in shared memory, or on the disk of the directory `kept_in`,
+        where it stays. Raises OSError with the kernel's errno.
+        """
 
     def find(self, hi: int, lo: int) -> memoryview | None:
         """
@@ -64,6 +67,40 @@ def memory_limits() -> dict[str, Any]:
     Bytes by limit (None: unlimited), and what an arena may take now (allowed_bytes, limit).
     """
 
+class Tiers:
+    """Shared memory, then perhaps a disk; and which items they take."""
+
+    def __init__(self, memory: Arena | None, disk: Arena | None = None) -> None: ...
+
+    def find(self, hi: int, lo: int) -> memoryview | None:
+        """
+        The item as a read-only memoryview, or None. No copy; valid as long as it lives.
+        """
+
+    def seems_on_disk(self, hi: int, lo: int) -> bool:
+        """Whether find() most likely reads it from the disk."""
+
+    def seems_held(self, hi: int, lo: int) -> bool:
+        """Whether find() most likely finds it, without reading a disk."""
+
+    def takes(self, hi: int, lo: int, bytes: int) -> bool:
+        """Whether it is chosen and there is room."""
+
+    def admit(self, hi: int, lo: int, data: bytes | bytearray | memoryview) -> bool:
+        """
+        Copies the item in. False when it is not chosen or does not fit; True when held now.
+        """
+
+    def choose(self, seed: int, limit: int) -> None:
+        """
+        Only items whose admission number is at most `limit` are admitted from now on.
+        """
+
+def admission_numbers(seed: int, keys: numpy.ndarray) -> numpy.ndarray:
+    """
+    (N,) uint64 for (N, 2) keys: random numbers that are a function of seed and key.
+    """
+
 def stat_files(paths: Sequence[str], threads: int = 1) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
     """
     (sizes, mtimes_ns, errnos): (N,) int64, int64, int32. EISDIR, EINVAL: no plain file.
@@ -72,7 +109,7 @@ def stat_files(paths: Sequence[str], threads: int = 1) -> tuple[numpy.ndarray, n
 def read_file(path: str | bytes | os.PathLike) -> bytes:
     """The whole file. OSError; EOFError when it changed while it was read."""
 
-def read_identified(path: str | bytes | os.PathLike, keep_in_page_cache: bool = True) -> tuple[bytes, int, int]:
+def read_identified(path: str | bytes | os.PathLike) -> tuple[bytes, int, int]:
     """(bytes, size, mtime_ns) of the whole file. Raises as read_file does."""
 
 def read_part(path: str | bytes | os.PathLike, offset: int, length: int) -> tuple[bytes, int, int]:
@@ -81,8 +118,8 @@ def read_part(path: str | bytes | os.PathLike, offset: int, length: int) -> tupl
     read_file does; EOFError also where the file ends before the part.
     """
 
-def drop_from_page_cache(path: str | bytes | os.PathLike) -> None:
-    """Advises the kernel to drop the file's clean pages."""
+def drop_from_page_cache(path: str | bytes | os.PathLike, offset: int = 0, length: int = 0) -> None:
+    """Advises the kernel to drop the file's clean pages, or those of a part."""
 
 def image_size(item: object) -> tuple[int, int] | None:
     """
@@ -251,11 +288,16 @@ class Ticket:
 class Workers:
     """Fetch and prep threads; see native/prep/workers.hpp."""
 
-    def __init__(self, items: ItemTable, pass_: Pass, arena: Arena | None, prep_threads: int, fetch_threads: int, fetched_limit_bytes: int, form: str = 'auto') -> None: ...
+    def __init__(self, items: ItemTable, pass_: Pass, cache: Tiers | None, prep_threads: int, fetch_threads: int, read_ahead_bytes: int, form: str = 'auto') -> None: ...
 
-    def ticket(self, buffer: Buffer, items: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], seed: int, epoch: int) -> Ticket: ...
+    def ticket(self, items: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], seed: int, epoch: int) -> Ticket: ...
 
-    def submit(self, ticket: Ticket) -> None: ...
+    def announce(self, ticket: Ticket) -> None:
+        """
+        Reads ahead what it lacks; in the order in which tickets are submitted.
+        """
+
+    def submit(self, ticket: Ticket, buffer: Buffer) -> None: ...
 
     def wait(self, ticket: Ticket, timeout_s: float = 0.0) -> bool:
         """True when every row ended; False after timeout_s (0: never)."""

@@ -1,4 +1,4 @@
-"""`coordl status | clear | doctor | rates | pack | unpack`: caches, limits, speed, packed data.
+"""`coordl status | clear | doctor | warm | rates | pack | unpack`: caches, limits, speed, packing.
 
 Results go to stdout, everything else to stderr. Exit 0 fine, 2 could not do it.
 """
@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from coordl import _native
 from coordl.cli_pack import pack, unpack
 from coordl.cli_rates import rates
+from coordl.cli_warm import warm
 from coordl.doctor import examine
 from coordl.fetch.budget import format_bytes
 from coordl.fetch.cache import FORMS
@@ -147,6 +148,10 @@ def doctor(format: FormatOption = Format.text) -> None:
             print(f"    {command}")
 
 
+app.command(
+    epilog="Examples:\n\ncoordl warm pictures/train --ssd /local/cache\n\n"
+    "coordl warm pictures/train --ssd /local/cache --ssd-budget 200GiB --form packed"
+)(warm)
 app.command(epilog="Example:\n\ncoordl rates --files list.txt --crop 224x224 -o rates.json")(rates)
 
 

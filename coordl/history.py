@@ -9,12 +9,14 @@ from typing import Any
 # A counter is None where this process cannot know it: Python workers count for themselves.
 COUNTED = (
     "hits",
+    "ssd_hits",
     "misses",
     "served_bytes",
     "storage_bytes",
     "admitted_bytes",
     "bypassed_opens",
     "bypassed_bytes",
+    "read_ahead_bytes",
     "fetch_s",
     "prep_s",
     "admit_s",
@@ -82,5 +84,6 @@ class History:
         total: dict[str, Any] = {}
         for name in ("samples", *COUNTED, "wait_s"):
             known = [epoch[name] for epoch in epochs if epoch[name] is not None]
-            total[name] = sum(known) if len(known) == len(epochs) else None
+            add = max if name == "read_ahead_bytes" and known else sum  # the one peak among sums
+            total[name] = add(known) if len(known) == len(epochs) else None
         return {"epochs": epochs, "total": total}

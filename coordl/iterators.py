@@ -16,13 +16,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch.utils.data import default_collate
+from torch.utils.data import (
+    BatchSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    default_collate,
+)
 from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import (
     _BaseDataLoaderIter,
     _MultiProcessingDataLoaderIter,
     _SingleProcessDataLoaderIter,
 )
+from torch.utils.data.distributed import DistributedSampler
 
 from coordl import _native
 from coordl.datasets import open_item
@@ -33,9 +41,15 @@ from coordl.history import EpochRecord, History
 from coordl.prep.keyed import keyed_draws
 from coordl.prep.vision import prepare_image
 
-FETCH_THREADS = 16
-# Encoded bytes read ahead of prep: enough for any burst, small beside the minibatches themselves.
-FETCHED_LIMIT_BYTES = 256 << 20
+FETCH_THREADS = 32
+# Encoded bytes read ahead of prep: enough for any burst, small beside the minibatches themselves;
+# and no more than a share of the memory there is.
+READ_AHEAD_BYTES = 256 << 20
+READ_AHEAD_SHARE = 1 / 16
+# Samples known to be missing and not yet asked for: how deep the storage's queue may be.
+READ_AHEAD_SAMPLES = 1024
+# Further minibatches looked at with each that is asked for: the depth comes without a pause.
+_LOOKED_AT = 4
 
 
 @dataclass(frozen=True)
@@ -44,14 +58,15 @@ class NativeEpoch:
 
     Attributes:
         seed: keys the draws; None: torch's base seed of this iterator does.
-        form: in which items are admitted to the arena, or "auto".
+        tiers: the cache, or None.
+        form: in which items are admitted to it, or "auto".
         pool: memory of minibatches; outlives the loader while a minibatch lives.
     """
 
     folder: Folder
     plan: Any
     items: _native.ItemTable
-    arena: Any
+    tiers: Any
     form: str
     pool: _native.BufferPool
     seed: int | None
@@ -62,11 +77,41 @@ class NativeEpoch:
 
 @dataclass
 class _Minibatch:
+    """One of the order; without a buffer it is only read ahead."""
+
     indices: np.ndarray
     rows: np.ndarray
     buffer: Any = None
     ticket: Any = None
     error: Exception | None = None  # raised at its place in the order, not when it was found
+
+
+def draws_alone(sampler: Any) -> bool:
+    """Whether nobody sees it when the sampler is drawn from earlier than torch would, but its end.
+
+    True of torch's own samplers where they draw all they need at the first index, or from a
+    generator of their own. (RandomSampler draws once more at its end, from a generator that may be
+    the user's: that draw must come when torch's would, or a pass that is left early changes the
+    order of the next.) Any other may look at what happened in the meantime.
+    """
+    kind = type(sampler)
+    if kind is BatchSampler:
+        return draws_alone(sampler.sampler)
+    if kind is RandomSampler:
+        at_once = not sampler.replacement and sampler.num_samples <= len(sampler.data_source)
+        return at_once or sampler.generator is None
+    return kind in (
+        SequentialSampler,
+        SubsetRandomSampler,
+        WeightedRandomSampler,
+        DistributedSampler,
+    )
+
+
+def read_ahead_bytes() -> int:
+    """How much may be read ahead of prep here."""
+    allowed = int(_native.memory_limits()["allowed_bytes"] or READ_AHEAD_BYTES)
+    return max(1, min(READ_AHEAD_BYTES, int(READ_AHEAD_SHARE * allowed)))
 
 
 def _end(workers: Any, record: EpochRecord) -> None:
@@ -102,10 +147,10 @@ class NativeIterator(_BaseDataLoaderIter):
         self._workers = _native.Workers(
             epoch.items,
             native_pass,
-            epoch.arena,
+            epoch.tiers,
             max(1, self._num_workers),
             FETCH_THREADS,
-            FETCHED_LIMIT_BYTES,
+            read_ahead_bytes(),
             epoch.form,
         )
         epoch.record.counters = self._workers.counters
@@ -114,10 +159,18 @@ class NativeIterator(_BaseDataLoaderIter):
         if epoch.seed is not None:
             seed, number = epoch.seed, epoch.epoch
         self._key = (seed & ((1 << 64) - 1), number)
-        self._window: deque[_Minibatch] = deque()
+        self._window: deque[_Minibatch] = deque()  # submitted
+        self._announced: deque[_Minibatch] = deque()  # after them: only read ahead
+        self._looked_at = 0  # of the order
+        self._missing = 0  # samples of those that storage has to give
+        # How many minibatches of the order may be looked at before torch would. Without workers
+        # torch draws one when it is asked for, and so do we.
+        early = self._ahead > 0 and draws_alone(self._index_sampler)
+        self._early = len(self._index_sampler) - 1 if early else 0
         try:
             while len(self._window) < self._ahead and self._put():
                 pass
+            self._read_on()
         except BaseException:
             self._finish()
             raise
@@ -129,28 +182,46 @@ class NativeIterator(_BaseDataLoaderIter):
         self._passes += 1
         self._start(loader)
 
-    def _put(self) -> bool:
-        """Starts the next minibatch of the order; False when there is none."""
-        if not self._finish.alive:
-            return False
+    def _announce(self) -> bool:
+        """Looks at the next minibatch of the order and has it read; False when there is none."""
         try:
             asked = self._next_index()  # type: ignore[no-untyped-call]
         except StopIteration:
             return False
+        self._looked_at += 1
         epoch, none = self._epoch, np.empty(0, np.int64)
         try:
             indices, rows = epoch.folder.positions(asked)
         except IndexError as error:
-            self._window.append(_Minibatch(none, none, error=error))
+            self._announced.append(_Minibatch(none, none, error=error))
             return True
-        buffer = epoch.pool.take(len(rows) * self._sample_bytes)
-        ticket = self._workers.ticket(buffer, rows, indices, *self._key)
+        ticket = self._workers.ticket(rows, indices, *self._key)
         for row in ticket.missing:
             # Native reads raise no audit event of their own; whoever watches reads wants them.
             sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
-        self._workers.submit(ticket)
-        self._window.append(_Minibatch(indices, rows, buffer, ticket))
+        self._workers.announce(ticket)
+        self._missing += len(ticket.missing)
+        self._announced.append(_Minibatch(indices, rows, ticket=ticket))
         return True
+
+    def _put(self) -> bool:
+        """Starts the next minibatch of the order; False when there is none."""
+        if not self._finish.alive or not (self._announced or self._announce()):
+            return False
+        minibatch = self._announced.popleft()
+        if minibatch.error is None:
+            self._missing -= len(minibatch.ticket.missing)
+            minibatch.buffer = self._epoch.pool.take(len(minibatch.rows) * self._sample_bytes)
+            self._workers.submit(minibatch.ticket, minibatch.buffer)
+        self._window.append(minibatch)
+        return True
+
+    def _read_on(self) -> None:
+        for _ in range(_LOOKED_AT):
+            if self._looked_at >= self._early or self._missing >= READ_AHEAD_SAMPLES:
+                return
+            if not self._announce():
+                return
 
     def __next__(self) -> Any:
         start = time.perf_counter()
@@ -170,6 +241,8 @@ class NativeIterator(_BaseDataLoaderIter):
         self._samples = len(minibatch.rows)
         if len(self._window) < self._ahead:
             self._put()
+        if self._finish.alive:
+            self._read_on()
         if minibatch.error is not None:
             error, minibatch.error = minibatch.error, None
             try:

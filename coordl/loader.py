@@ -17,11 +17,11 @@ import torch.utils.data
 
 from coordl import _native
 from coordl.fetch.budget import parse_budget
-from coordl.fetch.cache import MinIOCache, check_form
+from coordl.fetch.cache import MinIOCache, cache_name, check_form
 from coordl.fetch.folder import Folder, find_folder
 from coordl.fetch.opens import COUNTED, Opens
 from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_opens
-from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, describe_cache, open_cache
+from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, describe_cache
 from coordl.fetch.tally import Tally
 from coordl.history import EpochRecord, History
 from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
@@ -266,7 +266,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             folder=route.folder,
             plan=route.plan,
             items=items.table,
-            arena=items.arena,
+            tiers=items.tiers,
             form="auto" if items.cache is None else items.cache.form,
             pool=local.pool,
             seed=self.seed,
@@ -283,10 +283,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         else:
             items = FolderItems.of(source, self.cache is not None, None)
             if self.cache is not None:
-                items = items.with_cache(
-                    open_cache(self.cache, folder, items.items, self.cache_form)
-                )
+                cache = self.cache
+                if not isinstance(cache, MinIOCache):
+                    cache = MinIOCache(cache, form=self.cache_form)
+                items = items.with_cache(cache)
             local.items = items
+        if local.items.cache is not None:
+            local.items.cache.serve(cache_name(folder.root), local.items.items)
+            local.items.cache.warn_if_stopped()
         return local.items
 
     # -- as torch does it --------------------------------------------------------------------
@@ -366,15 +370,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def stats(self) -> dict[str, Any]:
         """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.
 
-        Per epoch (iterator) and in total: samples yielded; hits, misses (items); storage_bytes
-        read from files; admitted_bytes the cache took for them; served_bytes from the cache, and
-        bypassed_opens and bypassed_bytes around it, with cache_opens; fetch_s, prep_s, admit_s
-        (rewriting and admitting items) summed over threads; from_original, from_indexed,
-        from_packed: samples prepared from items of that form; wait_s the consumer spent inside
-        next(). None where Python worker processes did the work and nobody counted. cache_bytes and
-        cache_budget (the one in force) in bytes; cache_limit: why that is another than the one
-        asked for, or what "auto" was chosen from, or empty; cache_forms in items. None without a
-        cache in use.
+        Per epoch (iterator) and in total: samples yielded; hits, misses (items), ssd_hits (hits on
+        the cache's disk); storage_bytes read from files; admitted_bytes the cache took for them;
+        served_bytes from the cache, and bypassed_opens and bypassed_bytes around it, with
+        cache_opens; read_ahead_bytes: most that waited in memory for prep at one time; fetch_s,
+        prep_s, admit_s (rewriting and admitting items) summed over threads; from_original,
+        from_indexed, from_packed: samples prepared from items of that form; wait_s the consumer
+        spent inside next(). None where Python worker processes did the work and nobody counted.
+        cache_bytes and cache_budget (the one in force) in bytes of memory; cache_limit: why that is
+        another than the one asked for, or what "auto" was chosen from, or empty; ssd_bytes and
+        ssd_budget of the disk, cache_forms in items, admission the policy. None without a cache in
+        use.
         """
         figures = self._local.history.as_dict()
         figures.update(cache_figures(self._cache_in_use()))

@@ -141,15 +141,15 @@ class _Bench:
         self.pool = _native.BufferPool(self.ahead + 2)
         table = _native.ItemTable(list(items.paths), items.sizes, items.mtimes_ns, items.keys)
         self.workers = _native.Workers(
-            table, native_pass, cache.arena, threads, 16, 64 << 20, cache.form
+            table, native_pass, cache.tiers, threads, 16, 64 << 20, cache.form
         )
         self.epoch = 0
 
     def start(self, rows: np.ndarray) -> Any:
         self.epoch += 1  # crops vary from minibatch to minibatch
         buffer = self.pool.take(len(rows) * self.sample_bytes)
-        ticket = self.workers.ticket(buffer, rows, rows, 0, self.epoch)
-        self.workers.submit(ticket)
+        ticket = self.workers.ticket(rows, rows, 0, self.epoch)
+        self.workers.submit(ticket, buffer)
         return ticket
 
     def fill(self) -> np.ndarray:

@@ -7,17 +7,21 @@ docs/shared-memory.md has the layout and the protocol.
 
 from __future__ import annotations
 
-import errno
 import os
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from types import TracebackType
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from coordl import _native
 from coordl.errors import CacheError
+from coordl.fetch.admission import admission_limit, check_policy
 from coordl.fetch.budget import auto_budget, format_bytes, is_auto, parse_budget
+from coordl.fetch.item import Items
+from coordl.fetch.tier import Tier, limit_advice
+
+if TYPE_CHECKING:
+    from coordl.fetch.warm import Warmed
 
 _MEAN_ITEM_BYTES = 8192  # small for an image: an index with room to spare costs 0.2 % of the budget
 _LEAST_BYTES = 1 << 20  # as native/fetch has it: less is no cache
@@ -25,15 +29,6 @@ _LEAST_BYTES = 1 << 20  # as native/fetch has it: less is no cache
 # every form: loaders of several forms share one arena, and its budget.
 _MOST_OF_FILES = 1.8
 FORMS = ("original", "indexed", "packed")
-_OURS = {errno.ENOSPC, errno.ENOMEM, errno.EPROTO, errno.EUSERS, errno.ETIMEDOUT, errno.EAGAIN}
-_LIMITS = {
-    "shm": "{directory} has {free} free; make it larger (mount -o remount,size=..., or docker run "
-    "--shm-size=...), or clear other arenas (coordl status)",
-    "cgroup": "the memory cgroup leaves {free}; raise the container's or job's memory limit "
-    "(docker run --memory=..., sbatch --mem=...)",
-    "memory": "the machine has {free} of memory available; end other jobs or ask for less",
-    "none": "run coordl doctor",
-}
 
 
 def cache_name(source: str | os.PathLike[str] | Iterable[str]) -> str:
@@ -60,30 +55,40 @@ def check_form(form: str, name: str = "form") -> None:
 class MinIOCache:
     """A never-evict cache in shared memory; threads, forked and spawned processes share it.
 
-    Picklable: a spawned worker opens the same arena by name. A forked child goes on using it and
-    takes a lease of its own on first use.
+    With `ssd`, a second tier on a local disk: an item goes to memory until that is full, then to
+    the disk, and lives in one of them. What the disk holds serves later runs as well.
+
+    Picklable: a spawned worker opens the same arenas by name. A forked child goes on using them and
+    takes leases of its own on first use.
 
     Args:
-        budget: bytes it may hold, see parse_budget; never more than all items take in any form,
+        budget: bytes memory may hold, see parse_budget; never more than all items take in any form,
             1.8 times `dataset_bytes` (see budget_limit()). "auto" takes what the machine's limits
             allow now, see auto_budget, or the budget the arena has already where another process
-            made it.
-        name: which arena; cache_name() makes one from a data set.
-        dataset_bytes: encoded bytes of the data set, if known; a percentage needs it.
+            made it. 0: nothing, only `ssd`.
+        name: which arena; cache_name() makes one from a data set. Without a name it is the data
+            set's, and the cache is opened when a loader or warm() first uses it.
+        dataset_bytes: encoded bytes of the data set, if known; a percentage needs it. A loader
+            knows it.
         expected_items: how many items, if known; sizes the index.
         form: how native prep holds JPEGs; same pixels in all. "original": the files' bytes.
             "packed": their coefficients without entropy code, a third larger and several times
             faster to prepare. "indexed": with points to begin decoding at, a few percent larger and
             somewhat faster. "auto": whichever makes epochs shortest at this budget and the rates
             measured so far.
+        admission: which items are held of a data set that does not fit. "first": as they come.
+            "random": a subset chosen by `admission_seed` and the items' keys alone, as large as the
+            budgets allow for the files as they are: the same in every process and every run.
+        ssd: directory on a local disk, made where there is none.
+        ssd_budget: bytes it may hold, as `budget`.
 
     Warns:
         UserWarning: the machine does not allow that much, or another process opened the arena with
             another budget first. The message says what to change.
 
     Raises:
-        CacheError: no usable cache can be had; says what to change.
-        ValueError: a bad budget or name.
+        CacheError: no usable cache can be had, or not in `ssd`; says what to change.
+        ValueError: a bad budget, name, form or admission.
         OSError: a file in the way belongs to someone else or is a link.
     """
 
@@ -91,96 +96,236 @@ class MinIOCache:
         self,
         budget: SupportsIndex | str,
         *,
-        name: str,
+        name: str | None = None,
         dataset_bytes: int | None = None,
         expected_items: int | None = None,
         form: str = "auto",
+        admission: str = "first",
+        admission_seed: int = 0,
+        ssd: str | os.PathLike[str] | None = None,
+        ssd_budget: SupportsIndex | str = "100%",
     ) -> None:
         check_form(form)
-        why = ""
-        if is_auto(budget):
-            size, why = auto_budget(_native.memory_limits())
-            if size < _LEAST_BYTES:
-                raise CacheError(
-                    f"cache='auto': memory here allows {format_bytes(size)}, too little for a "
-                    f"cache: {_limit_advice()}."
-                )
-        else:
-            size = parse_budget(budget, dataset_bytes)
-        wanted, most = size, int(_MOST_OF_FILES * (dataset_bytes or 0))
-        if dataset_bytes:
-            size = min(size, most)
+        check_policy(admission)
         self.form = form
-        self._why = why
-        self._cut = size < wanted
-        self._open(name, size, expected_items or max(1024, size // _MEAN_ITEM_BYTES))
-        self._warn_if_other_than_asked()
+        self.admission = admission
+        self.admission_seed = admission_seed
+        self.ssd = None if ssd is None else os.path.abspath(os.fspath(ssd))
+        self._budgets = budget, ssd_budget
+        self._limit: int | None = None  # of admission numbers, once a data set is known
+        self._chosen: tuple[Any, int] | None = None  # the items and budget that limit is for
+        self.name = name or ""
+        self._opened: tuple[str, int, int, int] | None = None
+        self._sizes(1 << 60)  # wrong ones are told now
+        if name is not None:
+            self._open(name, dataset_bytes, expected_items)
 
-    def _open(self, name: str, size: int, expected_items: int) -> None:
-        self.name = name
-        self._asked_bytes = size
-        self._expected_items = expected_items
-        self._warned_stop = False
+    def _sizes(self, dataset_bytes: int | None) -> tuple[int, int]:
+        """Bytes for memory and for the disk."""
+        budget, ssd_budget = self._budgets
+        memory, self._why = 0, ""
+        if is_auto(budget):
+            memory, self._why = auto_budget(_native.memory_limits())
+            if memory < _LEAST_BYTES:
+                raise CacheError(
+                    f"cache='auto': memory here allows {format_bytes(memory)}, too little for a "
+                    f"cache: {limit_advice()}."
+                )
+        elif self.ssd is None or type(budget) is not int or budget != 0:
+            memory = parse_budget(budget, dataset_bytes)
         try:
-            self._arena = _native.Arena.open(name, size, expected_items)
-        except OSError as error:
-            text = error.strerror or str(error)
-            if error.errno == errno.EINVAL:
-                raise ValueError(text) from error
-            if error.errno in _OURS:
-                raise CacheError(text) from error
+            disk = 0 if self.ssd is None else parse_budget(ssd_budget, dataset_bytes)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("cache=", "ssd_budget=")) from None
+        most = int(_MOST_OF_FILES * dataset_bytes) if dataset_bytes else max(memory, disk)
+        if most < memory:
+            self._why = "holding every item takes no more"
+        return min(memory, most), min(disk, most)
+
+    def _open(self, name: str, dataset_bytes: int | None, expected_items: int | None) -> None:
+        memory, disk = self._sizes(dataset_bytes)
+        items = expected_items or max(1024, (memory + disk) // _MEAN_ITEM_BYTES)
+        self._open_tiers(name, memory, disk, items)
+        for tier in self._tiers_open:
+            tier.warn_if_other_than_asked(
+                insisted=tier is self._disk or not is_auto(self._budgets[0])
+            )
+
+    def _open_tiers(self, name: str, memory: int, disk: int, expected_items: int) -> None:
+        self._memory = Tier.open(name, memory, expected_items) if memory else None
+        try:
+            self._disk = Tier.open(name, disk, expected_items, self.ssd) if disk else None
+        except BaseException:
+            if self._memory is not None:
+                self._memory.arena.close()
             raise
+        self._tiers = _native.Tiers(
+            None if self._memory is None else self._memory.arena,
+            None if self._disk is None else self._disk.arena,
+        )
+        self.name = name
+        self._opened = name, memory, disk, expected_items
+        if self._limit is not None:
+            self._tiers.choose(self.admission_seed, self._limit)
+
+    @property
+    def _tiers_open(self) -> list[Tier]:
+        return [tier for tier in (self._memory, self._disk) if tier is not None]
+
+    def serve(self, name: str, items: Items) -> None:
+        """Opens the cache by that name unless it is open, and decides which of a data set's items
+        it will hold. Loaders and warm() call it; who calls admit() without them and with
+        admission="random" must."""
+        if self._opened is None:
+            self._open(name, items.total_bytes, len(items))
+        budget = self.total_budget_bytes
+        if self.admission != "random" or self._chosen == (id(items), budget):
+            return
+        numbers = _native.admission_numbers(self.admission_seed, items.keys)
+        self._limit = admission_limit(numbers, items.sizes, budget)
+        self._chosen = id(items), budget
+        self._tiers.choose(self.admission_seed, self._limit)
 
     def get(self, key: Sequence[int] | Any) -> memoryview | None:
         """The item as a read-only view, or None. No copy, no lock; valid as long as the view lives.
+
+        What is on the disk is read from there, and its bytes are checked when this process first
+        meets them: damaged ones are a miss.
 
         Args:
             key: (high, low) halves of its 128-bit key, e.g. a row of Items.keys.
         """
         high, low = key
-        return self._arena.find(int(high), int(low))
+        return self.tiers.find(int(high), int(low))
 
     def admit(self, key: Sequence[int] | Any, data: bytes | bytearray | memoryview) -> bool:
-        """Copies an item in. False when it does not fit any more; True when it is held now."""
+        """Copies an item in. False when it is not chosen or does not fit any more; True when it is
+        held now.
+
+        Raises:
+            ValueError: it is a damaged item of ours; or admission is "random" and nobody said, by
+                serve(), among which items.
+        """
+        if self.admission == "random" and self._limit is None:
+            raise ValueError(
+                'admission="random" chooses among the items of a data set: call serve() first'
+            )
         high, low = key
-        held = self._arena.admit(int(high), int(low), data)
-        if not held and not self._warned_stop:
-            self._warn_if_stopped()
+        held = self.tiers.admit(int(high), int(low), data)
+        if not held:
+            self.warn_if_stopped()
         return held
+
+    def takes(self, key: Sequence[int] | Any, size: int) -> bool:
+        """Whether admit() would take `size` bytes for that key."""
+        high, low = key
+        return self.tiers.takes(int(high), int(low), size)
+
+    def holds(self, key: Sequence[int] | Any) -> bool:
+        """Whether get() most likely finds it; nothing is read from the disk."""
+        high, low = key
+        return self.tiers.seems_held(int(high), int(low))
+
+    def lies_on_ssd(self, key: Sequence[int] | Any) -> bool:
+        """Whether the item's tier is the disk; most likely so, as only the index is asked."""
+        high, low = key
+        return self.tiers.seems_on_disk(int(high), int(low))
+
+    @property
+    def tiers(self) -> _native.Tiers:
+        """The native tiers, for native prep."""
+        if self._opened is None:
+            raise CacheError(
+                "the cache is not open yet: give it a name=, or to a DataLoader, whose data set "
+                "names it"
+            )
+        return self._tiers
 
     @property
     def arena(self) -> _native.Arena:
-        """The native arena, for native prep."""
-        return self._arena
+        """The native arena in memory."""
+        return self._only_memory().arena
+
+    def _only_memory(self) -> Tier:
+        if self._opened is None or self._memory is None:
+            raise CacheError("the cache has no tier in memory, or is not open yet")
+        return self._memory
 
     @property
     def budget_bytes(self) -> int:
-        """What the arena may hold; less than asked when the machine allows less."""
+        """What memory may hold; less than asked when the machine allows less."""
         return int(self.stats()["budget_bytes"])
 
     def budget_limit(self) -> str:
-        """What made the budget in force another than the one asked for here, or what "auto" was
+        """What made memory's budget in force another than the one asked for here, or what "auto" was
         chosen from, for reading; empty where a size asked for is in force."""
+        if self._memory is None:
+            return ""
         stats = self.stats()
-        if stats["asked_bytes"] != self._asked_bytes:
+        if stats["asked_bytes"] != self._memory.asked_bytes:
             return "its first user asked for that"
         if stats["budget_bytes"] < stats["asked_bytes"]:
             return "the machine allows no more"
-        return "holding every item takes no more" if self._cut else self._why
+        return self._why
 
-    def stats(self) -> dict[str, int]:
-        """budget_bytes, asked_bytes (by the arena's creator), used_bytes, reserved_bytes (memory
-        taken, overhead included), items, users (live processes), stopped_errno (what ended growth
-        early, or 0); original_items, original_bytes and so on for each form."""
-        return dict(self._arena.stats())
+    @property
+    def total_budget_bytes(self) -> int:
+        """Of all tiers."""
+        self.tiers  # noqa: B018 - raises where there are none yet
+        return sum(tier.stats()["budget_bytes"] for tier in self._tiers_open)
+
+    def stats(self) -> dict[str, Any]:
+        """Of memory: budget_bytes, asked_bytes (by the arena's creator), used_bytes, reserved_bytes
+        (memory taken, overhead included), items, users (live processes), stopped_errno (what ended
+        growth early, or 0); original_items, original_bytes and so on for each form. Of the disk the
+        same with "ssd_" before, and nothing without one. admission: the policy; chosen_share: of
+        all keys, the part that "random" admits, or None."""
+        self.tiers  # noqa: B018 - raises where there is nothing to tell
+        figures: dict[str, Any] = {}
+        if self._disk is not None:
+            figures = {f"ssd_{name}": value for name, value in self._disk.stats().items()}
+            if self._memory is None:
+                figures.update({name: 0 for name in self._disk.stats()})
+        if self._memory is not None:
+            figures.update(self._memory.stats())
+        figures["admission"] = self.admission
+        figures["chosen_share"] = None if self._limit is None else (self._limit + 1) / 2**64
+        return figures
 
     def verify(self) -> list[str]:
-        """Re-checks every item's checksum; one line per fault."""
-        return list(self._arena.verify())
+        """Re-checks every item's checksum, in all tiers; one line per fault."""
+        self.tiers  # noqa: B018
+        return [fault for tier in self._tiers_open for fault in tier.arena.verify()]
+
+    def warm(
+        self,
+        dataset: Any,
+        *,
+        workers: int = 16,
+        tell: Callable[[int, int], None] = lambda items, size: None,
+    ) -> Warmed:
+        """Reads an image folder into the cache until it is full, as a first epoch would.
+
+        The arena in memory lives only while somebody uses it: keep this object until the loader
+        has it. Stopping (Ctrl-C) leaves what was admitted, whole.
+
+        Args:
+            dataset: what a DataLoader would get: an ImageFolder, PackedFolder, or Subset of one.
+            workers: threads that read and rewrite.
+            tell: called with items and bytes done since it was last called, from any thread.
+
+        Raises:
+            ValueError: it is no such data set; says why.
+        """
+        from coordl.fetch.warm import Warming
+
+        return Warming(self, dataset).run(workers, tell)
 
     def close(self) -> None:
         """Ends this object's use. Views stay readable; get() then misses. May be called again."""
-        self._arena.close()
+        if self._opened is not None:
+            for tier in self._tiers_open:
+                tier.arena.close()
 
     def __enter__(self) -> MinIOCache:
         return self
@@ -193,56 +338,37 @@ class MinIOCache:
     ) -> None:
         self.close()
 
-    def __getstate__(self) -> tuple[str, int, int, str, bool, str]:
-        return self.name, self._asked_bytes, self._expected_items, self.form, self._cut, self._why
+    def __getstate__(self) -> dict[str, Any]:
+        live = ("_memory", "_disk", "_tiers", "_chosen")
+        return {name: value for name, value in self.__dict__.items() if name not in live}
 
-    def __setstate__(self, state: tuple[str, int, int, str, bool, str]) -> None:
-        name, size, expected_items, self.form, self._cut, self._why = state
-        self._open(name, size, expected_items)  # quietly: who opened it first has been told
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._chosen = None
+        if self._opened is not None:
+            self._open_tiers(*self._opened)  # quietly: who opened it first has been told
 
     def __repr__(self) -> str:
-        stats, limit = self.stats(), self.budget_limit()
+        if self._opened is None:
+            return f"MinIOCache({self._budgets[0]!r}, not open yet)"
+        stats = self.stats()
+        ssd = "" if self._disk is None else f"; {format_bytes(stats['ssd_used_bytes'])} on disk"
+        limit = self.budget_limit()
         return (
             f"MinIOCache({self.name!r}: {format_bytes(stats['used_bytes'])} of "
             f"{format_bytes(stats['budget_bytes'])}{limit and f', as {limit}'}, "
-            f"{stats['items']} items)"
+            f"{stats['items']} items{ssd})"
         )
 
-    def _warn_if_other_than_asked(self) -> None:
-        stats = self.stats()
-        budget, asked = stats["budget_bytes"], stats["asked_bytes"]
-        if asked != self._asked_bytes:
-            if self._why:  # no size was insisted on
-                return
-            warnings.warn(
-                f"cache {self.name} is in use already with a budget of {format_bytes(budget)}; "
-                f"the {format_bytes(self._asked_bytes)} asked for here do not apply. One arena has "
-                "one budget: its first user's, until its last one ends.",
-                stacklevel=3,
-            )
-        elif budget < asked:
-            warnings.warn(
-                f"cache {self.name} holds {format_bytes(budget)} instead of the "
-                f"{format_bytes(asked)} asked for: {_limit_advice()}.",
-                stacklevel=3,
-            )
+    def __str__(self) -> str:
+        ssd = "" if self.ssd is None else f", then {self._budgets[1]} in {self.ssd}"
+        return f"{_shown(self._budgets[0])}{ssd}"
 
-    def _warn_if_stopped(self) -> None:
-        stats = self.stats()
-        if stats["stopped_errno"]:
-            self._warned_stop = True
-            warnings.warn(
-                f"cache {self.name} stopped growing at {format_bytes(stats['used_bytes'])} of "
-                f"{format_bytes(stats['budget_bytes'])}, as memory became short: "
-                f"{_limit_advice()}. What it holds stays.",
-                stacklevel=3,
-            )
+    def warn_if_stopped(self) -> None:
+        """A UserWarning, once a tier, where growth ended before the budget was full."""
+        for tier in self._tiers_open:
+            tier.warn_if_stopped()
 
 
-def _limit_advice() -> str:
-    limits = _native.memory_limits()
-    limit = str(limits["limit"])
-    free = limits.get(f"{limit}_free_bytes")
-    return _LIMITS[limit].format(
-        directory=_native.arena_directory(), free=format_bytes(free) if free is not None else "?"
-    )
+def _shown(budget: SupportsIndex | str) -> str:
+    return budget if isinstance(budget, str) else format_bytes(int(budget))

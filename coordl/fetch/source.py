@@ -13,7 +13,7 @@ from coordl import _native
 from coordl.datasets import open_item
 from coordl.errors import ItemError, item_error
 from coordl.fetch.budget import format_bytes
-from coordl.fetch.cache import FORMS, MinIOCache, cache_name
+from coordl.fetch.cache import FORMS, MinIOCache
 from coordl.fetch.folder import Folder
 from coordl.fetch.item import Items, identify
 from coordl.fetch.shards import PackedData, packed_items
@@ -51,8 +51,8 @@ class FolderItems:
         return cls(source, items, _table(items), cache)
 
     @property
-    def arena(self) -> Any:
-        return None if self.cache is None else self.cache.arena
+    def tiers(self) -> Any:
+        return None if self.cache is None else self.cache.tiers
 
     def with_cache(self, cache: MinIOCache) -> FolderItems:
         return replace(self, cache=cache)
@@ -67,21 +67,37 @@ class FolderItems:
         return FolderItems.of(source, identified, self.cache)
 
 
+_FIGURES = (
+    "cache_bytes",
+    "cache_budget",
+    "cache_limit",
+    "cache_forms",
+    "ssd_bytes",
+    "ssd_budget",
+    "admission",
+)
+
+
 def cache_figures(cache: MinIOCache | None) -> dict[str, Any]:
     """What a loader's stats() say of its cache; None throughout without one."""
     if cache is None:
-        return dict.fromkeys(("cache_bytes", "cache_budget", "cache_limit", "cache_forms"))
+        return dict.fromkeys(_FIGURES)
     stats = cache.stats()
-    return {
-        "cache_bytes": stats["used_bytes"],
-        "cache_budget": stats["budget_bytes"],
-        "cache_limit": cache.budget_limit(),
-        "cache_forms": {form: stats[f"{form}_items"] for form in FORMS},
-    }
+    forms = {form: stats[f"{form}_items"] + stats.get(f"ssd_{form}_items", 0) for form in FORMS}
+    values = (
+        stats["used_bytes"],
+        stats["budget_bytes"],
+        cache.budget_limit(),
+        forms,
+        stats.get("ssd_used_bytes"),
+        stats.get("ssd_budget_bytes"),
+        stats["admission"],
+    )
+    return dict(zip(_FIGURES, values, strict=True))
 
 
 def describe_cache(cache: MinIOCache | None) -> list[str]:
-    """Lines for DataLoader.plan(): what the arena holds, and may hold, as it is now."""
+    """Lines for DataLoader.plan(): what the cache holds, and may hold, as it is now."""
     if cache is None:
         return []
     stats, limit = cache.stats(), cache.budget_limit()
@@ -90,26 +106,16 @@ def describe_cache(cache: MinIOCache | None) -> list[str]:
     held = f"{stats['items']:,} items" + (f" ({', '.join(forms)})" if forms else "")
     lines = [
         f"  in force: {format_bytes(budget)}" + (f", as {limit}" if limit else ""),
-        f"  held now: {format_bytes(used)}, {100 * used // budget} %: {held}",
+        f"  held now: {format_bytes(used)}, {100 * used // max(1, budget)} %: {held}",
     ]
+    if cache.ssd is not None:
+        lines.append(
+            f"  on disk: {format_bytes(stats['ssd_used_bytes'])} of "
+            f"{format_bytes(stats['ssd_budget_bytes'])}: {stats['ssd_items']:,} items"
+        )
     if stats["stopped_errno"]:
         lines.append("  grows no more: memory became short")
     return lines
-
-
-def open_cache(
-    cache: int | str | MinIOCache, folder: Folder, items: Items, form: str = "auto"
-) -> MinIOCache:
-    """The cache of the folder's root: the one given, or the arena all its readers share."""
-    if isinstance(cache, MinIOCache):
-        return cache
-    return MinIOCache(
-        cache,
-        name=cache_name(folder.root),
-        dataset_bytes=items.total_bytes,
-        expected_items=len(items),
-        form=form,
-    )
 
 
 def _unidentified(paths: list[str]) -> Items:
@@ -196,6 +202,7 @@ class CachedFolder(torch.utils.data.Dataset):
         held = None if self.cache is None else self.cache.get(key)
         if held is not None:
             now["hits"] += 1
+            now["ssd_hits"] += self.cache is not None and self.cache.lies_on_ssd(key)
             return held
         start = time.perf_counter()
         now["misses"] += 1
@@ -215,4 +222,5 @@ class CachedFolder(torch.utils.data.Dataset):
 
 
 def _zeros() -> dict[str, Any]:
-    return {"hits": 0, "misses": 0, "storage_bytes": 0, "admitted_bytes": 0, "fetch_s": 0.0}
+    counts = ("hits", "ssd_hits", "misses", "storage_bytes", "admitted_bytes")
+    return {**dict.fromkeys(counts, 0), "fetch_s": 0.0}

@@ -13,11 +13,16 @@ from coordl.fetch.item import Items
 from coordl.fetch.shards import item_checksum
 
 
-def fetch(items: Items, index: int, cache: MinIOCache | None = None) -> bytes | memoryview:
+def fetch(
+    items: Items, index: int, cache: MinIOCache | None = None, form: str | None = None
+) -> bytes | memoryview:
     """The encoded bytes of sample `index`: a read-only view of the cache, or bytes read now.
 
     What was read is admitted to the cache when the file still is the one identified; a file that
-    was replaced since is delivered as it is now (as torch would) and stays out of the cache.
+    was replaced since is delivered as it is now (as torch would) and stays out of the cache. The
+    pages of what was admitted are dropped from the page cache: one copy is enough.
+
+    `form` is what JPEGs are held in; the cache's own by default.
 
     Raises the audit event "open" once per read from storage, as `os.open` would, so that profilers
     see native reads too.
@@ -45,9 +50,20 @@ def fetch(items: Items, index: int, cache: MinIOCache | None = None) -> bytes | 
             index,
             path,
         ) from error
-    if cache is not None and unchanged:
-        cache.admit(key, _held(data, cache.form))
+    if cache is not None and unchanged and cache.takes(key, len(data)):
+        _admit(items, index, cache, data, form or cache.form)
     return data
+
+
+def _admit(items: Items, index: int, cache: MinIOCache, data: bytes, form: str) -> None:
+    key, parts = items.keys[index], items.parts
+    rewritten = _held(data, form)
+    held = cache.admit(key, rewritten)
+    if not held and rewritten is not data:
+        held = cache.admit(key, data)  # as it is it may still fit
+    if held:
+        part = (0, 0) if parts is None else (int(parts.offsets[index]), int(parts.lengths[index]))
+        _native.drop_from_page_cache(items.paths[index], *part)
 
 
 def _read(items: Items, index: int) -> tuple[bytes, bool]:

@@ -1,6 +1,7 @@
 // Bindings of native/fetch: Arena, file reads, and the tests' step hook. Check and convert only.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -18,6 +19,7 @@
 #include "bindings/bytes.hpp"
 #include "fetch/arena.hpp"
 #include "fetch/file.hpp"
+#include "fetch/tiers.hpp"
 #include "os/limits.hpp"
 #include "os/steps.hpp"
 #include "prep/item.hpp"
@@ -31,6 +33,7 @@ namespace {
 
 using coordl::Arena;
 using coordl::ItemKey;
+using coordl::Tiers;
 
 // OSError, or its subclass for that errno, with the path as its filename.
 [[noreturn]] void raise_os_error(int error, nb::handle path) {
@@ -58,9 +61,9 @@ std::string file_path(nb::handle object) {
   return {owned.c_str(), owned.size()};
 }
 
-// What a memoryview of an item points to: keeps the arena mapped as long as any view lives.
+// What a memoryview of an item points to: keeps what it lies in mapped as long as any view lives.
 struct Item {
-  std::shared_ptr<Arena> arena;
+  std::shared_ptr<const void> home;
   std::span<const std::byte> bytes;
 };
 
@@ -72,20 +75,35 @@ int item_buffer(PyObject* self, Py_buffer* view, int flags) {
 
 PyType_Slot item_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(item_buffer)}, {0, nullptr}};
 
-nb::object find(const std::shared_ptr<Arena>& arena, std::uint64_t hi, std::uint64_t lo) {
-  const auto bytes = arena->find({hi, lo});
-  if (!bytes) return nb::none();
-  const nb::object item = nb::cast(Item{arena, *bytes});
+nb::object view_of(std::shared_ptr<const void> home, std::span<const std::byte> bytes) {
+  const nb::object item = nb::cast(Item{std::move(home), bytes});
   return nb::steal(PyMemoryView_FromObject(item.ptr()));
 }
 
-bool admit(Arena& arena, std::uint64_t hi, std::uint64_t lo, nb::handle buffer) {
+nb::object find(const std::shared_ptr<Arena>& arena, std::uint64_t hi, std::uint64_t lo) {
+  const auto bytes = arena->find({hi, lo});
+  return bytes ? view_of(arena, *bytes) : nb::none();
+}
+
+nb::object find_in_tiers(const std::shared_ptr<Tiers>& tiers, std::uint64_t hi, std::uint64_t lo) {
+  if (const auto bytes = tiers->find_in_memory({hi, lo})) return view_of(tiers, *bytes);
+  if (!tiers->seems_on_disk({hi, lo})) return nb::none();
+  std::optional<coordl::Held> held;
+  {
+    const nb::gil_scoped_release release;  // it waits for the disk
+    held = tiers->find({hi, lo});
+  }
+  return held ? view_of(tiers, held->bytes) : nb::none();
+}
+
+template <class Home>
+bool admit(Home& home, std::uint64_t hi, std::uint64_t lo, nb::handle buffer) {
   const Bytes bytes(buffer);
   // Who reads it later decodes what calls itself an item of ours unchecked.
   if (!coordl::check_item(bytes.span())) throw nb::value_error("the item is damaged");
   const int kind = static_cast<int>(coordl::form_of(bytes.span()));
   const nb::gil_scoped_release release;
-  return arena.admit({hi, lo}, bytes.span(), kind);
+  return home.admit({hi, lo}, bytes.span(), kind);
 }
 
 nb::dict stats_dict(const coordl::ArenaStats& stats) {
@@ -182,11 +200,7 @@ nb::tuple read_result(nb::handle given, const Read& reading) {
                         read.identity.mtime_ns);
 }
 
-nb::tuple read_identified(nb::handle path, bool keep_in_page_cache) {
-  return read_result(path, [&](const std::string& name, std::vector<std::byte>& bytes) {
-    return coordl::read_file(name, bytes, keep_in_page_cache);
-  });
-}
+nb::tuple read_identified(nb::handle path) { return read_result(path, coordl::read_file); }
 
 nb::tuple read_part(nb::handle path, std::uint64_t offset, std::uint64_t length) {
   return read_result(path, [&](const std::string& name, std::vector<std::byte>& bytes) {
@@ -235,13 +249,21 @@ void bind_arena(nb::module_& m) {
   nb::class_<Arena>(m, "Arena",
                     "A never-evict shared-memory cache of this user; see docs/shared-memory.md.\n\n"
                     "Any thread and any forked child may use it.")
-      .def_static("open", &Arena::open, "name"_a, "budget_bytes"_a, "expected_items"_a,
+      .def_static("open",
+                  [](const std::string& name, std::uint64_t budget_bytes,
+                     std::uint64_t expected_items, const std::optional<std::string>& kept_in) {
+                    coordl::ArenaPlace place;
+                    if (kept_in) place = {*kept_in, &coordl::check_item};
+                    return Arena::open(name, budget_bytes, expected_items, place);
+                  },
+                  "name"_a, "budget_bytes"_a, "expected_items"_a, "kept_in"_a.none() = nb::none(),
                   nb::call_guard<nb::gil_scoped_release>(),
-                  "Opens or creates. Raises OSError with the kernel's errno.")
+                  "Opens or creates: in shared memory, or on the disk of the directory `kept_in`,\n"
+                  "where it stays. Raises OSError with the kernel's errno.")
       .def("find", &find, "hi"_a, "lo"_a,
            nb::sig("def find(self, hi: int, lo: int) -> memoryview | None"),
            "The item as a read-only memoryview, or None. No copy; valid as long as it lives.")
-      .def("admit", &admit, "hi"_a, "lo"_a, "data"_a,
+      .def("admit", &admit<Arena>, "hi"_a, "lo"_a, "data"_a,
            nb::sig("def admit(self, hi: int, lo: int, data: bytes | bytearray | memoryview) -> bool"),
            "Copies the item in. False when it does not fit; True when it is held now.")
       .def("stats", [](const Arena& arena) { return stats_dict(arena.stats()); },
@@ -283,33 +305,75 @@ void bind_arena(nb::module_& m) {
         "Bytes by limit (None: unlimited), and what an arena may take now (allowed_bytes, limit).");
 }
 
+void bind_tiers(nb::module_& m) {
+  nb::class_<Tiers>(m, "Tiers", "Shared memory, then perhaps a disk; and which items they take.")
+      .def(nb::new_([](const std::shared_ptr<Arena>& memory, const std::shared_ptr<Arena>& disk) {
+             return std::make_shared<Tiers>(memory, disk);
+           }),
+           "memory"_a.none(), "disk"_a.none() = nb::none())
+      .def("find", &find_in_tiers, "hi"_a, "lo"_a,
+           nb::sig("def find(self, hi: int, lo: int) -> memoryview | None"),
+           "The item as a read-only memoryview, or None. No copy; valid as long as it lives.")
+      .def("seems_on_disk",
+           [](const Tiers& tiers, std::uint64_t hi, std::uint64_t lo) {
+             return tiers.seems_on_disk({hi, lo});
+           },
+           "hi"_a, "lo"_a, "Whether find() most likely reads it from the disk.")
+      .def("seems_held",
+           [](const Tiers& tiers, std::uint64_t hi, std::uint64_t lo) {
+             return tiers.find_in_memory({hi, lo}) || tiers.seems_on_disk({hi, lo});
+           },
+           "hi"_a, "lo"_a, "Whether find() most likely finds it, without reading a disk.")
+      .def("takes",
+           [](const Tiers& tiers, std::uint64_t hi, std::uint64_t lo, std::uint64_t bytes) {
+             return tiers.takes({hi, lo}, bytes);
+           },
+           "hi"_a, "lo"_a, "bytes"_a, "Whether it is chosen and there is room.")
+      .def("admit", &admit<Tiers>, "hi"_a, "lo"_a, "data"_a,
+           nb::sig("def admit(self, hi: int, lo: int, data: bytes | bytearray | memoryview) -> bool"),
+           "Copies the item in. False when it is not chosen or does not fit; True when held now.")
+      .def("choose", &Tiers::choose, "seed"_a, "limit"_a,
+           "Only items whose admission number is at most `limit` are admitted from now on.");
+  m.def("admission_numbers", [](std::uint64_t seed, const Keys& keys) {
+    std::vector<std::uint64_t> numbers(keys.shape(0));
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      numbers[i] = coordl::admission_number(seed, {keys(i, 0), keys(i, 1)});
+    }
+    return numpy_array(std::move(numbers));
+  }, "seed"_a, "keys"_a,
+        nb::sig("def admission_numbers(seed: int, keys: numpy.ndarray) -> numpy.ndarray"),
+        "(N,) uint64 for (N, 2) keys: random numbers that are a function of seed and key.");
+}
+
 }  // namespace
 
 void bind_fetch(nb::module_& m) {
   nb::register_exception_translator(translate);
   bind_arena(m);
+  bind_tiers(m);
   m.def("stat_files", &stat_files, "paths"_a, "threads"_a = 1,
         nb::sig("def stat_files(paths: collections.abc.Sequence[str], threads: int = 1) -> "
                 "tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]"),
         "(sizes, mtimes_ns, errnos): (N,) int64, int64, int32. EISDIR, EINVAL: no plain file.");
-  m.def("read_file", [](nb::handle path) { return nb::object(read_identified(path, true)[0]); },
+  m.def("read_file", [](nb::handle path) { return nb::object(read_identified(path)[0]); },
         "path"_a, nb::sig("def read_file(path: str | bytes | os.PathLike) -> bytes"),
         "The whole file. OSError; EOFError when it changed while it was read.");
-  m.def("read_identified", &read_identified, "path"_a, "keep_in_page_cache"_a = true,
-        nb::sig("def read_identified(path: str | bytes | os.PathLike, "
-                "keep_in_page_cache: bool = True) -> tuple[bytes, int, int]"),
+  m.def("read_identified", &read_identified, "path"_a,
+        nb::sig("def read_identified(path: str | bytes | os.PathLike) -> tuple[bytes, int, int]"),
         "(bytes, size, mtime_ns) of the whole file. Raises as read_file does.");
   m.def("read_part", &read_part, "path"_a, "offset"_a, "length"_a,
         nb::sig("def read_part(path: str | bytes | os.PathLike, offset: int, length: int) -> "
                 "tuple[bytes, int, int]"),
         "(bytes, size, mtime_ns): part of a file, with the file's size and time. Raises as\n"
         "read_file does; EOFError also where the file ends before the part.");
-  m.def("drop_from_page_cache", [](nb::handle given) {
+  m.def("drop_from_page_cache", [](nb::handle given, std::uint64_t offset, std::uint64_t length) {
     const std::string path = file_path(given);
     const nb::gil_scoped_release release;
-    coordl::drop_from_page_cache(path);
-  }, "path"_a, nb::sig("def drop_from_page_cache(path: str | bytes | os.PathLike) -> None"),
-        "Advises the kernel to drop the file's clean pages.");
+    coordl::drop_from_page_cache(path, offset, length);
+  }, "path"_a, "offset"_a = 0, "length"_a = 0,
+        nb::sig("def drop_from_page_cache(path: str | bytes | os.PathLike, offset: int = 0, "
+                "length: int = 0) -> None"),
+        "Advises the kernel to drop the file's clean pages, or those of a part.");
   m.def("_signal_at", &signal_at, "step"_a, "signal"_a,
         "Tests only: send oneself `signal` at the named step; an empty step ends it.");
   m.attr("_open_steps") = nb::cast(names_of(coordl::kOpenSteps));

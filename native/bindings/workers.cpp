@@ -172,9 +172,11 @@ nb::dict counters(const Workers& workers) {
   nb::dict result;
   result["samples"] = now.samples.load();
   result["hits"] = now.hits.load();
+  result["ssd_hits"] = now.disk_hits.load();
   result["misses"] = now.misses.load();
   result["storage_bytes"] = now.storage_bytes.load();
   result["admitted_bytes"] = now.admitted_bytes.load();
+  result["read_ahead_bytes"] = now.read_ahead_bytes.load();
   result["fetch_s"] = static_cast<double>(now.fetch_ns.load()) * 1e-9;
   result["prep_s"] = static_cast<double>(now.prep_ns.load()) * 1e-9;
   result["admit_s"] = static_cast<double>(now.admit_ns.load()) * 1e-9;
@@ -218,29 +220,35 @@ void bind_workers(nb::module_& m) {
 
   nb::class_<Workers>(m, "Workers", "Fetch and prep threads; see native/prep/workers.hpp.")
       .def(nb::new_([](const std::shared_ptr<ItemTable>& items, const coordl::Pass& pass,
-                       const std::shared_ptr<coordl::Arena>& arena, int prep_threads,
-                       int fetch_threads, std::size_t fetched_limit_bytes, const std::string& form) {
+                       const std::shared_ptr<coordl::Tiers>& cache, int prep_threads,
+                       int fetch_threads, std::size_t read_ahead_bytes, const std::string& form) {
              return std::make_shared<Workers>(
-                 items, pass, arena,
-                 coordl::WorkersOptions{prep_threads, fetch_threads, fetched_limit_bytes,
+                 items, pass, cache,
+                 coordl::WorkersOptions{prep_threads, fetch_threads, read_ahead_bytes,
                                         policy_named(form)});
            }),
-           "items"_a, "pass_"_a, "arena"_a.none(), "prep_threads"_a, "fetch_threads"_a,
-           "fetched_limit_bytes"_a, "form"_a = "auto")
+           "items"_a, "pass_"_a, "cache"_a.none(), "prep_threads"_a, "fetch_threads"_a,
+           "read_ahead_bytes"_a, "form"_a = "auto")
       .def("ticket",
-           [](const Workers& workers, const std::shared_ptr<Buffer>& buffer,
-              Vector<std::int64_t> items, Vector<std::int64_t> indices, std::uint64_t seed,
-              std::uint64_t epoch) {
-             return workers.ticket(buffer, {items.data(), items.shape(0)},
-                                   {indices.data(), indices.shape(0)}, seed, epoch);
+           [](const Workers& workers, Vector<std::int64_t> items, Vector<std::int64_t> indices,
+              std::uint64_t seed, std::uint64_t epoch) {
+             return workers.ticket({items.data(), items.shape(0)},
+                                   {indices.data(), indices.shape(0)}, {seed, epoch});
            },
-           "buffer"_a, "items"_a, "indices"_a, "seed"_a, "epoch"_a)
-      .def("submit",
+           "items"_a, "indices"_a, "seed"_a, "epoch"_a)
+      .def("announce",
            [](Workers& workers, const std::shared_ptr<Ticket>& ticket) {
              nb::gil_scoped_release released;
-             workers.submit(ticket);
+             workers.announce(ticket);
            },
-           "ticket"_a)
+           "ticket"_a, "Reads ahead what it lacks; in the order in which tickets are submitted.")
+      .def("submit",
+           [](Workers& workers, const std::shared_ptr<Ticket>& ticket,
+              const std::shared_ptr<Buffer>& buffer) {
+             nb::gil_scoped_release released;
+             workers.submit(ticket, buffer);
+           },
+           "ticket"_a, "buffer"_a)
       .def("wait", &wait, "ticket"_a, "timeout_s"_a = 0.0,
            "True when every row ended; False after timeout_s (0: never).")
       .def("close",

@@ -23,6 +23,10 @@ class Handle final : public Arena {
     return core_->memory.find(key);
   }
 
+  bool seems_held(ItemKey key) const noexcept override {
+    return ready() && core_->memory.seems_held(key);
+  }
+
   bool admit(ItemKey key, std::span<const std::byte> bytes, int kind) noexcept override {
     // Without a lease nobody would repair what we leave at death: a detached arena is only read.
     if (!ready()) return false;
@@ -70,8 +74,8 @@ class Handle final : public Arena {
 }  // namespace
 
 std::shared_ptr<Arena> Arena::open(const std::string& name, std::uint64_t budget_bytes,
-                                   std::uint64_t expected_items) {
-  auto core = open_core(name, budget_bytes, expected_items);
+                                   std::uint64_t expected_items, const ArenaPlace& place) {
+  auto core = open_core(name, budget_bytes, expected_items, place);
   try {
     return std::make_shared<Handle>(core);
   } catch (...) {

@@ -34,6 +34,18 @@ struct ArenaStats {
   int stopped = 0;                   // errno that ended growth before the budget was full, or 0
 };
 
+// Whether an item's bytes, which came from outside, may be decoded.
+using ItemCheck = bool (*)(std::span<const std::byte>) noexcept;
+
+// Where an arena is, and whether it outlives its users.
+struct ArenaPlace {
+  std::string directory;  // empty: arena_directory(), where an arena ends with its last user
+  // Given for an arena on a disk, which is kept, and serves again in the next process. Its bytes come
+  // from outside: each record's checksum and then this check come before its first use in a process,
+  // and what fails is never found.
+  ItemCheck check = nullptr;
+};
+
 class Arena {
  public:
   // Opens the arena `name` of this user, or creates it with room for `budget_bytes` of encoded
@@ -43,11 +55,13 @@ class Arena {
   // A budget above what the machine allows makes a smaller arena; ENOSPC when under 1 MiB is left.
   // `name`: 1 to 128 of [A-Za-z0-9._-], not starting with a dot, not ending in ".lock".
   static std::shared_ptr<Arena> open(const std::string& name, std::uint64_t budget_bytes,
-                                     std::uint64_t expected_items);
+                                     std::uint64_t expected_items, const ArenaPlace& place = {});
   virtual ~Arena() = default;
 
-  // The item's bytes, or nullopt. Lock-free; no system call.
+  // The item's bytes, or nullopt. Lock-free; no system call, except on a disk, where it reads.
   virtual std::optional<std::span<const std::byte>> find(ItemKey key) const noexcept = 0;
+  // Whether find() most likely finds it, from the index alone: nothing is read from a disk.
+  virtual bool seems_held(ItemKey key) const noexcept = 0;
   // Copies the item in. False when it does not fit in what is left of the budget; true when it is
   // held now, also when another process was first. `kind` is only counted: in [0, kItemKinds).
   virtual bool admit(ItemKey key, std::span<const std::byte> bytes, int kind = 0) noexcept = 0;

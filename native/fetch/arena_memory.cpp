@@ -41,12 +41,15 @@ bool is_sound(layout::Header& h, std::uint64_t file_bytes) {
 
 }  // namespace
 
-ArenaMemory::ArenaMemory(SharedFile file, std::string directory)
+ArenaMemory::ArenaMemory(SharedFile file, std::string directory, ItemCheck check)
     : file_(std::move(file)), directory_(std::move(directory)) {
   log_ = file_.data() + header().log_offset;
   index_ = reinterpret_cast<std::uint64_t*>(file_.data() + header().index_offset);
   slot_mask_ = header().slots - 1;
   probes_ = std::min(header().slots, layout::kMaxProbes);
+  if (check == nullptr) return;
+  vetting_ = std::make_unique<Vetting>(check, header().slots, std::span(log_, header().log_bytes));
+  read_in({file_.data(), header().log_offset});  // lookups should not wait for the disk
 }
 
 ArenaMemory::ArenaMemory(ArenaMemory&& other) noexcept
@@ -55,11 +58,12 @@ ArenaMemory::ArenaMemory(ArenaMemory&& other) noexcept
       log_(other.log_),
       index_(other.index_),
       slot_mask_(other.slot_mask_),
-      probes_(other.probes_) {}
+      probes_(other.probes_),
+      vetting_(std::move(other.vetting_)) {}
 
 ArenaMemory ArenaMemory::create(SharedFile file, const layout::Plan& plan,
                                 std::uint64_t budget_bytes, std::uint64_t asked_bytes,
-                                std::string directory) {
+                                std::string directory, ItemCheck check) {
   const std::uint64_t first = std::min(plan.chunk_bytes, plan.log_bytes);
   if (const int error = file.set_aside(0, plan.log_offset + first)) {
     throw std::system_error(error, std::generic_category(),
@@ -83,10 +87,10 @@ ArenaMemory ArenaMemory::create(SharedFile file, const layout::Plan& plan,
   at_step("open:described");
   atomic(h.magic).store(layout::kMagic, std::memory_order_release);
   at_step("open:magic");
-  return ArenaMemory(std::move(file), std::move(directory));
+  return ArenaMemory(std::move(file), std::move(directory), check);
 }
 
-ArenaMemory ArenaMemory::attach(SharedFile file, std::string directory) {
+ArenaMemory ArenaMemory::attach(SharedFile file, std::string directory, ItemCheck check) {
   if (file.size() < kPage) fail(EPROTO, "the arena is shorter than its header");
   auto& h = *reinterpret_cast<layout::Header*>(file.data());
   if (atomic(h.magic).load(std::memory_order_acquire) != layout::kMagic) {
@@ -97,27 +101,45 @@ ArenaMemory ArenaMemory::attach(SharedFile file, std::string directory) {
                      ", this coordl reads version " + std::to_string(layout::kVersion));
   }
   if (!is_sound(h, file.size())) fail(EPROTO, "the arena's header contradicts itself");
-  return ArenaMemory(std::move(file), std::move(directory));
+  return ArenaMemory(std::move(file), std::move(directory), check);
+}
+
+template <class Found>
+bool ArenaMemory::probe(ItemKey key, const Found& found) const noexcept {
+  const std::uint64_t hash = layout::hash_key(key);
+  for (std::uint64_t i = 0; i < probes_; ++i) {
+    const std::uint64_t number = (hash + i) & slot_mask_;
+    const std::uint64_t slot = atomic(index_[number]).load(std::memory_order_acquire);
+    if (slot == 0) return false;
+    if (layout::slot_tag(slot) != hash >> layout::kOffsetBits) continue;
+    if (found(number, layout::slot_offset(slot))) return true;
+  }
+  return false;
 }
 
 std::optional<std::uint64_t> ArenaMemory::find_offset(ItemKey key) const noexcept {
-  const std::uint64_t hash = layout::hash_key(key);
-  for (std::uint64_t i = 0; i < probes_; ++i) {
-    const std::uint64_t slot =
-        atomic(index_[(hash + i) & slot_mask_]).load(std::memory_order_acquire);
-    if (slot == 0) return std::nullopt;
-    if (layout::slot_tag(slot) != hash >> layout::kOffsetBits) continue;
-    const std::uint64_t offset = layout::slot_offset(slot);
+  std::uint64_t at = 0;
+  const bool found = probe(key, [&](std::uint64_t number, std::uint64_t offset) {
+    if (vetting_ && !vetting_->passes(number, offset)) return false;
     const layout::Record& r = record(offset);
-    if (r.key_hi == key.hi && r.key_lo == key.lo) return offset;
-  }
-  return std::nullopt;
+    at = offset;
+    return r.key_hi == key.hi && r.key_lo == key.lo;
+  });
+  return found ? std::optional(at) : std::nullopt;
 }
 
 std::optional<std::span<const std::byte>> ArenaMemory::find(ItemKey key) const noexcept {
   const auto offset = find_offset(key);
   if (!offset) return std::nullopt;
-  return payload(*offset);
+  const auto bytes = payload(*offset);
+  // From the disk now, by who asked, instead of page by page by who decodes.
+  if (vetting_ && !read_in(bytes)) return std::nullopt;
+  return bytes;
+}
+
+bool ArenaMemory::seems_held(ItemKey key) const noexcept {
+  if (!vetting_) return find_offset(key).has_value();
+  return probe(key, [&](std::uint64_t number, std::uint64_t) { return !vetting_->failed(number); });
 }
 
 bool ArenaMemory::hold(std::uint64_t bytes) noexcept {
@@ -210,6 +232,8 @@ ArenaMemory::Inserted ArenaMemory::insert(ItemKey key, std::uint64_t offset) noe
       return Inserted::here;
     }
     if (layout::slot_tag(slot) != layout::slot_tag(mine)) continue;
+    // A damaged one is never found again: its item may come in anew.
+    if (vetting_ && !vetting_->passes((hash + i) & slot_mask_, layout::slot_offset(slot))) continue;
     const layout::Record& r = record(layout::slot_offset(slot));
     if (r.key_hi == key.hi && r.key_lo == key.lo) return Inserted::other;
   }
@@ -320,6 +344,7 @@ void ArenaMemory::repair(std::uint32_t who) noexcept {
     layout::Record& r = record(at);
     const std::uint64_t claim = atomic(r.claim).load(std::memory_order_acquire);
     const std::uint64_t bytes = layout::claim_payload(claim);
+    if (bytes > tail - at) break;  // of a file that a power failure left torn: no walking beyond
     if (layout::claim_member(claim) == who &&
         atomic(r.stage).load(std::memory_order_acquire) == layout::reserved) {
       if (find_offset({r.key_hi, r.key_lo}) == at) {

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,6 +25,7 @@
 #include "fetch/arena.hpp"
 #include "fetch/item_key.hpp"
 #include "fetch/layout.hpp"
+#include "fetch/vetting.hpp"
 #include "os/shared_file.hpp"
 
 namespace coordl {
@@ -33,12 +35,13 @@ class ArenaMemory {
   // Lays out an empty arena in a new file and sets its first memory aside; magic comes last.
   // Throws std::system_error when not even that may be had.
   static ArenaMemory create(SharedFile file, const layout::Plan& plan, std::uint64_t budget_bytes,
-                            std::uint64_t asked_bytes, std::string directory);
+                            std::uint64_t asked_bytes, std::string directory, ItemCheck check);
   // Takes what is there. Throws std::system_error EPROTO when it is another version's or damaged.
-  static ArenaMemory attach(SharedFile file, std::string directory);
+  static ArenaMemory attach(SharedFile file, std::string directory, ItemCheck check);
   ArenaMemory(ArenaMemory&& other) noexcept;
 
   std::optional<std::span<const std::byte>> find(ItemKey key) const noexcept;
+  bool seems_held(ItemKey key) const noexcept;
   bool admit(ItemKey key, std::span<const std::byte> bytes, int kind, std::uint32_t member) noexcept;
   std::uint64_t room_bytes() const noexcept;
   std::uint64_t budget_bytes() const noexcept { return header().budget_bytes; }
@@ -53,7 +56,7 @@ class ArenaMemory {
 
  private:
   enum class Inserted { here, other, full };
-  ArenaMemory(SharedFile file, std::string directory);
+  ArenaMemory(SharedFile file, std::string directory, ItemCheck check);
   layout::Header& header() const noexcept {
     return *reinterpret_cast<layout::Header*>(file_.data());
   }
@@ -68,6 +71,9 @@ class ArenaMemory {
     return {log_ + offset + sizeof(layout::Record), layout::claim_payload(claim)};
   }
 
+  // Calls found(slot's number, offset) for records whose slot has the key's tag, until it is true.
+  template <class Found>
+  bool probe(ItemKey key, const Found& found) const noexcept;
   std::optional<std::uint64_t> find_offset(ItemKey key) const noexcept;
   bool hold(std::uint64_t bytes) noexcept;
   void unhold(std::uint64_t bytes) noexcept;
@@ -88,6 +94,7 @@ class ArenaMemory {
   std::uint64_t* index_ = nullptr;
   std::uint64_t slot_mask_ = 0;
   std::uint64_t probes_ = 0;
+  std::unique_ptr<Vetting> vetting_;  // of an arena whose bytes come from outside
 };
 
 }  // namespace coordl

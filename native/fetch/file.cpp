@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "os/shared_file.hpp"
+#include "os/steps.hpp"
 
 namespace coordl {
 namespace {
@@ -55,7 +56,7 @@ std::ptrdiff_t read_at(int fd, std::uint64_t offset, std::span<std::byte> bytes)
 
 // A part, or with `whole` all of a file.
 FileRead read(const std::string& path, bool whole, std::uint64_t offset, std::uint64_t length,
-              std::vector<std::byte>& bytes, bool keep_in_page_cache) {
+              std::vector<std::byte>& bytes) {
   FileRead result;
   const auto failed = [&](int error) {
     result.error = error;
@@ -75,10 +76,14 @@ FileRead read(const std::string& path, bool whole, std::uint64_t offset, std::ui
     return result;
   }
   try {
+    if (bytes.capacity() < length) std::vector<std::byte>().swap(bytes);  // else it would grow by half
     bytes.resize(length);
   } catch (const std::exception&) {
     return failed(ENOMEM);
   }
+  // Of a shard just these pages: what the kernel would read ahead is another item, wanted who knows when.
+  if (!whole) ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
+  at_step("read:begun");
   const std::ptrdiff_t found = read_at(fd.get(), offset, bytes);
   if (found < 0) return failed(static_cast<int>(-found));
   const auto done = static_cast<std::size_t>(found);
@@ -86,27 +91,28 @@ FileRead read(const std::string& path, bool whole, std::uint64_t offset, std::ui
   if (::fstat(fd.get(), &after) != 0) return failed(errno);
   result.truncated = done < bytes.size() || identity_of(after) != result.identity;
   bytes.resize(done);
-  if (!keep_in_page_cache) ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
   return result;
 }
 
 }  // namespace
 
-FileRead read_file(const std::string& path, std::vector<std::byte>& bytes,
-                   bool keep_in_page_cache) {
-  return read(path, true, 0, 0, bytes, keep_in_page_cache);
+FileRead read_file(const std::string& path, std::vector<std::byte>& bytes) {
+  return read(path, true, 0, 0, bytes);
 }
 
 FileRead read_part(const std::string& path, std::uint64_t offset, std::uint64_t length,
                    std::vector<std::byte>& bytes) {
-  return read(path, false, offset, length, bytes, true);
+  return read(path, false, offset, length, bytes);
 }
 
 void drop_from_page_cache(const std::string& path, std::uint64_t offset,
                           std::uint64_t length) noexcept {
   const Descriptor fd = open_to_read(path);
   if (!fd) return;
-  ::posix_fadvise(fd.get(), static_cast<off_t>(offset), static_cast<off_t>(length),
+  constexpr std::uint64_t page = 4096;  // the kernel's may be larger: then those at the ends stay
+  const std::uint64_t begin = offset / page * page;
+  if (length > 0) length = (offset + length + page - 1) / page * page - begin;
+  ::posix_fadvise(fd.get(), static_cast<off_t>(begin), static_cast<off_t>(length),
                   POSIX_FADV_DONTNEED);
 }
 

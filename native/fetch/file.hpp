@@ -24,14 +24,13 @@ struct FileRead {
 
 // Reads the file into `bytes` (resized). Never throws for a bad file: the caller names index and path.
 // A directory is EISDIR, anything else that is no plain file EINVAL; never blocks on a FIFO.
-// `keep_in_page_cache` false advises the kernel to drop the pages afterwards (the arena holds them).
-FileRead read_file(const std::string& path, std::vector<std::byte>& bytes,
-                   bool keep_in_page_cache = true);
+FileRead read_file(const std::string& path, std::vector<std::byte>& bytes);
 // The same for `length` bytes from `offset` on; `truncated` also where the file ends before them.
 // `identity` is the whole file's.
 FileRead read_part(const std::string& path, std::uint64_t offset, std::uint64_t length,
                    std::vector<std::byte>& bytes);
-// Of a part; with length 0 all from `offset` on.
+// Of a part; with length 0 all from `offset` on. The pages a part shares with its neighbours go too: a
+// shard that is held whole must leave none, and a neighbour that is not has at most two to read again.
 void drop_from_page_cache(const std::string& path, std::uint64_t offset = 0,
                           std::uint64_t length = 0) noexcept;
 

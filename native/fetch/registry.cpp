@@ -28,8 +28,8 @@ constexpr std::string_view kLockSuffix = ".lock";
   throw Refusal(error, what);
 }
 
-std::string file_prefix() {
-  std::string prefix("coordl.");
+std::string file_prefix(bool kept = false) {
+  std::string prefix(kept ? "coordl-kept." : "coordl.");
   return prefix.append(std::to_string(::geteuid())).append(".");
 }
 
@@ -130,7 +130,7 @@ void leave(Core& core) noexcept {
     give_lease_back(core);
     at_step("close:left");
     if (!gate || core.detached || !core.lock->is_at(core.paths.lock)) return;
-    if (core.lock->other_users() == 0) unlink_files(core.paths);
+    if (core.paths.check == nullptr && core.lock->other_users() == 0) unlink_files(core.paths);
   } catch (const std::system_error&) {
     give_lease_back(core);  // no gate to be had: the next open reaps it
   }
@@ -186,7 +186,8 @@ std::vector<std::string> reap_all() {
 }
 
 ArenaMemory create_memory(const ArenaPaths& paths, std::uint64_t asked, std::uint64_t expected) {
-  const Allowance allowance = memory_allowance(read_memory_limits(paths.directory));
+  const MemoryLimits limits = read_memory_limits(paths.directory);
+  const Allowance allowance = memory_allowance(limits);
   const std::uint64_t overhead =
       layout::make_plan(0, expected).log_offset + 2 * layout::kLine * expected;
   std::uint64_t budget = asked;
@@ -196,7 +197,10 @@ ArenaMemory create_memory(const ArenaPaths& paths, std::uint64_t asked, std::uin
       fail(ENOSPC, "an arena of " + std::to_string(asked) + " bytes does not fit in " +
                        paths.directory + ": " + std::to_string(allowance.bytes) +
                        " bytes may be taken, " + std::to_string(overhead) +
-                       " go to its index. Free memory, or raise the limit (see coordl doctor)");
+                       " go to its index. " +
+                       (limits.memory_bytes == kUnlimited
+                            ? "Make room there, or name another directory"
+                            : "Free memory, or raise the limit (see coordl doctor)"));
     }
   }
   const layout::Plan plan = layout::make_plan(budget, expected);
@@ -204,7 +208,7 @@ ArenaMemory create_memory(const ArenaPaths& paths, std::uint64_t asked, std::uin
   SharedFile file = SharedFile::create(paths.file, plan.file_bytes);
   try {
     at_step("open:sized");
-    return ArenaMemory::create(std::move(file), plan, budget, asked, paths.directory);
+    return ArenaMemory::create(std::move(file), plan, budget, asked, paths.directory, paths.check);
   } catch (...) {
     ::unlink(paths.file.c_str());
     throw;
@@ -213,7 +217,7 @@ ArenaMemory create_memory(const ArenaPaths& paths, std::uint64_t asked, std::uin
 
 ArenaMemory attach_memory(const ArenaPaths& paths) {
   try {
-    return ArenaMemory::attach(SharedFile::open(paths.file), paths.directory);
+    return ArenaMemory::attach(SharedFile::open(paths.file), paths.directory, paths.check);
   } catch (const std::system_error& error) {
     if (error.code().value() != EPROTO) throw;
     fail(EPROTO, paths.file + " is in use and cannot be joined: " + error.what() +
@@ -223,8 +227,13 @@ ArenaMemory attach_memory(const ArenaPaths& paths) {
 
 std::shared_ptr<Core> join_or_create(const ArenaPaths& paths, std::shared_ptr<LockFile> lock,
                                      std::uint64_t budget_bytes, std::uint64_t expected_items) {
-  if (lock->other_users() > 0 && ::access(paths.file.c_str(), F_OK) == 0) {
-    return std::make_shared<Core>(paths, std::move(lock), attach_memory(paths));
+  const bool used = lock->other_users() > 0;
+  if ((used || paths.check != nullptr) && ::access(paths.file.c_str(), F_OK) == 0) {
+    try {
+      return std::make_shared<Core>(paths, lock, attach_memory(paths));
+    } catch (const std::system_error& error) {
+      if (used || error.code().value() != EPROTO) throw;  // else nobody misses it: made anew
+    }
   }
   try {
     return std::make_shared<Core>(paths, lock, create_memory(paths, budget_bytes, expected_items));
@@ -241,7 +250,10 @@ std::string arena_directory() {
   return chosen != nullptr && *chosen != '\0' ? chosen : "/dev/shm";
 }
 
-ArenaPaths::ArenaPaths(const std::string& given) : name(given), directory(arena_directory()) {
+ArenaPaths::ArenaPaths(const std::string& given, const ArenaPlace& place)
+    : name(given),
+      directory(place.directory.empty() ? arena_directory() : place.directory),
+      check(place.check) {
   const auto allowed = [](unsigned char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
            c == '.' || c == '_' || c == '-';
@@ -251,13 +263,13 @@ ArenaPaths::ArenaPaths(const std::string& given) : name(given), directory(arena_
     fail(EINVAL, "bad arena name '" + name +
                      "': 1 to 128 of A-Z a-z 0-9 . _ -, no leading dot, not ending in .lock");
   }
-  file = directory + "/" + file_prefix() + name;
+  file = directory + "/" + file_prefix(check != nullptr) + name;
   lock = file + std::string(kLockSuffix);
 }
 
 std::shared_ptr<Core> open_core(const std::string& name, std::uint64_t budget_bytes,
-                                std::uint64_t expected_items) {
-  const ArenaPaths paths(name);
+                                std::uint64_t expected_items, const ArenaPlace& place) {
+  const ArenaPaths paths(name, place);
   if (budget_bytes == 0 || budget_bytes > (std::uint64_t(1) << 45)) {
     fail(EINVAL, "a budget of " + std::to_string(budget_bytes) + " bytes: 1 byte to 32 TiB");
   }
@@ -347,7 +359,7 @@ std::vector<ArenaInfo> list_arenas() {
       if (users == 0) continue;
       info.stats.users = users;
       ArenaStats stats =
-          ArenaMemory::attach(SharedFile::open(paths.file, false), paths.directory).stats();
+          ArenaMemory::attach(SharedFile::open(paths.file, false), paths.directory, nullptr).stats();
       stats.users = users;
       info.stats = stats;
       info.readable = true;

@@ -17,8 +17,9 @@ namespace coordl {
 
 // The paths of one arena. Throws std::system_error EINVAL for a bad name.
 struct ArenaPaths {
-  explicit ArenaPaths(const std::string& name);
+  explicit ArenaPaths(const std::string& name, const ArenaPlace& place = {});
   std::string name, directory, file, lock;
+  ItemCheck check;  // of an arena that is kept; its files have names that no reaping looks for
 };
 
 struct Core {
@@ -40,7 +41,7 @@ struct Core {
 };
 
 std::shared_ptr<Core> open_core(const std::string& name, std::uint64_t budget_bytes,
-                                std::uint64_t expected_items);
+                                std::uint64_t expected_items, const ArenaPlace& place);
 // Leases for this process if it has none, as after fork. False when detached.
 bool ensure_lease(Core& core) noexcept;
 // One handle less; the last gives the lease back and, as the last user, unlinks the arena.

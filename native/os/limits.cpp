@@ -1,5 +1,7 @@
 #include "os/limits.hpp"
 
+#include <linux/magic.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 
 #include <algorithm>
@@ -111,6 +113,12 @@ void apply_group(const Group& group, MemoryLimits& limits) {
   }
 }
 
+bool is_memory(const std::string& directory) {
+  struct statfs info {};
+  if (::statfs(directory.c_str(), &info) != 0) return true;
+  return info.f_type == TMPFS_MAGIC || info.f_type == RAMFS_MAGIC || info.f_type == HUGETLBFS_MAGIC;
+}
+
 std::uint64_t keep_free(std::uint64_t total) {
   constexpr std::uint64_t floor = std::uint64_t(256) << 20;
   return std::max(total / 20, std::min(floor, total / 4));
@@ -125,6 +133,7 @@ MemoryLimits read_memory_limits(const std::string& directory) {
     limits.shm_bytes = std::uint64_t(info.f_blocks) * info.f_frsize;
     limits.shm_free_bytes = std::uint64_t(info.f_bavail) * info.f_frsize;
   }
+  if (!is_memory(directory)) return limits;
   if (const auto total = read_field("/proc/meminfo", "MemTotal:")) {
     limits.memory_bytes = *total * 1024;
   }

@@ -19,7 +19,8 @@ struct MemoryLimits {
   std::uint64_t memory_free_bytes = kUnlimited; // MemAvailable
 };
 
-// What cannot be read counts as unlimited.
+// For files in `directory`. Limits of memory count where files are memory (tmpfs); elsewhere only the
+// size of the file system, in the shm fields. What cannot be read counts as unlimited.
 MemoryLimits read_memory_limits(const std::string& directory);
 
 enum class Limit { none, shm, cgroup, memory };

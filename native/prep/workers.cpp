@@ -13,41 +13,14 @@
 #include <system_error>
 #include <thread>
 
-#include "fetch/checksum.hpp"
 #include "os/signals_blocked.hpp"
-#include "prep/item.hpp"
 #include "prep/keep.hpp"
 
 namespace coordl {
+
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-std::uint64_t since_ns(Clock::time_point start) {
-  return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count());
-}
-
-void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
-  counter.fetch_add(amount, std::memory_order_relaxed);
-}
-
-FileRead read_item(const std::string& path, const Part* part, std::vector<std::byte>& bytes,
-                   StorageRate& rate) {
-  StorageRate::Reading reading(rate);
-  const FileRead read = part != nullptr ? read_part(path, part->offset, part->length, bytes)
-                                        : read_file(path, bytes);
-  if (read.error == 0) reading.got(bytes.size());
-  return read;
-}
-
-// What was read comes from outside: whatever calls itself an item of ours is decoded without further
-// checks. Pending: go on. Our form in a file of the user's is his loader's affair.
-RowStatus vet(const Part* part, std::span<const std::byte> bytes) {
-  if (part == nullptr) return form_of(bytes) == Form::original ? RowStatus::pending : RowStatus::not_ours;
-  const bool whole = checksum({part->offset, part->length}, bytes) == part->checksum;
-  return whole && check_item(bytes) ? RowStatus::pending : RowStatus::damaged;
-}
+constexpr std::size_t kUnknownBytes = std::size_t(128) << 10;  // of an item, while none was read
 
 }  // namespace
 
@@ -64,47 +37,43 @@ struct Workers::State {
     }
   };
 
-  State(const ItemTable& table, const Pass& what, Arena* cache, Counters& count,
+  State(const ItemTable& table, const Pass& what, Tiers* cache, Counters& count,
         const WorkersOptions& with)
-      : items(table), pass(what), arena(cache), counters(count), options(with),
-        forms(with.form, with.prep_threads) {}
+      : items(table), pass(what), counters(count), options(with), forms(with.form, with.prep_threads),
+        steps(table, what, cache, count, forms) {}
 
   void start_thread(void (State::*loop)(std::size_t), std::size_t number, const char* name);
   void start_fetch_threads(std::size_t wanted);  // REQUIRES mutex
   void prep_loop(std::size_t number);
   void fetch_loop(std::size_t number);
+  std::size_t needs(const Job& job) const;                      // REQUIRES mutex
   bool fits(const Job& job) const;                              // REQUIRES mutex
   void finish(Ticket& ticket);                                  // REQUIRES mutex
   void give_back(std::vector<std::byte>&& bytes) noexcept;      // REQUIRES mutex
-  void fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) noexcept;
-  void admit_row(Ticket::Row& row, std::size_t number) noexcept;
-  void prep_row(Ticket& ticket, std::size_t number, std::size_t thread) noexcept;
-  void drop_read(std::size_t item);
+  void announce(const std::shared_ptr<Ticket>& ticket);         // REQUIRES mutex
+  void make_ready(const std::shared_ptr<Ticket>& ticket, std::size_t row) noexcept;  // REQUIRES mutex
+  void charge(Row& row, std::size_t bytes) noexcept;            // REQUIRES mutex
 
   const pid_t pid = getpid();
   const ItemTable& items;
   const Pass& pass;
-  Arena* const arena;
   Counters& counters;
   const WorkersOptions options;
   FormChooser forms;
+  RowSteps steps;
 
   std::mutex mutex;  // guards everything below
   std::condition_variable fetch_wake, prep_wake, ticket_done;
   std::deque<Job> missing;            // in epoch order
   std::vector<Job> ready;             // a heap by Later
   std::vector<std::vector<std::byte>> spare;  // read buffers to use again
-  std::size_t pending_rows = 0;       // rows submitted and not finished
-  std::size_t fetched_bytes = 0;      // read or being read, not yet prepared, not in the arena
-  std::uint64_t submitted = 0;
+  std::size_t pending_rows = 0;       // rows announced and not finished
+  std::size_t fetched_bytes = 0;      // read or being read, not yet prepared, not in the cache
+  std::size_t largest = kUnknownBytes;  // item so far
+  std::uint64_t announced = 0;
   bool stop = false;
   std::size_t fetch_threads = 0;
   std::vector<std::thread> threads;
-  struct PrepThread {  // what one reuses from sample to sample
-    Scratch scratch;
-    ItemDecoder decoder;
-    std::vector<std::byte> rewritten;
-  };
   std::vector<std::unique_ptr<PrepThread>> prep_threads;
 };
 
@@ -129,15 +98,34 @@ void Workers::State::start_fetch_threads(std::size_t wanted) {
   }
 }
 
-// Bytes are counted before they are read; one item always passes, however large it is.
+// What reading the job's item will take, before it is read: a file nobody has looked at is taken for
+// the largest so far.
+std::size_t Workers::State::needs(const Job& job) const {
+  const std::uint64_t known = items.bytes(job.ticket->rows_[job.row].item);
+  return std::max<std::size_t>(known > 0 ? known : largest, spare.empty() ? 0 : spare.back().capacity());
+}
+
+// One item always passes, however large it is.
 bool Workers::State::fits(const Job& job) const {
-  return fetched_bytes == 0 ||
-         fetched_bytes + items.bytes(job.ticket->rows_[job.row].item) <=
-             options.fetched_limit_bytes;
+  return fetched_bytes == 0 || fetched_bytes + needs(job) <= options.read_ahead_bytes;
+}
+
+void Workers::State::charge(Row& row, std::size_t bytes) noexcept {
+  fetched_bytes += bytes - row.charged;
+  row.charged = bytes;
+  if (fetched_bytes > counters.read_ahead_bytes.load(std::memory_order_relaxed)) {
+    counters.read_ahead_bytes.store(fetched_bytes, std::memory_order_relaxed);
+  }
+}
+
+// announce() reserved the room.
+void Workers::State::make_ready(const std::shared_ptr<Ticket>& ticket, std::size_t row) noexcept {
+  ready.push_back({ticket, row});
+  std::push_heap(ready.begin(), ready.end(), Later{});
 }
 
 void Workers::State::finish(Ticket& ticket) {
-  add(counters.samples, 1);
+  counters.samples.fetch_add(1, std::memory_order_relaxed);
   --pending_rows;
   if (--ticket.unfinished_ > 0) return;
   // Now, not when the last thread lets go of the ticket: the consumer may drop the minibatch at
@@ -151,94 +139,6 @@ void Workers::State::give_back(std::vector<std::byte>&& bytes) noexcept {
   if (spare.size() < spare.capacity()) spare.push_back(std::move(bytes));
 }
 
-void Workers::State::fetch_row(Ticket::Row& row, std::vector<std::byte>& bytes) noexcept {
-  const ItemKey key = items.key(row.item);
-  try {
-    if (arena != nullptr) {  // another process may have brought it since the ticket was made
-      if (const auto held = arena->find(key)) {
-        add(counters.hits, 1);
-        row.view = *held;
-        return;
-      }
-    }
-    add(counters.misses, 1);
-    const std::string path = items.path(row.item);
-    const auto start = Clock::now();
-    const Part* const part = items.part(row.item);
-    const FileRead read = read_item(path, part, bytes, forms.storage());
-    if (read.error != 0 || read.truncated) {
-      row.status = read.error != 0 ? RowStatus::io_error : RowStatus::truncated;
-      row.error = read.error;
-    } else {
-      add(counters.storage_bytes, bytes.size());
-      row.view = bytes;
-      row.status = vet(part, bytes);
-      if (row.status == RowStatus::damaged) row.view = {};
-      // An identity other than the table's is a changed file: good to train on, as any reader
-      // would, but its key names the old one.
-      row.fresh = arena != nullptr && read.identity == items.identity(row.item);
-    }
-    add(counters.fetch_ns, since_ns(start));
-  } catch (...) {  // bad_alloc
-    row.status = RowStatus::io_error;
-    row.error = ENOMEM;
-  }
-}
-
-void Workers::State::drop_read(std::size_t item) {
-  const Part whole;
-  const Part& part = items.part(item) != nullptr ? *items.part(item) : whole;
-  drop_from_page_cache(items.path(item), part.offset, part.length);
-}
-
-// Rewrites a fresh item into the form that serves best and admits it; the row then reads what is
-// held. Work of a prep thread: it computes.
-void Workers::State::admit_row(Ticket::Row& row, std::size_t thread) noexcept {
-  PrepThread& mine = *prep_threads[thread];
-  const auto start = Clock::now();
-  const std::uint64_t room = arena->room_bytes();
-  if (room < row.view.size()) return;
-  try {
-    const DataSetSize size{double(items.size()), double(items.total_bytes()),
-                           double(arena->budget_bytes())};
-    std::span<const std::byte> bytes = row.view;
-    Form form = form_of(bytes);  // a shard's items are in theirs already
-    const Form wanted = form == Form::original ? forms.choose(items.key(row.item), size) : form;
-    if (wanted != form && mine.decoder.recode(bytes, wanted, true, mine.rewritten) &&
-        mine.rewritten.size() <= room) {
-      forms.rewritten(wanted, bytes.size(), mine.rewritten.size());
-      form = wanted;
-      bytes = mine.rewritten;
-    }
-    if (arena->admit(items.key(row.item), bytes, static_cast<int>(form))) {
-      add(counters.admitted_bytes, bytes.size());
-      drop_read(row.item);  // held once, in the arena
-      if (const auto held = arena->find(items.key(row.item))) row.view = *held;
-    }
-  } catch (const std::exception&) {  // no memory: the row has its bytes
-  }
-  trim(mine.rewritten);
-  add(counters.admit_ns, since_ns(start));
-}
-
-void Workers::State::prep_row(Ticket& ticket, std::size_t number, std::size_t thread) noexcept {
-  Ticket::Row& row = ticket.rows_[number];
-  if (row.fresh) admit_row(row, thread);
-  const auto start = Clock::now();
-  const std::size_t bytes = pass.sample_bytes();
-  const Form form = form_of(row.view);
-  const Prepared result =
-      prepare(row.view, pass, ticket.seed_, ticket.epoch_, row.index,
-              ticket.buffer_->bytes().subspan(number * bytes, bytes), prep_threads[thread]->scratch);
-  row.status = result == Prepared::done ? RowStatus::done : RowStatus::not_ours;
-  const std::uint64_t ns = since_ns(start);
-  if (result == Prepared::done) {
-    forms.prepared(form, ns, items.bytes(row.item));
-    add(counters.prepared[static_cast<std::size_t>(form)], 1);
-  }
-  add(counters.prep_ns, ns);
-}
-
 void Workers::State::fetch_loop(std::size_t) {
   for (;;) {
     Job job;
@@ -249,36 +149,33 @@ void Workers::State::fetch_loop(std::size_t) {
       if (stop) return;
       job = std::move(missing.front());
       missing.pop_front();
-      Ticket::Row& row = job.ticket->rows_[job.row];
-      row.charged = items.bytes(row.item);
-      fetched_bytes += row.charged;
+      Row& row = job.ticket->rows_[job.row];
+      charge(row, needs(job));
       if (!spare.empty()) {
         bytes = std::move(spare.back());
         spare.pop_back();
       }
       if (!missing.empty()) fetch_wake.notify_one();  // the next may fit as well
     }
-    Ticket::Row& row = job.ticket->rows_[job.row];
-    fetch_row(row, bytes);
+    Row& row = job.ticket->rows_[job.row];
+    steps.fetch(row, bytes);
     std::lock_guard lock(mutex);
+    row.fetching = false;
     if (row.view.data() == bytes.data() && !row.view.empty()) {
-      fetched_bytes += bytes.size() - row.charged;  // the table may not know sizes, or old ones
-      row.charged = bytes.size();
-      row.owned = std::move(bytes);  // a moved vector keeps its storage: the view stays right
-    } else {  // in the arena, or failed: nothing waits in memory of ours
-      fetched_bytes -= row.charged;
-      row.charged = 0;
+      largest = std::max(largest, bytes.size());
+      charge(row, bytes.capacity());    // the table may not know sizes, or old ones
+      row.owned = std::move(bytes);     // a moved vector keeps its storage: the view stays right
+    } else {  // in the cache, or failed: nothing waits in memory of ours
+      charge(row, 0);
       give_back(std::move(bytes));
       fetch_wake.notify_one();
     }
-    if (row.status == RowStatus::pending) {
-      ready.push_back(std::move(job));  // submit() reserved the room
-      std::push_heap(ready.begin(), ready.end(), Later{});
-      prep_wake.notify_one();
-    } else {
-      fetched_bytes -= row.charged;  // it does not wait for prep
-      row.charged = 0;
+    if (row.status != RowStatus::pending) {
+      charge(row, 0);  // it does not wait for prep
       finish(*job.ticket);
+    } else if (job.ticket->stage_ == Ticket::Stage::submitted) {
+      make_ready(job.ticket, job.row);
+      prep_wake.notify_one();
     }
   }
 }
@@ -294,13 +191,14 @@ void Workers::State::prep_loop(std::size_t number) {
       job = std::move(ready.back());
       ready.pop_back();
     }
-    prep_row(*job.ticket, job.row, number);
+    Row& row = job.ticket->rows_[job.row];
+    const std::size_t bytes = pass.sample_bytes();
+    steps.prepare(row, job.ticket->key_,
+                  job.ticket->buffer_->bytes().subspan(job.row * bytes, bytes), *prep_threads[number]);
     {
       std::lock_guard lock(mutex);
-      Ticket::Row& row = job.ticket->rows_[job.row];
       if (row.charged > 0) {
-        fetched_bytes -= row.charged;
-        row.charged = 0;
+        charge(row, 0);
         if (!missing.empty()) fetch_wake.notify_one();
       }
       if (row.status == RowStatus::done) {  // what is not ours keeps its bytes for the user's loader
@@ -313,19 +211,19 @@ void Workers::State::prep_loop(std::size_t number) {
   }
 }
 
-Workers::Workers(std::shared_ptr<const ItemTable> items, Pass pass, std::shared_ptr<Arena> arena,
+Workers::Workers(std::shared_ptr<const ItemTable> items, Pass pass, std::shared_ptr<Tiers> cache,
                  WorkersOptions options)
     : items_(std::move(items)),
       pass_(pass),
-      arena_(std::move(arena)),
+      cache_(std::move(cache)),
       counters_(std::make_shared<Counters>()) {
   if (options.prep_threads < 1 || options.fetch_threads < 1) {
     throw std::invalid_argument("workers need at least one prep and one fetch thread");
   }
-  state_ = std::make_unique<State>(*items_, pass_, arena_.get(), *counters_, options);
+  state_ = std::make_unique<State>(*items_, pass_, cache_.get(), *counters_, options);
   state_->spare.reserve(static_cast<std::size_t>(options.fetch_threads));
   for (int i = 0; i < options.prep_threads; ++i) {
-    state_->prep_threads.push_back(std::make_unique<State::PrepThread>());
+    state_->prep_threads.push_back(std::make_unique<PrepThread>());
   }
   try {
     std::lock_guard lock(state_->mutex);
@@ -353,67 +251,77 @@ void Workers::check_process() const {
   }
 }
 
-std::shared_ptr<Ticket> Workers::ticket(std::shared_ptr<Buffer> buffer,
-                                        std::span<const std::int64_t> items,
-                                        std::span<const std::int64_t> indices, std::uint64_t seed,
-                                        std::uint64_t epoch) const {
+std::shared_ptr<Ticket> Workers::ticket(std::span<const std::int64_t> items,
+                                        std::span<const std::int64_t> indices, DrawKey key) const {
   if (items.size() != indices.size()) {
     throw std::invalid_argument("items and indices differ in length");
   }
-  if (buffer->bytes().size() < items.size() * pass_.sample_bytes()) {
-    throw std::invalid_argument("the buffer is smaller than the minibatch");
-  }
   auto made = std::make_shared<Ticket>();
-  made->arena_ = arena_;
-  made->buffer_ = std::move(buffer);
-  made->seed_ = seed;
-  made->epoch_ = epoch;
+  made->cache_ = cache_;
+  made->key_ = key;
   made->rows_.resize(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) {
-    Ticket::Row& row = made->rows_[i];
+    Row& row = made->rows_[i];
     if (items[i] < 0 || static_cast<std::size_t>(items[i]) >= items_->size()) {
       throw std::out_of_range("item " + std::to_string(items[i]) + " of " +
                               std::to_string(items_->size()));
     }
     row.item = static_cast<std::size_t>(items[i]);
     row.index = static_cast<std::uint64_t>(indices[i]);
-    const auto held = arena_ ? arena_->find(items_->key(row.item)) : std::nullopt;
-    if (held) {
+    const ItemKey item = items_->key(row.item);
+    if (const auto held = cache_ ? cache_->find_in_memory(item) : std::nullopt) {
       row.view = *held;
-    } else {
-      made->missing_.push_back(i);
+      continue;
     }
+    row.fetching = true;
+    if (!cache_ || !cache_->seems_on_disk(item)) made->missing_.push_back(i);
   }
   return made;
 }
 
-void Workers::submit(const std::shared_ptr<Ticket>& ticket) {
+void Workers::State::announce(const std::shared_ptr<Ticket>& ticket) {
+  if (stop) throw std::logic_error("a ticket after close()");
+  if (ticket->stage_ != Ticket::Stage::made) throw std::logic_error("a ticket is used once");
+  const std::vector<Row>& rows = ticket->rows_;
+  ready.reserve(pending_rows + rows.size());  // so that no thread ever allocates to queue
+  const auto wanted = static_cast<std::size_t>(
+      std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.fetching; }));
+  if (wanted > 0) start_fetch_threads(missing.size() + wanted);
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    if (rows[row].fetching) missing.push_back({ticket, row});
+  }
+  ticket->stage_ = Ticket::Stage::announced;
+  ticket->order_ = announced++;
+  ticket->unfinished_ = rows.size();
+  pending_rows += rows.size();
+  counters.hits.fetch_add(rows.size() - wanted, std::memory_order_relaxed);
+  if (wanted > 0) fetch_wake.notify_all();
+}
+
+void Workers::announce(const std::shared_ptr<Ticket>& ticket) {
   check_process();
+  std::lock_guard lock(state_->mutex);
+  state_->announce(ticket);
+}
+
+void Workers::submit(const std::shared_ptr<Ticket>& ticket, std::shared_ptr<Buffer> buffer) {
+  check_process();
+  if (buffer->bytes().size() < ticket->rows_.size() * pass_.sample_bytes()) {
+    throw std::invalid_argument("the buffer is smaller than the minibatch");
+  }
   State& state = *state_;
   std::lock_guard lock(state.mutex);
   if (state.stop) throw std::logic_error("submit() after close()");
-  if (ticket->unfinished_ != 0) throw std::logic_error("a ticket is submitted once");
-  const std::size_t rows = ticket->rows_.size();
-  state.ready.reserve(state.pending_rows + rows);  // so that no thread ever allocates to queue
-  if (!ticket->missing_.empty()) {
-    state.start_fetch_threads(state.missing.size() + ticket->missing_.size());
+  if (ticket->stage_ == Ticket::Stage::submitted) throw std::logic_error("a ticket is submitted once");
+  if (ticket->stage_ == Ticket::Stage::made) state.announce(ticket);
+  ticket->stage_ = Ticket::Stage::submitted;
+  if (ticket->unfinished_ == 0) return;  // nothing could be read
+  ticket->buffer_ = std::move(buffer);
+  for (std::size_t row = 0; row < ticket->rows_.size(); ++row) {
+    const Row& here = ticket->rows_[row];
+    if (!here.fetching && here.status == RowStatus::pending) state.make_ready(ticket, row);
   }
-  ticket->order_ = state.submitted++;
-  ticket->unfinished_ = rows;
-  state.pending_rows += rows;
-  auto next_missing = ticket->missing_.begin();
-  for (std::size_t row = 0; row < rows; ++row) {
-    if (next_missing != ticket->missing_.end() && *next_missing == row) {
-      state.missing.push_back({ticket, row});
-      ++next_missing;
-    } else {
-      state.ready.push_back({ticket, row});
-      std::push_heap(state.ready.begin(), state.ready.end(), State::Later{});
-    }
-  }
-  add(counters_->hits, rows - ticket->missing_.size());
   state.prep_wake.notify_all();
-  state.fetch_wake.notify_all();
 }
 
 bool Workers::wait(const Ticket& ticket, std::chrono::nanoseconds timeout) {

@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "os/steps.hpp"
 #include "test.hpp"
 
 using namespace coordl;
@@ -32,6 +33,7 @@ class Shelf : public Arena {
     if (found == items_.end()) return std::nullopt;
     return std::span<const std::byte>(*found->second);
   }
+  bool seems_held(ItemKey key) const noexcept override { return find(key).has_value(); }
   bool admit(ItemKey key, std::span<const std::byte> bytes, int) noexcept override {
     std::lock_guard lock(mutex_);
     if (items_.contains(key.lo)) return true;
@@ -98,9 +100,8 @@ std::shared_ptr<Ticket> start(Workers& workers, BufferPool& pool, std::int64_t f
                               std::size_t count) {
   std::vector<std::int64_t> items(count);
   std::iota(items.begin(), items.end(), first);
-  auto ticket =
-      workers.ticket(pool.take(count * workers.pass().sample_bytes()), items, items, 1, 2);
-  workers.submit(ticket);
+  auto ticket = workers.ticket(items, items, {1, 2});
+  workers.submit(ticket, pool.take(count * workers.pass().sample_bytes()));
   return ticket;
 }
 
@@ -113,7 +114,7 @@ TEST(workers_deliver_every_item_with_its_own_bytes) {
   const auto shelf = std::make_shared<Shelf>(900);
   const auto pool = BufferPool::create(4);
   // The bound on fetched bytes is below one minibatch: fetching must go on as prep frees bytes.
-  Workers workers(files.table(), small_pass(), shelf, {3, 8, 64});
+  Workers workers(files.table(), small_pass(), std::make_shared<Tiers>(shelf, nullptr), {3, 8, 64});
   for (int epoch = 0; epoch < 3; ++epoch) {
     std::vector<std::shared_ptr<Ticket>> tickets;
     for (std::int64_t first = 0; first < 200; first += 20) {
@@ -132,6 +133,63 @@ TEST(workers_deliver_every_item_with_its_own_bytes) {
   CHECK(counters.hits + counters.misses == 600);
   CHECK(counters.admitted_bytes <= 900);
   CHECK(counters.storage_bytes < 3 * 200 * 8);
+}
+
+TEST(workers_read_what_is_announced_up_to_the_bound_and_prepare_what_is_submitted) {
+  const Files files(100);
+  const auto pool = BufferPool::create(1);
+  Workers workers(files.table(), small_pass(), nullptr, {1, 4, 70});  // some ten items
+  std::vector<std::shared_ptr<Ticket>> tickets;
+  for (std::int64_t first = 0; first < 100; first += 10) {
+    std::vector<std::int64_t> items(10);
+    std::iota(items.begin(), items.end(), first);
+    tickets.push_back(workers.ticket(items, items, {1, 2}));
+    workers.announce(tickets.back());
+  }
+  // Read ahead without a buffer, and no further than the bound: what was read waits for prep.
+  const Counters& counters = *workers.counters();
+  const auto patience = std::chrono::steady_clock::now() + 60s;
+  while (counters.misses < 5 && std::chrono::steady_clock::now() < patience) {
+    std::this_thread::sleep_for(1ms);
+  }
+  std::this_thread::sleep_for(50ms);
+  CHECK(counters.misses >= 5 && counters.misses <= 20);
+  CHECK(counters.samples == 0);
+  for (std::size_t t = 0; t < tickets.size(); ++t) {
+    workers.submit(tickets[t], pool->take(10 * workers.pass().sample_bytes()));
+    CHECK(wait_long(workers, *tickets[t]));
+    for (std::size_t row = 0; row < 10; ++row) {
+      CHECK(text(tickets[t]->item(row)) == "item " + std::to_string(10 * t + row));
+    }
+  }
+  CHECK(counters.misses == 100 && counters.samples == 100);
+  CHECK(counters.read_ahead_bytes <= 70);
+  bool refused = false;
+  try {
+    workers.announce(tickets[0]);
+  } catch (const std::logic_error&) {
+    refused = true;
+  }
+  CHECK(refused);
+}
+
+TEST(workers_refuse_a_file_that_shrinks_while_it_is_read) {
+  static std::string shrinking;
+  const Files files(3);
+  shrinking = files.table()->path(1);
+  step_hook = +[](const char* step) noexcept {
+    if (std::string_view(step) == "read:begun") std::filesystem::resize_file(shrinking, 2);
+  };
+  const auto shelf = std::make_shared<Shelf>(1000);
+  const auto pool = BufferPool::create(1);
+  {
+    Workers workers(files.table(), small_pass(), std::make_shared<Tiers>(shelf, nullptr), {1, 1, 1000});
+    const auto ticket = start(workers, *pool, 1, 1);
+    CHECK(wait_long(workers, *ticket));
+    CHECK(ticket->status(0) == RowStatus::truncated);
+  }
+  step_hook = nullptr;
+  CHECK(!shelf->find({1, 1}));
 }
 
 TEST(workers_report_a_missing_file_and_go_on) {
@@ -168,7 +226,8 @@ TEST(workers_stop_with_work_pending) {
 TEST(workers_take_tickets_of_several_threads) {
   const Files files(50);
   const auto pool = BufferPool::create(4);
-  Workers workers(files.table(), small_pass(), std::make_shared<Shelf>(1 << 20), {2, 4, 1000});
+  Workers workers(files.table(), small_pass(),
+                  std::make_shared<Tiers>(std::make_shared<Shelf>(1 << 20), nullptr), {2, 4, 1000});
   std::atomic<int> good{0};
   std::vector<std::thread> consumers;
   for (int c = 0; c < 3; ++c) {

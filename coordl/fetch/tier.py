@@ -1,0 +1,131 @@
+"""One tier of a cache: an arena in shared memory, or one that is kept on a local disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from coordl import _native
+from coordl.errors import CacheError
+from coordl.fetch.budget import format_bytes
+
+_OURS = {errno.ENOSPC, errno.ENOMEM, errno.EPROTO, errno.EUSERS, errno.ETIMEDOUT, errno.EAGAIN}
+_LIMITS = {
+    "shm": "{directory} has {free} free; make it larger (mount -o remount,size=..., or docker run "
+    "--shm-size=...), or clear other arenas (coordl status)",
+    "cgroup": "the memory cgroup leaves {free}; raise the container's or job's memory limit "
+    "(docker run --memory=..., sbatch --mem=...)",
+    "memory": "the machine has {free} of memory available; end other jobs or ask for less",
+    "none": "run coordl doctor",
+}
+
+
+@dataclass
+class Tier:
+    """An open arena.
+
+    Attributes:
+        name: its name.
+        asked_bytes: the budget it was opened with; the arena's own may be another.
+        directory: of the disk it is kept on; None: shared memory.
+    """
+
+    arena: _native.Arena
+    name: str
+    asked_bytes: int
+    directory: str | None = None
+    _warned_stop: bool = False
+
+    @classmethod
+    def open(cls, name: str, size: int, expected_items: int, directory: str | None = None) -> Tier:
+        """Opens or creates it.
+
+        Raises:
+            CacheError, ValueError, OSError: as MinIOCache says.
+        """
+        try:
+            if directory is not None:
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+            arena = _native.Arena.open(name, size, expected_items, directory)
+        except OSError as error:
+            text = str(error) if error.filename else error.strerror or str(error)
+            if directory is not None:
+                raise CacheError(
+                    f"the cache cannot be kept in ssd={directory!r}: {text}. Name a directory of a "
+                    "local disk that this user may write to, or leave ssd= out."
+                ) from error
+            if error.errno == errno.EINVAL:
+                raise ValueError(text) from error
+            if error.errno in _OURS:
+                raise CacheError(text) from error
+            raise
+        return cls(arena, name, size, directory)
+
+    def stats(self) -> dict[str, Any]:
+        return dict(self.arena.stats())
+
+    def warn_if_other_than_asked(self, insisted: bool = True) -> None:
+        """A UserWarning when the arena has another budget than it was opened with; not where
+        another user's will do, as nobody `insisted` on a size."""
+        stats = self.stats()
+        budget, asked = stats["budget_bytes"], stats["asked_bytes"]
+        if asked != self.asked_bytes:
+            if not insisted:
+                return
+            until = (
+                "until its last one ends"
+                if self.directory is None
+                else f"until {self.directory} is emptied"
+            )
+            warnings.warn(
+                f"{self._called} is in use already with a budget of {format_bytes(budget)}; "
+                f"the {format_bytes(self.asked_bytes)} asked for here do not apply. One arena has "
+                f"one budget: its first user's, {until}.",
+                stacklevel=4,
+            )
+        elif budget < asked:
+            warnings.warn(
+                f"{self._called} holds {format_bytes(budget)} instead of the "
+                f"{format_bytes(asked)} asked for: {self._advice()}.",
+                stacklevel=4,
+            )
+
+    def warn_if_stopped(self) -> None:
+        """A UserWarning, once, when the arena stopped growing before its budget was full."""
+        stats = self.stats()
+        if stats["stopped_errno"] and not self._warned_stop:
+            self._warned_stop = True
+            short = "memory" if self.directory is None else "the disk"
+            warnings.warn(
+                f"{self._called} stopped growing at {format_bytes(stats['used_bytes'])} of "
+                f"{format_bytes(stats['budget_bytes'])}, as {short} became short: "
+                f"{self._advice()}. What it holds stays.",
+                stacklevel=4,
+            )
+
+    @property
+    def _called(self) -> str:
+        where = "" if self.directory is None else f" in {self.directory}"
+        return f"cache {self.name}{where}"
+
+    def _advice(self) -> str:
+        if self.directory is not None:
+            disk = os.statvfs(self.directory)
+            return (
+                f"its file system has {format_bytes(disk.f_bavail * disk.f_frsize)} free; make "
+                "room, or give a smaller ssd_budget"
+            )
+        return limit_advice()
+
+
+def limit_advice() -> str:
+    """What limits memory for arenas here, and how to have more."""
+    limits = _native.memory_limits()
+    limit = str(limits["limit"])
+    free = limits.get(f"{limit}_free_bytes")
+    return _LIMITS[limit].format(
+        directory=_native.arena_directory(), free=format_bytes(free) if free is not None else "?"
+    )

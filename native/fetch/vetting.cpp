@@ -1,0 +1,50 @@
+#include "fetch/vetting.hpp"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+
+#include "fetch/checksum.hpp"
+#include "fetch/layout.hpp"
+
+namespace coordl {
+
+bool read_in(std::span<const std::byte> mapped) noexcept {
+#ifdef MADV_POPULATE_READ
+  constexpr int populate = MADV_POPULATE_READ;
+#else
+  constexpr int populate = 22;  // the kernel may know what its headers here do not
+#endif
+  const auto begin = reinterpret_cast<std::uintptr_t>(mapped.data()) / layout::kPage * layout::kPage;
+  const auto end = reinterpret_cast<std::uintptr_t>(mapped.data()) + mapped.size();
+  if (end == begin) return true;
+  for (;;) {
+    if (::madvise(reinterpret_cast<void*>(begin), end - begin, populate) == 0) return true;
+    if (errno == EINVAL) return true;  // an older kernel: page faults read it
+    if (errno != EINTR && errno != EAGAIN) return false;
+  }
+}
+
+bool Vetting::passes(std::uint64_t slot, std::uint64_t offset) noexcept {
+  std::uint8_t known = found_[slot].load(std::memory_order_relaxed);
+  if (known == kUnknown) {
+    known = is_sound(offset) ? kGood : kBad;
+    found_[slot].store(known, std::memory_order_relaxed);
+  }
+  return known == kGood;
+}
+
+bool Vetting::is_sound(std::uint64_t offset) const noexcept {
+  constexpr std::uint64_t head = sizeof(layout::Record);
+  if (log_.size() < head || offset > log_.size() - head) return false;
+  if (!read_in(log_.subspan(offset, head))) return false;
+  // Copied: what is checked must be what is used, whoever else may write the file.
+  const layout::Record record = *reinterpret_cast<const layout::Record*>(log_.data() + offset);
+  const std::uint64_t bytes = layout::claim_payload(record.claim);
+  if (bytes > log_.size() - head - offset) return false;
+  const auto payload = log_.subspan(offset + head, bytes);
+  if (!read_in(payload)) return false;
+  return checksum({record.key_hi, record.key_lo}, payload) == record.checksum && check_(payload);
+}
+
+}  // namespace coordl
