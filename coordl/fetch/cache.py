@@ -147,9 +147,8 @@ class MinIOCache:
         items = expected_items or max(1024, (memory + disk) // _MEAN_ITEM_BYTES)
         self._open_tiers(name, memory, disk, items)
         for tier in self._tiers_open:
-            tier.warn_if_other_than_asked(
-                insisted=tier is self._disk or not is_auto(self._budgets[0])
-            )
+            insisted = tier is self._disk or not is_auto(self._budgets[0])
+            tier.warn_if_other_than_asked(insisted)
 
     def _open_tiers(self, name: str, memory: int, disk: int, expected_items: int) -> None:
         self._memory = Tier.open(name, memory, expected_items) if memory else None
@@ -172,12 +171,16 @@ class MinIOCache:
     def _tiers_open(self) -> list[Tier]:
         return [tier for tier in (self._memory, self._disk) if tier is not None]
 
+    def open_for(self, name: str, dataset_bytes: int | None, items: int | None = None) -> None:
+        """Opens the cache by that name unless it is open."""
+        if self._opened is None:
+            self._open(name, dataset_bytes, items)
+
     def serve(self, name: str, items: Items) -> None:
         """Opens the cache by that name unless it is open, and decides which of a data set's items
         it will hold. Loaders and warm() call it; who calls admit() without them and with
         admission="random" must."""
-        if self._opened is None:
-            self._open(name, items.total_bytes, len(items))
+        self.open_for(name, items.total_bytes, len(items))
         budget = self.total_budget_bytes
         if self.admission != "random" or self._chosen == (id(items), budget):
             return
@@ -232,6 +235,11 @@ class MinIOCache:
         return self.tiers.seems_on_disk(int(high), int(low))
 
     @property
+    def is_open(self) -> bool:
+        """False while it waits for a data set to be named after."""
+        return self._opened is not None
+
+    @property
     def tiers(self) -> _native.Tiers:
         """The native tiers, for native prep."""
         if self._opened is None:
@@ -257,8 +265,8 @@ class MinIOCache:
         return int(self.stats()["budget_bytes"])
 
     def budget_limit(self) -> str:
-        """What made memory's budget in force another than the one asked for here, or what "auto" was
-        chosen from, for reading; empty where a size asked for is in force."""
+        """What made memory's budget in force another than the one asked for here, or what "auto"
+        was chosen from, for reading; empty where a size asked for is in force."""
         if self._memory is None:
             return ""
         stats = self.stats()

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch.utils.data
 
-from coordl.fetch.budget import is_auto
 from coordl.fetch.cache import MinIOCache, cache_name
 from coordl.fetch.opens import COUNTED, Opens
 from coordl.fetch.tally import Tally
@@ -105,11 +104,11 @@ def opens_folder(dataset: Any, asked: bool | str | os.PathLike[str]) -> str:
 
 def opens_cache(cache: int | str | MinIOCache, folder: str) -> MinIOCache:
     """The cache of a folder's files: the one given, or the arena all its readers share."""
-    if isinstance(cache, MinIOCache):
-        return cache
-    relative = isinstance(cache, str) and "%" in cache
-    size = _folder_bytes(folder) if relative or is_auto(cache) else None
-    return MinIOCache(cache, name=cache_name(folder), dataset_bytes=size, form="original")
+    if not isinstance(cache, MinIOCache):
+        cache = MinIOCache(cache, form="original")
+    if not cache.is_open:
+        cache.open_for(cache_name(folder), _folder_bytes(folder))
+    return cache
 
 
 def _folder_bytes(folder: str) -> int:

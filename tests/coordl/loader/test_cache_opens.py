@@ -209,3 +209,12 @@ def test_auto_is_said_once_it_is_chosen(root: Path) -> None:
     stats = loader.stats()
     assert stats["cache_limit"] and stats["cache_budget"] > 0
     assert f", as {stats['cache_limit']}" in loader.plan()
+
+
+def test_a_cache_without_a_name_takes_the_folders(root: Path) -> None:
+    cache = coordl.MinIOCache("1MiB")
+    loader = coordl.DataLoader(Texts(root, COUNT), cache=cache, cache_opens=True)
+    assert "cache" in loader.plan()
+    list(loader)
+    list(loader)
+    assert [figures(loader, epoch)[0] for epoch in range(2)] == [0, COUNT]
