@@ -1,7 +1,8 @@
 """The MinIO cache: shared memory that admits items until its budget is full, and never evicts.
 
 Every process of this user that opens the same name shares one arena. It is there as long as one of
-them lives; the last to leave removes it, and what a killed one leaves is reaped by the next open.
+them lives, or until `coordl clear` with persist=True; the last to leave removes it, and what a
+killed one leaves is reaped by the next open.
 docs/shared-memory.md has the layout and the protocol.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from types import TracebackType
@@ -18,12 +18,14 @@ from typing import Any, SupportsIndex
 from coordl import _native
 from coordl.errors import CacheError
 from coordl.fetch.budget import auto_budget, format_bytes, is_auto, parse_budget
+from coordl.user_warning import warn_user
 
 _MEAN_ITEM_BYTES = 8192  # small for an image: an index with room to spare costs 0.2 % of the budget
 _LEAST_BYTES = 1 << 20  # as native/fetch has it: less is no cache
 # What holding every item takes at most, all of them packed, in bytes of the files. The same for
 # every form: loaders of several forms share one arena, and its budget.
 _MOST_OF_FILES = 1.8
+_MOST_OF_INDEX = 0.9  # of its slots; beyond, items are refused for want of a near one
 FORMS = ("original", "indexed", "packed")
 _OURS = {errno.ENOSPC, errno.ENOMEM, errno.EPROTO, errno.EUSERS, errno.ETIMEDOUT, errno.EAGAIN}
 _LIMITS = {
@@ -67,7 +69,7 @@ class MinIOCache:
         budget: bytes it may hold, see parse_budget; never more than all items take in any form,
             1.8 times `dataset_bytes` (see budget_limit()). "auto" takes what the machine's limits
             allow now, see auto_budget, or the budget the arena has already where another process
-            made it.
+            made it: it raises none.
         name: which arena; cache_name() makes one from a data set.
         dataset_bytes: encoded bytes of the data set, if known; a percentage needs it.
         expected_items: how many items, if known; sizes the index.
@@ -76,10 +78,16 @@ class MinIOCache:
             faster to prepare. "indexed": with points to begin decoding at, a few percent larger and
             somewhat faster. "auto": whichever makes epochs shortest at this budget and the rates
             measured so far.
+        persist: the arena stays after its last user, for the next job to find it full, until
+            `coordl clear` or the machine's end. Whoever asks for it keeps it for all.
+
+    One arena has one budget, the largest asked for so far: a larger one raises it for all its
+    users, a smaller one changes nothing.
 
     Warns:
-        UserWarning: the machine does not allow that much, or another process opened the arena with
-            another budget first. The message says what to change.
+        UserWarning: the machine or the arena's address space does not allow that much, the index is
+            too small for that many items, or a larger budget applies already. The message says what
+            to change.
 
     Raises:
         CacheError: no usable cache can be had; says what to change.
@@ -95,6 +103,7 @@ class MinIOCache:
         dataset_bytes: int | None = None,
         expected_items: int | None = None,
         form: str = "auto",
+        persist: bool = False,
     ) -> None:
         check_form(form)
         why = ""
@@ -113,8 +122,9 @@ class MinIOCache:
         self.form = form
         self._why = why
         self._cut = size < wanted
+        self.persist = bool(persist)
         self._open(name, size, expected_items or max(1024, size // _MEAN_ITEM_BYTES))
-        self._warn_if_other_than_asked()
+        self._warn_if_other_than_asked(expected_items or 0)
 
     def _open(self, name: str, size: int, expected_items: int) -> None:
         self.name = name
@@ -122,7 +132,9 @@ class MinIOCache:
         self._expected_items = expected_items
         self._warned_stop = False
         try:
-            self._arena = _native.Arena.open(name, size, expected_items)
+            self._arena = _native.Arena.open(
+                name, size, expected_items, persist=self.persist, raise_budget=not self._why
+            )
         except OSError as error:
             text = error.strerror or str(error)
             if error.errno == errno.EINVAL:
@@ -163,15 +175,17 @@ class MinIOCache:
         chosen from, for reading; empty where a size asked for is in force."""
         stats = self.stats()
         if stats["asked_bytes"] != self._asked_bytes:
-            return "its first user asked for that"
+            return "another user asked for that"
         if stats["budget_bytes"] < stats["asked_bytes"]:
             return "the machine allows no more"
         return "holding every item takes no more" if self._cut else self._why
 
     def stats(self) -> dict[str, int]:
-        """budget_bytes, asked_bytes (by the arena's creator), used_bytes, reserved_bytes (memory
-        taken, overhead included), items, users (live processes), stopped_errno (what ended growth
-        early, or 0); original_items, original_bytes and so on for each form."""
+        """budget_bytes, asked_bytes (the most that was asked for), most_bytes (budgets its address
+        space has room for), used_bytes, held_bytes (with what is being admitted), reserved_bytes
+        (memory taken, overhead included), items, index_slots, users (live processes), persist (0 or
+        1), stopped_errno (what ended growth early, or 0); original_items, original_bytes and so on
+        for each form."""
         return dict(self._arena.stats())
 
     def verify(self) -> list[str]:
@@ -193,11 +207,12 @@ class MinIOCache:
     ) -> None:
         self.close()
 
-    def __getstate__(self) -> tuple[str, int, int, str, bool, str]:
-        return self.name, self._asked_bytes, self._expected_items, self.form, self._cut, self._why
+    def __getstate__(self) -> tuple:
+        described = self.form, self.persist, self._cut, self._why
+        return self.name, self._asked_bytes, self._expected_items, *described
 
-    def __setstate__(self, state: tuple[str, int, int, str, bool, str]) -> None:
-        name, size, expected_items, self.form, self._cut, self._why = state
+    def __setstate__(self, state: tuple) -> None:
+        name, size, expected_items, self.form, self.persist, self._cut, self._why = state
         self._open(name, size, expected_items)  # quietly: who opened it first has been told
 
     def __repr__(self) -> str:
@@ -208,34 +223,43 @@ class MinIOCache:
             f"{stats['items']} items)"
         )
 
-    def _warn_if_other_than_asked(self) -> None:
+    def _warn_if_other_than_asked(self, items: int) -> None:
         stats = self.stats()
-        budget, asked = stats["budget_bytes"], stats["asked_bytes"]
-        if asked != self._asked_bytes:
-            if self._why:  # no size was insisted on
-                return
-            warnings.warn(
-                f"cache {self.name} is in use already with a budget of {format_bytes(budget)}; "
-                f"the {format_bytes(self._asked_bytes)} asked for here do not apply. One arena has "
-                "one budget: its first user's, until its last one ends.",
-                stacklevel=3,
+        anew = f"End its users, then coordl clear {self.name}, and the next makes it anew."
+        room = stats["index_slots"] * _MOST_OF_INDEX
+        if items > room:
+            warn_user(
+                f"cache {self.name} was made with an index for {room:,.0f} items, and "
+                f"{items:,} are expected here: those beyond are not held. {anew}"
             )
-        elif budget < asked:
-            warnings.warn(
+        budget, size = stats["budget_bytes"], self._asked_bytes
+        if self._why and size != stats["asked_bytes"]:
+            return  # no size was insisted on
+        if size < budget:
+            warn_user(
+                f"cache {self.name} has a budget of {format_bytes(budget)} already; the "
+                f"{format_bytes(size)} asked for here do not apply. One arena has one budget: the "
+                "largest asked for so far."
+            )
+        elif budget < size and budget >= stats["most_bytes"]:
+            warn_user(
                 f"cache {self.name} holds {format_bytes(budget)} instead of the "
-                f"{format_bytes(asked)} asked for: {_limit_advice()}.",
-                stacklevel=3,
+                f"{format_bytes(size)} asked for: it was made with address space for no more. {anew}"
+            )
+        elif budget < size:
+            warn_user(
+                f"cache {self.name} holds {format_bytes(budget)} instead of the "
+                f"{format_bytes(size)} asked for: {_limit_advice()}."
             )
 
     def _warn_if_stopped(self) -> None:
         stats = self.stats()
         if stats["stopped_errno"]:
             self._warned_stop = True
-            warnings.warn(
+            warn_user(
                 f"cache {self.name} stopped growing at {format_bytes(stats['used_bytes'])} of "
                 f"{format_bytes(stats['budget_bytes'])}, as memory became short: "
-                f"{_limit_advice()}. What it holds stays.",
-                stacklevel=3,
+                f"{_limit_advice()}. What it holds stays, and the next open lets it grow again."
             )
 
 

@@ -43,7 +43,7 @@ class Handle final : public Arena {
     return stats;
   }
 
-  std::vector<std::string> verify() const override { return core_->memory.verify(); }
+  std::vector<std::string> verify() const override { return core_->memory.verify().faults; }
   const std::string& name() const noexcept override { return core_->paths.name; }
   bool ensure_lease() noexcept override { return coordl::ensure_lease(*core_); }
 
@@ -70,8 +70,9 @@ class Handle final : public Arena {
 }  // namespace
 
 std::shared_ptr<Arena> Arena::open(const std::string& name, std::uint64_t budget_bytes,
-                                   std::uint64_t expected_items) {
-  auto core = open_core(name, budget_bytes, expected_items);
+                                   std::uint64_t expected_items, bool persist,
+                                   bool raise_budget) {
+  auto core = open_core(name, {budget_bytes, expected_items, persist, raise_budget});
   try {
     return std::make_shared<Handle>(core);
   } catch (...) {
