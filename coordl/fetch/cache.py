@@ -244,7 +244,8 @@ class MinIOCache:
         elif budget < size and budget >= stats["most_bytes"]:
             warn_user(
                 f"cache {self.name} holds {format_bytes(budget)} instead of the "
-                f"{format_bytes(size)} asked for: it was made with address space for no more. {anew}"
+                f"{format_bytes(size)} asked for: it was made with address space for no more. "
+                f"{anew}"
             )
         elif budget < size:
             warn_user(

@@ -84,8 +84,11 @@ class ArenaMemory {
 
   // Are these log bytes inside the memory that is set aside?
   bool within(std::uint64_t offset, std::uint64_t bytes) const noexcept {
-    return offset + bytes <= promised_.load(std::memory_order_relaxed) ||
-           offset + bytes <= look_up_promised();
+    return inside(offset, bytes, promised_.load(std::memory_order_relaxed)) ||
+           inside(offset, bytes, look_up_promised());
+  }
+  static bool inside(std::uint64_t offset, std::uint64_t bytes, std::uint64_t end) noexcept {
+    return bytes <= end && offset <= end - bytes;
   }
   std::uint64_t look_up_promised() const noexcept;
   // The payload; nullopt when its length leads out of the log. REQUIRES within(offset, kLine).

@@ -18,21 +18,32 @@ Verified ArenaMemory::verify() const {
   const std::uint64_t tail = atomic(header().tail).load(std::memory_order_acquire);
   if (!within(tail, layout::kLine)) say(tail, "the tail is beyond the memory set aside");
 
+  // Counts follow the stages: what they are now, the log must show.
+  const std::uint64_t counted = used_bytes(), given_up = sum(&layout::Member::abandoned_bytes);
   std::vector<std::uint64_t> starts;
-  std::uint64_t claimed = 0;
+  std::uint64_t claimed = 0, published = 0, abandoned = 0;
   const std::uint64_t end = walk([&](std::uint64_t at, std::uint64_t claim) {
     layout::Record& r = record(at);
     starts.push_back(at);
     if (atomic(r.before).load(std::memory_order_relaxed) != claimed) {
       say(at, "does not go on with the sum of what is claimed before it");
     }
-    claimed += layout::claim_payload(claim);
-    if (atomic(r.stage).load(std::memory_order_acquire) == layout::published &&
-        find_offset({r.key_hi, r.key_lo}) != at) {
+    const std::uint64_t bytes = layout::claim_payload(claim);
+    claimed += bytes;
+    const std::uint64_t stage = atomic(r.stage).load(std::memory_order_acquire);
+    if (stage == layout::abandoned) abandoned += bytes;
+    if (stage != layout::published) return;
+    published += bytes;
+    if (find_offset({r.key_hi, r.key_lo}) != at) {
       say(at, "published, but the index does not lead here");
     }
   });
   if (end < tail) say(end, "no record where one must begin; nothing after it can be walked");
+  if (counted > published || given_up > abandoned) {
+    found.faults.push_back("counts of " + std::to_string(counted) + " bytes held and " +
+                           std::to_string(given_up) + " abandoned; the log has " +
+                           std::to_string(published) + " and " + std::to_string(abandoned));
+  }
 
   for (std::uint64_t i = 0; i <= slot_mask_; ++i) {
     const std::uint64_t slot = atomic(index_[i]).load(std::memory_order_acquire);
