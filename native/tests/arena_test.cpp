@@ -18,6 +18,7 @@
 #include "fetch/checksum.hpp"
 #include "fetch/file.hpp"
 #include "fetch/layout.hpp"
+#include "os/shared_file.hpp"
 #include "os/steps.hpp"
 #include "test.hpp"
 
@@ -340,6 +341,35 @@ TEST(verify_names_a_flipped_byte) {
   CHECK(arena->verify().size() == 1);
   CHECK(arena->verify()[0].find("checksum") != std::string::npos);
   CHECK(coordl::verify_arena(name).faults == arena->verify());
+}
+
+// What another process of this user can write into the index and the log must not be followed.
+TEST(slots_and_lengths_from_outside_are_missed_not_followed) {
+  namespace layout = coordl::layout;
+  const std::string name = own_name("outside");
+  const auto arena = Arena::open(name, 10000, 10);
+  CHECK(arena->admit(key(1), item(1)));
+  const auto file = coordl::SharedFile::open(coordl::arena_directory() + "/coordl." +
+                                             std::to_string(::geteuid()) + "." + name);
+  const auto& header = *reinterpret_cast<layout::Header*>(file.data());
+  auto* const index = reinterpret_cast<std::uint64_t*>(file.data() + header.index_offset);
+  auto* const slot = std::find_if(index, index + header.slots, [](auto word) { return word != 0; });
+  const std::uint64_t tag = *slot & ~layout::kOffsetMask, was = *slot;
+  // No offset (it would be 64 bytes before the log), the last there is, just past what is set aside.
+  for (const std::uint64_t offset : {std::uint64_t(0), layout::kOffsetMask,
+                                     header.set_aside / layout::kLine + 1}) {
+    *slot = tag | offset;
+    CHECK(!arena->find(key(1)));
+    CHECK(!arena->verify().empty());
+  }
+  *slot = was;
+  CHECK(holds(*arena, 1));
+  auto& record = *reinterpret_cast<layout::Record*>(file.data() + header.log_offset);
+  for (const std::uint64_t length : {header.set_aside - sizeof(record) + 1, ~std::uint64_t(0) >> 16}) {
+    record.claim = layout::make_claim(length, 0);
+    CHECK(!arena->find(key(1)));
+    CHECK(!arena->verify().empty());
+  }
 }
 
 TEST(the_checksum_sees_every_bit_every_length_and_the_key) {

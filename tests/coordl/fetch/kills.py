@@ -3,6 +3,8 @@ hold of the arena they leave."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import mmap
 import os
 import random
@@ -172,48 +174,52 @@ class Steps:
         return _native._steps[number - 1] if number else "before the first step"
 
 
+ITEMS = 80
+BATCHES_BYTES = 64 * 2**20
+
+
+@functools.cache
 def item(i: int) -> bytes:
-    """Item `i`'s bytes; every tenth makes the arena grow."""
-    size = 300_000 if i % 10 == 9 else i * 997 % 40_000
+    """Item `i`'s bytes; a few make the arena grow."""
+    size = 300_000 if i % 40 == 39 else i * 997 % 8_000
     return random.Random(i).randbytes(64) * (size // 64)
 
 
-ITEMS = 80
-ALL_BYTES = sum(len(item(i)) for i in range(ITEMS))
-
-
-def admit_some(name: str, seed: int, rounds: int | None) -> None:
-    """Opens, raises, admits in random order and closes: `rounds` times, or until killed."""
+def admit_batches(name: str, first: int, count: int | None, seed: int) -> None:
+    """Opens, raises, admits a batch of new items in random order, closes: `count` times, or until
+    killed. Whoever begins with the same batch admits the same items."""
     rng = random.Random(seed)
-    done = 0
-    while rounds is None or done < rounds:
-        with MinIOCache(ALL_BYTES - rng.randrange(1000), name=name, expected_items=ITEMS) as cache:
-            for i in rng.sample(range(ITEMS), 20):
-                if cache.admit((i, ~i % 2**64), item(i)):
-                    assert cache.get((i, ~i % 2**64)) == item(i)
-        done += 1
+    for batch in itertools.count(first) if count is None else range(first, first + count):
+        size = BATCHES_BYTES - rng.randrange(1000)
+        with MinIOCache(size, name=name, expected_items=10_000) as cache:
+            for i in rng.sample(range(ITEMS), ITEMS):
+                if cache.admit((i, batch), item(i)):
+                    assert cache.get((i, batch)) == item(i)
 
 
 def kill_at_random(count: int, seed: int, directory: Path) -> Counter[str]:
     """Kills `count` processes that admit beside another one: which step each had reached.
 
     After each: every record verifies, the other went on, and who joins finds no budget lost. Each
-    tenth time the arena is made anew; each other tenth the last user is killed as well.
+    fifth time the arena is made anew; each other of these the last user is killed as well.
     """
     rng = random.Random(seed)
     steps, reached = Steps(), Counter[str]()
     name = "t-random"
     cache: MinIOCache | None = None
+    for i in range(ITEMS):
+        item(i)  # made once, not in every child
     for number in range(count):
         if cache is None:
-            cache = MinIOCache(ALL_BYTES // 2, name=name, expected_items=ITEMS)
+            cache = MinIOCache(2**20, name=name, expected_items=10_000)
+        batch = 1000 * number
 
-        def watched(seed: int = number) -> None:
+        def watched(batch: int = batch) -> None:
             steps.record()
-            admit_some(name, seed, None)
+            admit_batches(name, batch, None, batch)
 
         dying = fork(watched)
-        other = fork(lambda seed=number: admit_some(name, seed + 10**6, 2))
+        other = fork(lambda batch=batch: admit_batches(name, batch, 3, batch + 1))
         time.sleep(rng.random() * 0.02)
         os.kill(dying, signal.SIGKILL)
         assert code_of(dying) == -signal.SIGKILL
@@ -222,12 +228,10 @@ def kill_at_random(count: int, seed: int, directory: Path) -> Counter[str]:
         assert cache.verify() == []
 
         def join() -> None:
-            with MinIOCache(ALL_BYTES, name=name) as joined:
+            with MinIOCache(BATCHES_BYTES, name=name) as joined:
                 stats = joined.stats()
                 assert stats["held_bytes"] == stats["used_bytes"], stats
                 assert stats["users"] == 2
-                for i in range(ITEMS):
-                    assert joined.get((i, ~i % 2**64)) in (None, item(i))
 
         assert code_of(fork(join)) == 0
         assert cache.stats()["users"] == 1
@@ -238,7 +242,7 @@ def kill_at_random(count: int, seed: int, directory: Path) -> Counter[str]:
         elif number % 10 == 4:
             cache.close()
             cache = None
-            alone = fork(lambda seed=number: admit_some(name, seed, None))
+            alone = fork(lambda batch=batch: admit_batches(name, batch, None, batch))
             time.sleep(rng.random() * 0.02)
             os.kill(alone, signal.SIGKILL)
             assert code_of(alone) == -signal.SIGKILL
