@@ -24,7 +24,7 @@ enum Flag : std::uint8_t { attached_first = 1, cut = 2, lengthened = 4 };
 
 struct Patch {
   std::uint8_t region;  // header, member, slot, record header, any byte of the log
-  std::uint8_t change;  // set, xor, add
+  std::uint8_t change;  // set, xor, add, set the offset and keep the tag
   std::uint16_t which;  // member, item or slot
   std::uint32_t field;
   std::uint64_t value;
@@ -82,10 +82,11 @@ class Arena {
   void apply(const Patch& patch) {
     const std::uint64_t at = place(patch);
     std::uint64_t now = word(at);
-    switch (patch.change % 3) {
+    switch (patch.change % 4) {
       case 0: now = patch.value; break;
       case 1: now ^= patch.value; break;
-      default: now += patch.value;
+      case 2: now += patch.value; break;
+      default: now = (now & ~layout::kOffsetMask) | (patch.value & layout::kOffsetMask);
     }
     HOLDS(::pwrite(file_.get(), &now, 8, off_t(at)) == 8);
   }
@@ -157,7 +158,8 @@ void put(Bytes& input, const Patch& patch) {
 Patch random_patch(Chance& chance) {
   Patch patch{};
   patch.region = static_cast<std::uint8_t>(chance.below(5));
-  patch.change = static_cast<std::uint8_t>(chance.below(3));
+  patch.change = static_cast<std::uint8_t>(chance.below(4));
+  if (patch.region == 2 && chance.one_in(2)) patch.change = 3;
   patch.which = static_cast<std::uint16_t>(chance.below(chance.one_in(3) ? 1 << 16 : 12));
   patch.field = static_cast<std::uint32_t>(chance.below(1 << 20));
   // Words are offsets, lengths, counts and claims: near each other, near powers of two, near the end.
