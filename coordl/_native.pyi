@@ -16,7 +16,7 @@ class Arena:
     """
 
     @staticmethod
-    def open(name: str, budget_bytes: int, expected_items: int, persist: bool = False) -> Arena:
+    def open(name: str, budget_bytes: int, expected_items: int, persist: bool = False, raise_budget: bool = True) -> Arena:
         """Opens or creates. Raises OSError with the kernel's errno."""
 
     def find(self, hi: int, lo: int) -> memoryview | None:
