@@ -16,7 +16,7 @@ class Arena:
     """
 
     @staticmethod
-    def open(name: str, budget_bytes: int, expected_items: int, kept_in: str | None = None) -> Arena:
+    def open(name: str, budget_bytes: int, expected_items: int, persist: bool = False, raise_budget: bool = True, kept_in: str | None = None) -> Arena:
         """
         Opens or creates: in shared memory, or on the disk of the directory `kept_in`,
         where it stays. Raises OSError with the kernel's errno.
@@ -49,11 +49,22 @@ class Arena:
 
 def list_arenas() -> list[dict[str, Any]]:
     """
-    Live arenas of this user: Arena.stats() of each, with name and readable.
+    Arenas of this user that live or persist: Arena.stats() of each, with name and readable.
+    """
+
+def verify_arena(name: str) -> tuple[int, int, list[str]]:
+    """
+    (items, bytes, faults) of an arena, re-checked from outside. OSError ENOENT when there is
+    none, EPROTO when it is another version's or damaged.
     """
 
 def reap_arenas() -> list[str]:
-    """Unlinks this user's arenas that have no live user; their names."""
+    """
+    Unlinks this user's arenas that no live user has and that do not persist; their names.
+    """
+
+def numa_nodes() -> int:
+    """NUMA nodes online."""
 
 def clear_arena(name: str, force: bool = False) -> None:
     """

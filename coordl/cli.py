@@ -1,6 +1,6 @@
-"""`coordl status | clear | doctor | warm | rates | pack | unpack`: caches, limits, speed, packing.
+"""`coordl status | clear | verify | doctor | warm | rates | pack | unpack`: caches, packed data.
 
-Results go to stdout, everything else to stderr. Exit 0 fine, 2 could not do it.
+Results go to stdout, everything else to stderr. Exit 0 fine, 1 faults found, 2 could not do it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ app = typer.Typer(
     name="coordl",
     cls=Commands,
     help="Caches that coordl's loaders share on this machine, and packed data sets.",
-    epilog="Examples:\n\ncoordl status\n\ncoordl clear --force\n\ncoordl doctor\n\n"
-    "coordl pack pictures/train packed/train",
+    epilog="Examples:\n\ncoordl status\n\ncoordl clear --force\n\ncoordl verify\n\n"
+    "coordl doctor\n\ncoordl pack pictures/train packed/train",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -81,7 +81,10 @@ FormatOption = Annotated[Format, typer.Option("--format", help="text, or json fo
     epilog="Examples:\n\ncoordl status\n\ncoordl status --format json | jq '.arenas[0].items'"
 )
 def status(format: FormatOption = Format.text) -> None:
-    """List the caches of this user; remove what killed jobs left."""
+    """List the caches of this user; remove what killed jobs left.
+
+    "kept": it stays when its last user ends (persist=True), until coordl clear.
+    """
     reaped = _native.reap_arenas()
     arenas = _native.list_arenas()
     if format is Format.json:
@@ -127,6 +130,59 @@ def clear(
         raise typer.Exit(2)
     if not cleared:
         print("Nothing to clear.")
+
+
+@app.command(
+    epilog="Examples:\n\ncoordl verify\n\ncoordl verify 3f9c0a61e2d47b5086c1f93a\n\n"
+    "coordl verify --format json | jq '.arenas[].faults'"
+)
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(help="which cache; all of this user's if left out")
+    ] = None,
+    format: FormatOption = Format.text,
+) -> None:
+    """Re-check every item of the caches against its checksum. Their users notice nothing.
+
+    Exit status 1 when there are faults, each on a line: an item that was changed in memory, or an
+    index that contradicts it. Clear that cache.
+    """
+    names = [name] if name is not None else [arena["name"] for arena in _native.list_arenas()]
+    checked = []
+    failed = False
+    for each in names:
+        try:
+            items, size, faults = _native.verify_arena(each)
+        except OSError as error:
+            failed = True
+            print(f"coordl: {error.strerror}", file=sys.stderr)
+            continue
+        checked.append({"name": each, "items": items, "bytes": size, "faults": faults})
+    if format is Format.json:
+        _print_json({"arenas": checked})
+    else:
+        _print_verified(checked)
+    if failed:
+        raise typer.Exit(2)
+    if any(arena["faults"] for arena in checked):
+        raise typer.Exit(1)
+
+
+def _print_verified(checked: list[dict[str, Any]]) -> None:
+    if not checked:
+        print("Nothing to verify.")
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cache", overflow="fold")
+    for heading in ("items", "bytes", "faults"):
+        table.add_column(heading, justify="right")
+    for arena in checked:
+        items, size = f"{arena['items']:,}", format_bytes(arena["bytes"])
+        table.add_row(arena["name"], items, size, str(len(arena["faults"])))
+    _console().print(table)
+    for arena in checked:
+        for fault in arena["faults"]:
+            print(f"{arena['name']}: {fault}")
 
 
 @app.command(epilog="Example:\n\ncoordl doctor")
@@ -177,7 +233,7 @@ def _arena_table(arenas: list[dict[str, Any]]) -> Table:
     for heading in ("budget", "used", "", "items", "users"):
         table.add_column(heading, justify="right")
     for arena in arenas:
-        users = str(arena["users"])
+        users = str(arena["users"]) + (", kept" if arena["persist"] else "")
         if not arena["readable"]:
             table.add_row(arena["name"], "another version's", "", "", "", users)
             continue

@@ -37,7 +37,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Facts about memory, cores and libraries, in the order of how often they are the cause."""
-    return [*_memory(), _cores(), _descriptors(), _huge_pages(), _libjpeg(), _formats(), _torch()]
+    return [*_memory(), _cores(), _descriptors(), *_pages(), _libjpeg(), _formats(), _torch()]
 
 
 def _memory() -> Iterator[Finding]:
@@ -113,7 +113,7 @@ def _descriptors() -> Finding:
     )
 
 
-def _huge_pages() -> Finding:
+def _pages() -> Iterator[Finding]:
     folder = Path("/sys/kernel/mm/transparent_hugepage")
 
     def chosen(name: str) -> str:
@@ -122,13 +122,35 @@ def _huge_pages() -> Finding:
         except OSError:
             return "unknown"
 
-    shmem = chosen("shmem_enabled")
-    return Finding(
+    # What decides for caches is the mount's huge=; shmem_enabled only where it denies or forces.
+    directory = _native.arena_directory()
+    shmem, mount = chosen("shmem_enabled"), _huge_option(directory)
+    granted = shmem == "force" or (shmem != "deny" and mount in ("always", "within_size"))
+    yield Finding(
         "huge pages",
-        f"private memory: {chosen('enabled')}, shared memory: {shmem}",
-        "as root, this makes reads of the cache cheaper:" if shmem == "never" else "",
-        (f"echo advise > {folder}/shmem_enabled",) if shmem == "never" else (),
+        f"private memory: {chosen('enabled')}, caches: {'granted' if granted else 'not granted'} "
+        f"(huge={mount}, shmem_enabled {shmem})",
+        "" if granted else "as root, this makes reads of caches cheaper:",
+        () if granted else (f"mount -o remount,huge=within_size {directory}",),
     )
+    nodes = _native.numa_nodes()
+    if nodes > 1:
+        yield Finding("NUMA nodes", f"{nodes}; a cache's pages come from all in turn")
+
+
+def _huge_option(directory: str) -> str:
+    """The huge= option of the tmpfs that holds the directory; "never" is the kernel's default."""
+    path = os.path.realpath(directory)
+    mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    holding = [
+        (place, right.split()[-1])
+        for left, right in mounts
+        if (place := left.split()[4]) == path or path.startswith(place.rstrip("/") + "/")
+    ]
+    # Of two mounts at one place the later one shows.
+    options = max(enumerate(holding), key=lambda entry: (len(entry[1][0]), entry[0]))[1][1]
+    chosen = [each.partition("=")[2] for each in options.split(",") if each.startswith("huge=")]
+    return chosen[0] if chosen else "never"
 
 
 def _libjpeg() -> Finding:

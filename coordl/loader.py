@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +28,7 @@ from coordl.layout import FORMATS, InMemoryFormat
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.plan import Plan, Prefix, compile_plan, format_names, whole_prefix
 from coordl.prep.prefix import PrefixedFolder
+from coordl.user_warning import warn_user
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -351,11 +351,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self.cache is None or known or self._local.warned:
             return
         self._local.warned = True
-        warnings.warn(
+        warn_user(
             f"cache={self.cache!r} cannot serve here: {route.reasons[0]}. "
-            "Give the files as an image folder, ask for cache_opens=True, or drop cache=.",
-            UserWarning,
-            stacklevel=3,
+            "Give the files as an image folder, ask for cache_opens=True, or drop cache=."
         )
 
     # -- what users ask ----------------------------------------------------------------------

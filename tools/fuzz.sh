@@ -7,7 +7,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 build="$root/build/fuzz"
 seconds=${SECONDS:-600}
 seed=${SEED:-$(date +%s)}
-fuzzers=${*:-jpeg packed indexed resize}
+fuzzers=${*:-jpeg packed indexed resize arena}
 cmake -S "$root/native" -B "$build" -DCOORDL_PYTHON=OFF -DCOORDL_FUZZ=ON \
     -DCOORDL_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Release >/dev/null
 cmake --build "$build" -j "${JOBS:-2}"

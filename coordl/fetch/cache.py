@@ -1,7 +1,8 @@
 """The MinIO cache: shared memory that admits items until its budget is full, and never evicts.
 
 Every process of this user that opens the same name shares one arena. It is there as long as one of
-them lives; the last to leave removes it, and what a killed one leaves is reaped by the next open.
+them lives, or until `coordl clear` with persist=True; the last to leave removes it, and what a
+killed one leaves is reaped by the next open.
 docs/shared-memory.md has the layout and the protocol.
 """
 
@@ -65,7 +66,7 @@ class MinIOCache:
         budget: bytes memory may hold, see parse_budget; never more than all items take in any form,
             1.8 times `dataset_bytes` (see budget_limit()). "auto" takes what the machine's limits
             allow now, see auto_budget, or the budget the arena has already where another process
-            made it. 0: nothing, only `ssd`.
+            made it: it raises none. 0: nothing, only `ssd`.
         name: which arena; cache_name() makes one from a data set. Without a name it is the data
             set's, and the cache is opened when a loader or warm() first uses it.
         dataset_bytes: encoded bytes of the data set, if known; a percentage needs it. A loader
@@ -81,10 +82,16 @@ class MinIOCache:
             budgets allow for the files as they are: the same in every process and every run.
         ssd: directory on a local disk, made where there is none.
         ssd_budget: bytes it may hold, as `budget`.
+        persist: the arena stays after its last user, for the next job to find it full, until
+            `coordl clear` or the machine's end. Whoever asks for it keeps it for all.
+
+    One arena has one budget, the largest asked for so far: a larger one raises it for all its
+    users, a smaller one changes nothing.
 
     Warns:
-        UserWarning: the machine does not allow that much, or another process opened the arena with
-            another budget first. The message says what to change.
+        UserWarning: the machine or the arena's address space does not allow that much, the index is
+            too small for that many items, or a larger budget applies already. The message says what
+            to change.
 
     Raises:
         CacheError: no usable cache can be had, or not in `ssd`; says what to change.
@@ -104,10 +111,12 @@ class MinIOCache:
         admission_seed: int = 0,
         ssd: str | os.PathLike[str] | None = None,
         ssd_budget: SupportsIndex | str = "100%",
+        persist: bool = False,
     ) -> None:
         check_form(form)
         check_policy(admission)
         self.form = form
+        self.persist = bool(persist)
         self.admission = admission
         self.admission_seed = admission_seed
         self.ssd = None if ssd is None else os.path.abspath(os.fspath(ssd))
@@ -147,13 +156,18 @@ class MinIOCache:
         items = expected_items or max(1024, (memory + disk) // _MEAN_ITEM_BYTES)
         self._open_tiers(name, memory, disk, items)
         for tier in self._tiers_open:
-            insisted = tier is self._disk or not is_auto(self._budgets[0])
-            tier.warn_if_other_than_asked(insisted)
+            tier.warn_if_other_than_asked(expected_items or 0)
 
     def _open_tiers(self, name: str, memory: int, disk: int, expected_items: int) -> None:
-        self._memory = Tier.open(name, memory, expected_items) if memory else None
+        self._memory = self._disk = None
+        if memory:
+            insisted = not is_auto(self._budgets[0])
+            self._memory = Tier.open(
+                name, memory, expected_items, persist=self.persist, insisted=insisted
+            )
         try:
-            self._disk = Tier.open(name, disk, expected_items, self.ssd) if disk else None
+            if disk:
+                self._disk = Tier.open(name, disk, expected_items, self.ssd)
         except BaseException:
             if self._memory is not None:
                 self._memory.arena.close()
@@ -271,7 +285,7 @@ class MinIOCache:
             return ""
         stats = self.stats()
         if stats["asked_bytes"] != self._memory.asked_bytes:
-            return "its first user asked for that"
+            return "another user asked for that"
         if stats["budget_bytes"] < stats["asked_bytes"]:
             return "the machine allows no more"
         return self._why
@@ -283,10 +297,12 @@ class MinIOCache:
         return sum(tier.stats()["budget_bytes"] for tier in self._tiers_open)
 
     def stats(self) -> dict[str, Any]:
-        """Of memory: budget_bytes, asked_bytes (by the arena's creator), used_bytes, reserved_bytes
-        (memory taken, overhead included), items, users (live processes), stopped_errno (what ended
-        growth early, or 0); original_items, original_bytes and so on for each form. Of the disk the
-        same with "ssd_" before, and nothing without one. admission: the policy; chosen_share: of
+        """Of memory: budget_bytes, asked_bytes (the most that was asked for), most_bytes (budgets
+        its address space has room for), used_bytes, held_bytes (with what is being admitted),
+        reserved_bytes (memory taken, overhead included), items, index_slots, users (live
+        processes), persist (0 or 1), stopped_errno (what ended growth early, or 0); original_items,
+        original_bytes and so on for each form. Of the disk the same with "ssd_" before, and nothing
+        without one. admission: the policy; chosen_share: of
         all keys, the part that "random" admits, or None."""
         self.tiers  # noqa: B018 - raises where there is nothing to tell
         figures: dict[str, Any] = {}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from coordl import _native
 from coordl.errors import CacheError
 from coordl.fetch.budget import format_bytes
+from coordl.user_warning import warn_user
 
 _OURS = {errno.ENOSPC, errno.ENOMEM, errno.EPROTO, errno.EUSERS, errno.ETIMEDOUT, errno.EAGAIN}
+_MOST_OF_INDEX = 0.9  # of its slots; beyond, items are refused for want of a near one
 _LIMITS = {
     "shm": "{directory} has {free} free; make it larger (mount -o remount,size=..., or docker run "
     "--shm-size=...), or clear other arenas (coordl status)",
@@ -31,16 +32,27 @@ class Tier:
         name: its name.
         asked_bytes: the budget it was opened with; the arena's own may be another.
         directory: of the disk it is kept on; None: shared memory.
+        insisted: whether a size was asked for; else another user's will do.
     """
 
     arena: _native.Arena
     name: str
     asked_bytes: int
     directory: str | None = None
+    insisted: bool = True
     _warned_stop: bool = False
 
     @classmethod
-    def open(cls, name: str, size: int, expected_items: int, directory: str | None = None) -> Tier:
+    def open(
+        cls,
+        name: str,
+        size: int,
+        expected_items: int,
+        directory: str | None = None,
+        *,
+        persist: bool = False,
+        insisted: bool = True,
+    ) -> Tier:
         """Opens or creates it.
 
         Raises:
@@ -49,7 +61,9 @@ class Tier:
         try:
             if directory is not None:
                 os.makedirs(directory, mode=0o700, exist_ok=True)
-            arena = _native.Arena.open(name, size, expected_items, directory)
+            arena = _native.Arena.open(
+                name, size, expected_items, persist, raise_budget=insisted, kept_in=directory
+            )
         except OSError as error:
             text = str(error) if error.filename else error.strerror or str(error)
             if directory is not None:
@@ -62,35 +76,41 @@ class Tier:
             if error.errno in _OURS:
                 raise CacheError(text) from error
             raise
-        return cls(arena, name, size, directory)
+        return cls(arena, name, size, directory, insisted)
 
     def stats(self) -> dict[str, Any]:
         return dict(self.arena.stats())
 
-    def warn_if_other_than_asked(self, insisted: bool = True) -> None:
-        """A UserWarning when the arena has another budget than it was opened with; not where
-        another user's will do, as nobody `insisted` on a size."""
+    def warn_if_other_than_asked(self, items: int) -> None:
+        """A UserWarning when the arena has another budget than it was opened with, or no room for
+        that many items."""
         stats = self.stats()
-        budget, asked = stats["budget_bytes"], stats["asked_bytes"]
-        if asked != self.asked_bytes:
-            if not insisted:
-                return
-            until = (
-                "until its last one ends"
-                if self.directory is None
-                else f"until {self.directory} is emptied"
+        again = f"coordl clear {self.name}" if self.directory is None else f"empty {self.directory}"
+        anew = f"End its users, then {again}, and the next makes it anew."
+        room = stats["index_slots"] * _MOST_OF_INDEX
+        if items > room:
+            warn_user(
+                f"{self._called} was made with an index for {room:,.0f} items, and {items:,} are "
+                f"expected here: those beyond are not held. {anew}"
             )
-            warnings.warn(
-                f"{self._called} is in use already with a budget of {format_bytes(budget)}; "
-                f"the {format_bytes(self.asked_bytes)} asked for here do not apply. One arena has "
-                f"one budget: its first user's, {until}.",
-                stacklevel=4,
+        budget, size = stats["budget_bytes"], self.asked_bytes
+        if not self.insisted and size != stats["asked_bytes"]:
+            return
+        if size < budget:
+            warn_user(
+                f"{self._called} has a budget of {format_bytes(budget)} already; the "
+                f"{format_bytes(size)} asked for here do not apply. One arena has one budget: the "
+                "largest asked for so far."
             )
-        elif budget < asked:
-            warnings.warn(
-                f"{self._called} holds {format_bytes(budget)} instead of the "
-                f"{format_bytes(asked)} asked for: {self._advice()}.",
-                stacklevel=4,
+        elif budget < size and budget >= stats["most_bytes"]:
+            warn_user(
+                f"{self._called} holds {format_bytes(budget)} instead of the {format_bytes(size)} "
+                f"asked for: it was made with address space for no more. {anew}"
+            )
+        elif budget < size:
+            warn_user(
+                f"{self._called} holds {format_bytes(budget)} instead of the {format_bytes(size)} "
+                f"asked for: {self._advice()}."
             )
 
     def warn_if_stopped(self) -> None:
@@ -99,11 +119,10 @@ class Tier:
         if stats["stopped_errno"] and not self._warned_stop:
             self._warned_stop = True
             short = "memory" if self.directory is None else "the disk"
-            warnings.warn(
+            warn_user(
                 f"{self._called} stopped growing at {format_bytes(stats['used_bytes'])} of "
                 f"{format_bytes(stats['budget_bytes'])}, as {short} became short: "
-                f"{self._advice()}. What it holds stays.",
-                stacklevel=4,
+                f"{self._advice()}. What it holds stays, and the next open lets it grow again."
             )
 
     @property

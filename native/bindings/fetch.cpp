@@ -1,16 +1,19 @@
 // Bindings of native/fetch: Arena, file reads, and the tests' step hook. Check and convert only.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -21,6 +24,7 @@
 #include "fetch/file.hpp"
 #include "fetch/tiers.hpp"
 #include "os/limits.hpp"
+#include "os/numa.hpp"
 #include "os/steps.hpp"
 #include "prep/item.hpp"
 
@@ -111,6 +115,10 @@ nb::dict stats_dict(const coordl::ArenaStats& stats) {
   out["budget_bytes"] = stats.budget_bytes;
   out["asked_bytes"] = stats.asked_bytes;
   out["used_bytes"] = stats.used_bytes;
+  out["held_bytes"] = stats.held_bytes;
+  out["most_bytes"] = stats.most_bytes;
+  out["index_slots"] = stats.index_slots;
+  out["persist"] = static_cast<int>(stats.persist);
   out["reserved_bytes"] = stats.reserved_bytes;
   out["items"] = stats.items;
   out["users"] = stats.users;
@@ -208,21 +216,29 @@ nb::tuple read_part(nb::handle path, std::uint64_t offset, std::uint64_t length)
   });
 }
 
-// The tests' hook: one signal to oneself at one step. Static storage, as the hook is a function.
-std::string chosen_step;
-int chosen_signal = 0;
+// The tests' hook: a signal to oneself at some steps, and where one is. Static storage, as the hook
+// is a function.
+std::map<std::string, int, std::less<>> chosen_signals;
+std::uint8_t* reached_step = nullptr;
 
-void signal_at(const std::string& step, int signal_number) {
-  chosen_step = step;
-  chosen_signal = signal_number;
-  coordl::step_hook = step.empty() ? nullptr : +[](const char* reached) noexcept {
-    if (chosen_step == reached) ::raise(chosen_signal);
-  };
+void hook_of_tests(const char* reached) noexcept {
+  if (reached_step != nullptr) {
+    const auto& steps = coordl::kSteps;
+    const auto at = std::find_if(steps.begin(), steps.end(),
+                                 [&](const char* step) { return std::strcmp(step, reached) == 0; });
+    *reached_step = static_cast<std::uint8_t>(at - steps.begin() + 1);
+  }
+  if (const auto at = chosen_signals.find(reached); at != chosen_signals.end()) ::raise(at->second);
 }
 
-template <std::size_t N>
-std::vector<std::string> names_of(const std::array<const char*, N>& steps) {
-  return {steps.begin(), steps.end()};
+void signal_at(std::map<std::string, int> signals) {
+  chosen_signals = {signals.begin(), signals.end()};
+  coordl::step_hook = chosen_signals.empty() ? nullptr : &hook_of_tests;
+}
+
+void record_steps(const nb::ndarray<std::uint8_t, nb::shape<1>, nb::device::cpu>& where) {
+  reached_step = where.data();
+  coordl::step_hook = &hook_of_tests;
 }
 
 nb::dict memory_limits() {
@@ -251,12 +267,17 @@ void bind_arena(nb::module_& m) {
                     "Any thread and any forked child may use it.")
       .def_static("open",
                   [](const std::string& name, std::uint64_t budget_bytes,
-                     std::uint64_t expected_items, const std::optional<std::string>& kept_in) {
-                    coordl::ArenaPlace place;
-                    if (kept_in) place = {*kept_in, &coordl::check_item};
+                     std::uint64_t expected_items, bool persist, bool raise_budget,
+                     const std::optional<std::string>& kept_in) {
+                    coordl::ArenaPlace place{.persist = persist, .raise_budget = raise_budget};
+                    if (kept_in) {
+                      place.directory = *kept_in;
+                      place.check = &coordl::check_item;
+                    }
                     return Arena::open(name, budget_bytes, expected_items, place);
                   },
-                  "name"_a, "budget_bytes"_a, "expected_items"_a, "kept_in"_a.none() = nb::none(),
+                  "name"_a, "budget_bytes"_a, "expected_items"_a, "persist"_a = false,
+                  "raise_budget"_a = true, "kept_in"_a.none() = nb::none(),
                   nb::call_guard<nb::gil_scoped_release>(),
                   "Opens or creates: in shared memory, or on the disk of the directory `kept_in`,\n"
                   "where it stays. Raises OSError with the kernel's errno.")
@@ -293,9 +314,20 @@ void bind_arena(nb::module_& m) {
     }
     return out;
   }, nb::sig("def list_arenas() -> list[dict[str, typing.Any]]"),
-        "Live arenas of this user: Arena.stats() of each, with name and readable.");
+        "Arenas of this user that live or persist: Arena.stats() of each, with name and readable.");
+  m.def("verify_arena", [](const std::string& name) {
+    coordl::Verified found;
+    {
+      const nb::gil_scoped_release release;
+      found = coordl::verify_arena(name);
+    }
+    return nb::make_tuple(found.items, found.bytes, found.faults);
+  }, "name"_a, nb::sig("def verify_arena(name: str) -> tuple[int, int, list[str]]"),
+        "(items, bytes, faults) of an arena, re-checked from outside. OSError ENOENT when there is\n"
+        "none, EPROTO when it is another version's or damaged.");
   m.def("reap_arenas", &coordl::reap_arenas,
-        "Unlinks this user's arenas that have no live user; their names.");
+        "Unlinks this user's arenas that no live user has and that do not persist; their names.");
+  m.def("numa_nodes", &coordl::numa_nodes, "NUMA nodes online.");
   m.def("clear_arena", &coordl::clear_arena, "name"_a, "force"_a = false,
         nb::call_guard<nb::gil_scoped_release>(),
         "Unlinks an arena. OSError EBUSY when in use and not force, ENOENT when there is none.");
@@ -374,9 +406,9 @@ void bind_fetch(nb::module_& m) {
         nb::sig("def drop_from_page_cache(path: str | bytes | os.PathLike, offset: int = 0, "
                 "length: int = 0) -> None"),
         "Advises the kernel to drop the file's clean pages, or those of a part.");
-  m.def("_signal_at", &signal_at, "step"_a, "signal"_a,
-        "Tests only: send oneself `signal` at the named step; an empty step ends it.");
-  m.attr("_open_steps") = nb::cast(names_of(coordl::kOpenSteps));
-  m.attr("_admit_steps") = nb::cast(names_of(coordl::kAdmitSteps));
-  m.attr("_close_steps") = nb::cast(names_of(coordl::kCloseSteps));
+  m.def("_signal_at", &signal_at, "signals"_a,
+        "Tests only: send oneself a signal at named steps, {step: signal}; {} ends it.");
+  m.def("_record_steps", &record_steps, "where"_a,
+        "Tests only: write 1 + the number of the step reached last into where[0], which must stay.");
+  m.attr("_steps") = nb::cast(std::vector<std::string>(coordl::kSteps.begin(), coordl::kSteps.end()));
 }

@@ -47,7 +47,7 @@ class Handle final : public Arena {
     return stats;
   }
 
-  std::vector<std::string> verify() const override { return core_->memory.verify(); }
+  std::vector<std::string> verify() const override { return core_->memory.verify().faults; }
   const std::string& name() const noexcept override { return core_->paths.name; }
   bool ensure_lease() noexcept override { return coordl::ensure_lease(*core_); }
 
@@ -75,7 +75,7 @@ class Handle final : public Arena {
 
 std::shared_ptr<Arena> Arena::open(const std::string& name, std::uint64_t budget_bytes,
                                    std::uint64_t expected_items, const ArenaPlace& place) {
-  auto core = open_core(name, budget_bytes, expected_items, place);
+  auto core = open_core(name, {budget_bytes, expected_items, place});
   try {
     return std::make_shared<Handle>(core);
   } catch (...) {

@@ -25,11 +25,16 @@ inline constexpr int kItemKinds = 4;
 struct ArenaStats {
   std::uint64_t budget_bytes = 0;    // encoded bytes the arena may hold
   std::uint64_t used_bytes = 0;      // encoded bytes of the items admitted
+  std::uint64_t held_bytes = 0;      // and of those being admitted, or left so by the dead
+  std::uint64_t abandoned_bytes = 0; // of copies that lost a race or were never ended: no memory
   std::uint64_t reserved_bytes = 0;  // shared memory set aside so far, overhead included
   std::uint64_t items = 0;
   std::uint64_t users = 0;           // live processes that hold a lease
-  std::uint64_t asked_bytes = 0;     // what its creator asked for; more than budget_bytes: the
+  std::uint64_t asked_bytes = 0;     // the most that was asked for; more than budget_bytes: the
                                      // machine did not allow it
+  std::uint64_t most_bytes = 0;      // budgets its address space has room for
+  std::uint64_t index_slots = 0;     // a little more than the items its index has room for
+  bool persist = false;              // outlives its last user
   std::array<std::uint64_t, kItemKinds> kind_items{}, kind_bytes{};  // of the items, by kind
   int stopped = 0;                   // errno that ended growth before the budget was full, or 0
 };
@@ -37,12 +42,14 @@ struct ArenaStats {
 // Whether an item's bytes, which came from outside, may be decoded.
 using ItemCheck = bool (*)(std::span<const std::byte>) noexcept;
 
-// Where an arena is, and whether it outlives its users.
+// Where an arena is, and what becomes of it.
 struct ArenaPlace {
-  std::string directory;  // empty: arena_directory(), where an arena ends with its last user
-  // Given for an arena on a disk, which is kept, and serves again in the next process. Its bytes come
-  // from outside: each record's checksum and then this check come before its first use in a process,
-  // and what fails is never found.
+  bool persist = false;      // it outlives its last user, until clear_arena()
+  bool raise_budget = true;  // false: one that is there is taken with the budget it has
+  std::string directory;     // empty: arena_directory()
+  // Given for an arena on a disk, which persists, and is made anew where it cannot be read. Its bytes
+  // come from outside: each record's checksum and then this check come before its first use in a
+  // process, and what fails is never found.
   ItemCheck check = nullptr;
 };
 
@@ -51,8 +58,9 @@ class Arena {
   // Opens the arena `name` of this user, or creates it with room for `budget_bytes` of encoded
   // items and about `expected_items` of them. Throws std::system_error (errno kept).
   //
-  // One arena has one budget, its creator's: who attaches later gets that one (see stats()).
-  // A budget above what the machine allows makes a smaller arena; ENOSPC when under 1 MiB is left.
+  // One arena has one budget, the largest asked for so far: asking for more raises it, asking for
+  // less changes nothing (see stats()). What the machine does not allow makes a smaller budget;
+  // ENOSPC when under 1 MiB is left.
   // `name`: 1 to 128 of [A-Za-z0-9._-], not starting with a dot, not ending in ".lock".
   static std::shared_ptr<Arena> open(const std::string& name, std::uint64_t budget_bytes,
                                      std::uint64_t expected_items, const ArenaPlace& place = {});
@@ -77,7 +85,8 @@ class Arena {
   // meanwhile: what is mapped stays usable, but nobody else will find it.
   virtual bool ensure_lease() noexcept = 0;
   // Ends this object's use. The process's last one gives the lease back, and the last process
-  // unlinks the arena. Views stay readable while this object lives; find() and admit() then miss.
+  // unlinks the arena unless it persists. Views stay readable while this object lives; find() and
+  // admit() then miss.
   virtual void close() noexcept = 0;
 };
 
@@ -88,9 +97,18 @@ struct ArenaInfo {
   bool readable = false;  // false: another version's, or not ours to read; stats.users is still right
 };
 
-// Arenas of this user that live, sorted by name. Stale ones (no live user) are not in it.
+// What verify() found.
+struct Verified {
+  std::uint64_t items = 0, bytes = 0;
+  std::vector<std::string> faults;  // one line each; none: sound
+};
+
+// Arenas of this user that live or persist, sorted by name. Stale ones are not in it.
 std::vector<ArenaInfo> list_arenas();
-// Unlinks the arenas of this user that have no live user; returns their names.
+// Re-checks every item of one of them, from outside: its users notice nothing. Throws
+// std::system_error: ENOENT when there is none, EPROTO when it is another version's or damaged.
+Verified verify_arena(const std::string& name);
+// Unlinks the arenas of this user that have no live user and do not persist; returns their names.
 std::vector<std::string> reap_arenas();
 // Unlinks the arena. EBUSY when it has live users and not `force` (they keep what they mapped);
 // ENOENT when there is none.

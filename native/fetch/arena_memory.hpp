@@ -7,13 +7,21 @@
 //     meets the other's slot, and only one record is ever indexed.
 //   - The claim word at the tail is written (from 0) before the tail moves past it, by whoever sees
 //     it: below the tail a walker always finds a length.
-//   - held_bytes is raised before a record is claimed and never exceeds budget_bytes; used_bytes
-//     is raised after publication, so used <= held <= budget.
+//   - A claim is what holds budget. `before` of the record at the tail, written before the tail
+//     reaches it, is the payload of all claims: whoever claims there has compared exactly that sum,
+//     less what was abandoned, with the budget. There is no other account that could disagree.
+//   - Counts are a member's own, and follow from its records: repair() has them exact again.
 //
-// Concurrency: all methods from any thread of any process, except repair(): one at a time per
-// member, whose process is dead.
+// Another process of this user can write what it likes into the mapping. So geometry is a checked
+// copy, and every offset and length that comes from the mapping is compared with it before use.
+//
+// Concurrency: all methods from any thread of any process, except raise(), enlist() and repair():
+// one at a time, and the members repaired are dead.
 #pragma once
+#include <algorithm>
 #include <atomic>
+#include <bitset>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -30,33 +38,44 @@
 
 namespace coordl {
 
+// Members of an arena, by number.
+using Members = std::bitset<layout::kMembers>;
+
 class ArenaMemory {
  public:
   // Lays out an empty arena in a new file and sets its first memory aside; magic comes last.
   // Throws std::system_error when not even that may be had.
   static ArenaMemory create(SharedFile file, const layout::Plan& plan, std::uint64_t budget_bytes,
-                            std::uint64_t asked_bytes, std::string directory, ItemCheck check);
+                            std::uint64_t asked_bytes, bool persist, std::string directory,
+                            ItemCheck check);
   // Takes what is there. Throws std::system_error EPROTO when it is another version's or damaged.
   static ArenaMemory attach(SharedFile file, std::string directory, ItemCheck check);
   ArenaMemory(ArenaMemory&& other) noexcept;
 
   std::optional<std::span<const std::byte>> find(ItemKey key) const noexcept;
   bool seems_held(ItemKey key) const noexcept;
+  // `member`: the caller's own. Every process that admits has one, and repair() waits for its death.
   bool admit(ItemKey key, std::span<const std::byte> bytes, int kind, std::uint32_t member) noexcept;
   std::uint64_t room_bytes() const noexcept;
-  std::uint64_t budget_bytes() const noexcept { return header().budget_bytes; }
+  std::uint64_t budget_bytes() const noexcept;
+  bool persists() const noexcept;
   ArenaStats stats() const noexcept;  // users stays 0
-  std::vector<std::string> verify() const;
+  Verified verify() const;
+
+  // Raises the budget towards `asked_bytes`, as far as memory and the log's address space allow, and
+  // lets growth that stopped go on. Never lowers it.
+  void raise(std::uint64_t asked_bytes);
+  void keep() noexcept;  // from now on it outlives its last user
+  void enlist(std::uint32_t member) noexcept;  // before its first admission
 
   bool needs_repair(std::uint32_t member) const noexcept;
-  // Gives back what a dead member's unfinished admissions held.
-  void repair(std::uint32_t member) noexcept;
-
-  std::uint64_t inode() const noexcept { return file_.inode(); }
+  // Ends what dead members began: their records are published or abandoned, their counts exact.
+  void repair(const Members& dead) noexcept;
 
  private:
   enum class Inserted { here, other, full };
-  ArenaMemory(SharedFile file, std::string directory, ItemCheck check);
+  using Clock = std::chrono::steady_clock;
+  ArenaMemory(SharedFile file, const layout::Plan& plan, std::string directory, ItemCheck check);
   layout::Header& header() const noexcept {
     return *reinterpret_cast<layout::Header*>(file_.data());
   }
@@ -66,34 +85,67 @@ class ArenaMemory {
   layout::Record& record(std::uint64_t offset) const noexcept {
     return *reinterpret_cast<layout::Record*>(log_ + offset);
   }
-  std::span<std::byte> payload(std::uint64_t offset) const noexcept {
-    const std::uint64_t claim = layout::atomic(record(offset).claim).load(std::memory_order_relaxed);
-    return {log_ + offset + sizeof(layout::Record), layout::claim_payload(claim)};
-  }
 
+  // Are these log bytes inside the memory that is set aside?
+  bool within(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+    return inside(offset, bytes, promised_.load(std::memory_order_relaxed)) ||
+           inside(offset, bytes, look_up_promised());
+  }
+  static bool inside(std::uint64_t offset, std::uint64_t bytes, std::uint64_t end) noexcept {
+    return bytes <= end && offset <= end - bytes;
+  }
+  std::uint64_t look_up_promised() const noexcept;
+  // The payload; nullopt when its length leads out of the log. REQUIRES within(offset, kLine).
+  std::optional<std::span<std::byte>> payload(std::uint64_t offset) const noexcept;
   // Calls found(slot's number, offset) for records whose slot has the key's tag, until it is true.
   template <class Found>
   bool probe(ItemKey key, const Found& found) const noexcept;
   std::optional<std::uint64_t> find_offset(ItemKey key) const noexcept;
-  bool hold(std::uint64_t bytes) noexcept;
-  void unhold(std::uint64_t bytes) noexcept;
+  // Calls see(offset, claim) for every record below the tail; returns where it could not go on, or
+  // the tail.
+  template <class See>
+  std::uint64_t walk(See see) const {
+    const std::uint64_t tail = layout::atomic(header().tail).load(std::memory_order_acquire);
+    const std::uint64_t end = std::min(tail, look_up_promised());
+    std::uint64_t at = 0;
+    while (at < end) {
+      const auto claim = layout::atomic(record(at).claim).load(std::memory_order_acquire);
+      const std::uint64_t size = layout::record_bytes(layout::claim_payload(claim));
+      if (claim == 0 || size > end - at) break;
+      see(at, claim);
+      at += size;
+    }
+    return at;
+  }
+
+  std::uint32_t members() const noexcept;
+  std::uint64_t sum(std::uint64_t layout::Member::* count) const noexcept;
+  std::uint64_t used_bytes() const noexcept;
+  std::uint64_t claimed_bytes() const noexcept;  // payload of all claims
+  std::uint64_t held_bytes() const noexcept;     // of those not abandoned
+
   bool grow(std::uint64_t need) noexcept;
-  void pass(std::uint64_t at, std::uint64_t claim) noexcept;  // moves the tail, if it is at `at`
+  bool pass(std::uint64_t at, std::uint64_t claim) noexcept;
+  bool may_fit(std::uint64_t held, std::uint64_t bytes,
+               std::optional<Clock::time_point>& since) noexcept;
   std::optional<std::uint64_t> reserve(std::uint64_t bytes, std::uint32_t member) noexcept;
   Inserted insert(ItemKey key, std::uint64_t offset) noexcept;
-  void abandon(std::uint64_t offset) noexcept;
+  std::uint64_t give_back_pages(std::uint64_t offset) noexcept;
+  void abandon(std::uint64_t offset, std::uint32_t member) noexcept;
   bool admit_new(ItemKey key, std::span<const std::byte> bytes, int kind,
                  std::uint32_t member) noexcept;
-  void count(layout::Record& record) noexcept;
 
   SharedFile file_;
-  std::atomic<std::uint64_t> stuck_at_{0};  // held_bytes when waiting for it to fall was in vain
+  std::atomic<std::uint64_t> stuck_at_{0};  // held bytes when waiting for them to fall was in vain
   std::string directory_;
   // Constant for the arena's life; kept here so that find() touches neither header nor Plan.
   std::byte* log_ = nullptr;
   std::uint64_t* index_ = nullptr;
   std::uint64_t slot_mask_ = 0;
   std::uint64_t probes_ = 0;
+  std::uint64_t log_offset_ = 0;
+  std::uint64_t log_bytes_ = 0;
+  mutable std::atomic<std::uint64_t> promised_{0};  // set_aside as last seen, never above log_bytes_
   std::unique_ptr<Vetting> vetting_;  // of an arena whose bytes come from outside
 };
 

@@ -1,13 +1,15 @@
 // The arena file, byte by byte (docs/shared-memory.md says the same in words).
 //
 //   [0, 4096)                      Header
-//   [members_offset, +65536)       Member[1024]
+//   [members_offset, +131072)      Member[1024]
 //   [index_offset, +8*slots)       one 64-bit word per slot: tag, and where the record is; 0 = free
 //   [log_offset, +log_bytes)       records, each 64-byte aligned: Record, payload, padding
 //
 // All fields are fixed-width, native byte order, and shared fields are only touched through
-// std::atomic_ref. Changing anything here means a new kVersion.
+// std::atomic_ref. Changing anything here means a new kVersion; the first 16 bytes stay as they are
+// in every version, so that each knows the others' arenas and whether they are to be kept.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -19,7 +21,7 @@
 namespace coordl::layout {
 
 inline constexpr std::uint64_t kMagic = 0x31'41'4c'44'52'4f'4f'43;  // "COORDLA1", written last
-inline constexpr std::uint32_t kVersion = 2;
+inline constexpr std::uint32_t kVersion = 3;
 inline constexpr std::uint64_t kLine = 64;
 inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::uint32_t kMembers = 1024;
@@ -29,43 +31,41 @@ inline constexpr std::uint32_t kKinds = 4;  // what admit() calls them is its ca
 struct Header {
   std::uint64_t magic;           // 0
   std::uint32_t version;         // 8
-  std::uint32_t header_bytes;    // 12
+  std::uint32_t persist;         // 12  1: outlives its last user, until it is cleared
   std::uint64_t file_bytes;      // 16  length of the file and of every mapping
-  std::uint64_t budget_bytes;    // 24  payload the arena may hold
-  std::uint64_t asked_bytes;     // 32  payload its creator asked for
-  std::uint64_t slots;           // 40  a power of two
-  std::uint64_t members_offset;  // 48
-  std::uint64_t index_offset;    // 56
-  std::uint64_t log_offset;      // 64
-  std::uint64_t log_bytes;       // 72  address space of the log; memory is set aside as it grows
-  std::uint64_t chunk_bytes;     // 80  growth step
-  std::uint64_t unused_0[5];     // 88
+  std::uint64_t slots;           // 24  a power of two
+  std::uint64_t members_offset;  // 32
+  std::uint64_t index_offset;    // 40
+  std::uint64_t log_offset;      // 48
+  std::uint64_t log_bytes;       // 56  address space of the log; memory is set aside as it grows
+  std::uint64_t unused_0[8];     // 64
   std::uint64_t tail;            // 128 log bytes claimed; only grows
   std::uint64_t unused_1[7];
   std::uint64_t set_aside;       // 192 log bytes the kernel has promised (fallocate); only grows
   std::uint64_t stopped;         // 200 errno that ended growth, 0 while it may go on
   std::uint64_t unused_2[6];
-  std::uint64_t held_bytes;      // 256 payload published or being copied; never above budget_bytes
-  std::uint64_t unused_3[7];
-  std::uint64_t used_bytes;      // 320 payload published
-  std::uint64_t items;           // 328 items published
-  std::uint64_t returned_bytes;  // 336 log bytes given back to the kernel (lost races, dead writers)
-  std::uint64_t unused_4[5];
-  std::uint64_t kind_items[kKinds];  // 384 of the items published, those of each kind
-  std::uint64_t kind_bytes[kKinds];  // 416 and their payload
-  std::uint8_t unused_5[kPage - 448];
+  std::uint64_t budget_bytes;    // 256 payload the arena may hold; only grows
+  std::uint64_t asked_bytes;     // 264 the largest budget asked for so far
+  std::uint64_t members;         // 272 members there ever were: all others' counts are 0
+  std::uint8_t unused_3[kPage - 280];
 };
 static_assert(sizeof(Header) == kPage && std::is_trivially_copyable_v<Header>);
 static_assert(offsetof(Header, tail) == 128 && offsetof(Header, set_aside) == 192);
-static_assert(offsetof(Header, held_bytes) == 256 && offsetof(Header, used_bytes) == 320);
-static_assert(offsetof(Header, kind_items) == 384);
+static_assert(offsetof(Header, persist) == 12 && offsetof(Header, budget_bytes) == 256);
 
-// One per process that holds a lease; which one is which byte of the lock file it has locked.
+// One per process that holds a lease; which one is which byte of the lock file it has locked. Only
+// that process writes it, and after its death who repairs what it left: so every count can be had
+// again from the log. The arena's counts are the sums over all members.
 struct Member {
-  std::uint64_t in_flight;  // admissions begun and not ended; not 0 after death: repair its records
-  std::uint64_t unused[7];
+  std::uint64_t in_flight;            // admissions begun and not ended; not 0 after death: repair
+  std::uint64_t abandoned_bytes;      // payload of its records that lost a race or were never ended
+  std::uint64_t returned_bytes;       // log bytes of those given back to the kernel
+  std::uint64_t unused_0;
+  std::uint64_t kind_items[kKinds];   // its records published, by kind
+  std::uint64_t kind_bytes[kKinds];   // and their payload
+  std::uint64_t unused_1[4];
 };
-static_assert(sizeof(Member) == kLine && std::is_trivially_copyable_v<Member>);
+static_assert(sizeof(Member) == 2 * kLine && std::is_trivially_copyable_v<Member>);
 
 enum Stage : std::uint64_t {
   reserved = 0,   // being written, or its writer died
@@ -80,7 +80,8 @@ struct Record {
   std::uint64_t key_lo;    // 24
   std::uint64_t checksum;  // 32  of key, length and payload
   std::uint64_t kind;      // 40
-  std::uint64_t unused[2];
+  std::uint64_t before;    // 48  payload of all records before this one; written before the claim
+  std::uint64_t unused;
 };
 static_assert(sizeof(Record) == kLine && std::is_trivially_copyable_v<Record>);
 static_assert(std::atomic_ref<std::uint64_t>::is_always_lock_free);
@@ -118,27 +119,37 @@ constexpr std::uint64_t hash_key(ItemKey key) {
   return h ^ h >> 32;
 }
 
-// Where everything is in an arena of that budget, before it is created.
-struct Plan {
-  std::uint64_t slots = 0;
-  std::uint64_t members_offset = 0, index_offset = 0, log_offset = 0, log_bytes = 0;
-  std::uint64_t file_bytes = 0, chunk_bytes = 0;
-};
-
-constexpr Plan make_plan(std::uint64_t budget, std::uint64_t expected_items) {
-  Plan plan;
-  plan.slots = std::bit_ceil(expected_items < 512 ? 1024 : 2 * expected_items);
-  plan.members_offset = kPage;
-  plan.index_offset = plan.members_offset + kMembers * sizeof(Member);
-  plan.log_offset = round_up(plan.index_offset + 8 * plan.slots, kPage);
+// What a log of that length has room for, whatever races and deaths cost of it.
+constexpr std::uint64_t kSpare = std::uint64_t(64) << 20;
+constexpr std::uint64_t log_for(std::uint64_t budget, std::uint64_t slots) {
   // Address space, not memory: twice the payload and some, as a lost race or a dead writer leaves a
   // hole of no memory behind.
-  constexpr std::uint64_t some = std::uint64_t(64) << 20;
-  plan.log_bytes = round_up(2 * budget + 2 * kLine * plan.slots + some, kPage);
-  plan.file_bytes = plan.log_offset + plan.log_bytes;
-  const std::uint64_t chunk = round_up(budget / 16, std::uint64_t(64) << 10);
+  return round_up(2 * budget + 2 * kLine * slots + kSpare, kPage);
+}
+constexpr std::uint64_t budget_of(std::uint64_t log_bytes, std::uint64_t slots) {
+  const std::uint64_t rest = 2 * kLine * slots + kSpare;
+  return log_bytes > rest ? (log_bytes - rest) / 2 : 0;
+}
+// Memory is set aside in steps of a sixteenth of the budget, 256 KiB to 64 MiB.
+constexpr std::uint64_t growth_step(std::uint64_t budget) {
   constexpr std::uint64_t least = std::uint64_t(256) << 10, most = std::uint64_t(64) << 20;
-  plan.chunk_bytes = chunk < least ? least : chunk > most ? most : chunk;
+  return std::clamp(round_up(budget / 16, std::uint64_t(64) << 10), least, most);
+}
+
+// Where everything is, before the arena is created.
+struct Plan {
+  std::uint64_t slots = 0;
+  std::uint64_t index_offset = 0, log_offset = 0, log_bytes = 0, file_bytes = 0;
+};
+
+// Room for budgets up to `capacity` and `expected_items` in half of the index.
+constexpr Plan make_plan(std::uint64_t capacity, std::uint64_t expected_items) {
+  Plan plan;
+  plan.slots = std::bit_ceil(expected_items < 512 ? 1024 : 2 * expected_items);
+  plan.index_offset = kPage + kMembers * sizeof(Member);
+  plan.log_offset = round_up(plan.index_offset + 8 * plan.slots, kPage);
+  plan.log_bytes = log_for(capacity, plan.slots);
+  plan.file_bytes = plan.log_offset + plan.log_bytes;
   return plan;
 }
 

@@ -1,12 +1,14 @@
 #include "fetch/registry.hpp"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdlib>
 #include <pthread.h>
 #include <set>
@@ -22,14 +24,18 @@ namespace {
 
 constexpr int kGateWaitMs = 10'000;
 constexpr std::uint64_t kLeastBytes = std::uint64_t(1) << 20;
+constexpr std::uint64_t kMostBudget = std::uint64_t(1) << 44;
+constexpr std::uint64_t kMostSpace = std::uint64_t(1) << 42;  // for budgets to grow into
+static_assert(layout::log_for(kMostBudget, std::uint64_t(1) << 33) / layout::kLine <
+              layout::kOffsetMask);
 constexpr std::string_view kLockSuffix = ".lock";
 
 [[noreturn]] void fail(int error, const std::string& what) {
   throw Refusal(error, what);
 }
 
-std::string file_prefix(bool kept = false) {
-  std::string prefix(kept ? "coordl-kept." : "coordl.");
+std::string file_prefix(bool on_disk = false) {
+  std::string prefix(on_disk ? "coordl-kept." : "coordl.");
   return prefix.append(std::to_string(::geteuid())).append(".");
 }
 
@@ -75,13 +81,19 @@ class Gate {
 bool take_lease(Core& core) noexcept {
   const auto member = core.lock->take_lease();
   if (!member) return false;
+  Members dead;
   for (std::uint32_t other = 0; other < layout::kMembers; ++other) {
     if (!core.memory.needs_repair(other)) continue;
-    // Its lock is free (or was, and is ours now): its process is dead.
-    if (other != *member && !core.lock->take_lease(other)) continue;
-    core.memory.repair(other);
-    if (other != *member) core.lock->drop_lease(other);
+    // Its lock is free (or was, and is ours now): its process is dead. Unless it was ours all along,
+    // kept by a thread that is still admitting, see give_lease_back().
+    dead[other] = other == *member ? core.admitting.load() == 0 : core.lock->take_lease(other);
   }
+  if (dead.any()) core.memory.repair(dead);
+  for (std::uint32_t other = 0; other < layout::kMembers; ++other) {
+    if (dead[other] && other != *member) core.lock->drop_lease(other);
+  }
+  core.memory.enlist(*member);
+  at_step("open:enlisted");
   core.member = *member;
   core.leased_generation.store(fork_generation(), std::memory_order_release);
   return true;
@@ -116,10 +128,24 @@ void remove_arena_file(const std::string& path) {
   ::unlink(path.c_str());
 }
 
-void unlink_files(const ArenaPaths& paths) {
+void unlink_files(const ArenaPaths& paths, const char* step) {
   remove_arena_file(paths.file);  // first: a lock file alone is found and reaped, see reap_one()
-  at_step("close:unlinked");
+  at_step(step);
   ::unlink(paths.lock.c_str());
+}
+
+// Is there a finished arena that outlives its users? Also when it is another version's.
+bool persists(const ArenaPaths& paths) {
+  if (::access(paths.file.c_str(), F_OK) != 0) return false;
+  const Descriptor file = open_ours(paths.file, O_RDONLY);
+  struct {
+    std::uint64_t magic;
+    std::uint32_t version, persist;
+  } head{};
+  static_assert(sizeof head == offsetof(layout::Header, file_bytes));
+  constexpr std::uint32_t first_version = 3;  // that could persist
+  return ::pread(file.get(), &head, sizeof head, 0) == ssize_t(sizeof head) &&
+         head.magic == layout::kMagic && head.version >= first_version && head.persist == 1;
 }
 
 void leave(Core& core) noexcept {
@@ -130,7 +156,9 @@ void leave(Core& core) noexcept {
     give_lease_back(core);
     at_step("close:left");
     if (!gate || core.detached || !core.lock->is_at(core.paths.lock)) return;
-    if (core.paths.check == nullptr && core.lock->other_users() == 0) unlink_files(core.paths);
+    if (core.lock->other_users() == 0 && !core.memory.persists()) {
+      unlink_files(core.paths, "close:unlinked");
+    }
   } catch (const std::system_error&) {
     give_lease_back(core);  // no gate to be had: the next open reaps it
   }
@@ -141,7 +169,7 @@ void leave_all() {
   for (const auto& core : cores()) leave(*core);
 }
 
-// Unlinks the arena if nobody lives in it. False when somebody does, or its gate is taken.
+// Unlinks the arena if nobody lives in it. False when somebody does, its gate is taken or it persists.
 // REQUIRES process_mutex().
 bool reap_one(const ArenaPaths& paths) {
   if (core_at(paths.lock)) return false;
@@ -149,8 +177,10 @@ bool reap_one(const ArenaPaths& paths) {
   const auto lock = open_lock(paths.lock, true);
   const Gate gate(*lock, 0);
   if (!gate || !lock->is_at(paths.lock) || lock->other_users() > 0) return false;
+  at_step("reap:gate");
   try {
-    unlink_files(paths);
+    if (persists(paths)) return false;
+    unlink_files(paths, "reap:unlinked");
   } catch (...) {
     if (!existed) ::unlink(paths.lock.c_str());
     throw;
@@ -185,58 +215,82 @@ std::vector<std::string> reap_all() {
   return reaped;
 }
 
-ArenaMemory create_memory(const ArenaPaths& paths, std::uint64_t asked, std::uint64_t expected) {
-  const MemoryLimits limits = read_memory_limits(paths.directory);
+// The budget the machine allows. Throws ENOSPC when that is hardly any.
+std::uint64_t allowed_budget(const ArenaPaths& paths, const MemoryLimits& limits,
+                             const Request& request) {
   const Allowance allowance = memory_allowance(limits);
-  const std::uint64_t overhead =
-      layout::make_plan(0, expected).log_offset + 2 * layout::kLine * expected;
-  std::uint64_t budget = asked;
-  if (allowance.bytes < overhead || allowance.bytes - overhead < budget) {
-    budget = allowance.bytes > overhead ? allowance.bytes - overhead : 0;
-    if (budget < kLeastBytes) {
-      fail(ENOSPC, "an arena of " + std::to_string(asked) + " bytes does not fit in " +
-                       paths.directory + ": " + std::to_string(allowance.bytes) +
-                       " bytes may be taken, " + std::to_string(overhead) +
-                       " go to its index. " +
-                       (limits.memory_bytes == kUnlimited
-                            ? "Make room there, or name another directory"
-                            : "Free memory, or raise the limit (see coordl doctor)"));
-    }
+  const std::uint64_t overhead = layout::make_plan(0, request.expected_items).log_offset +
+                                 2 * layout::kLine * request.expected_items;
+  const std::uint64_t rest = allowance.bytes > overhead ? allowance.bytes - overhead : 0;
+  if (rest < request.budget_bytes && rest < kLeastBytes) {
+    fail(ENOSPC, "an arena of " + std::to_string(request.budget_bytes) + " bytes does not fit in " +
+                     paths.directory + ": " + std::to_string(allowance.bytes) +
+                     " bytes may be taken, " + std::to_string(overhead) +
+                     " go to its index. " +
+                     (limits.memory_bytes == kUnlimited
+                          ? "Make room there, or name another directory"
+                          : "Free memory, or raise the limit (see coordl doctor)"));
   }
-  const layout::Plan plan = layout::make_plan(budget, expected);
-  remove_arena_file(paths.file);  // left by the dead, or by one killed half-way
-  SharedFile file = SharedFile::create(paths.file, plan.file_bytes);
-  try {
-    at_step("open:sized");
-    return ArenaMemory::create(std::move(file), plan, budget, asked, paths.directory, paths.check);
-  } catch (...) {
-    ::unlink(paths.file.c_str());
-    throw;
-  }
+  return std::min(rest, request.budget_bytes);
 }
 
-ArenaMemory attach_memory(const ArenaPaths& paths) {
+ArenaMemory create_memory(const ArenaPaths& paths, const Request& request) {
+  const MemoryLimits limits = read_memory_limits(paths.directory);
+  const std::uint64_t budget = allowed_budget(paths, limits, request);
+  // Address space for any budget this machine could ever grant, so that this one can be raised; only
+  // for this one where ulimit or the file system does not give as much.
+  const std::uint64_t machine =
+      std::min({limits.shm_bytes, limits.cgroup_bytes, limits.memory_bytes, kMostSpace});
+  for (const std::uint64_t capacity : {std::max(machine, budget), budget}) {
+    const layout::Plan plan = layout::make_plan(capacity, request.expected_items);
+    remove_arena_file(paths.file);  // left by the dead, or by one killed half-way
+    try {
+      SharedFile file = SharedFile::create(paths.file, plan.file_bytes);
+      at_step("open:sized");
+      return ArenaMemory::create(std::move(file), plan, budget, request.budget_bytes,
+                                 request.place.persist, paths.directory, paths.check);
+    } catch (const std::system_error& error) {
+      remove_arena_file(paths.file);
+      const int code = error.code().value();
+      if (capacity == budget || (code != ENOMEM && code != EFBIG && code != EINVAL)) throw;
+    }
+  }
+  fail(ENOMEM, "no address space for " + paths.file);  // not reached: the last attempt throws
+}
+
+ArenaMemory attach_memory(const ArenaPaths& paths, bool in_use) {
   try {
     return ArenaMemory::attach(SharedFile::open(paths.file), paths.directory, paths.check);
   } catch (const std::system_error& error) {
     if (error.code().value() != EPROTO) throw;
-    fail(EPROTO, paths.file + " is in use and cannot be joined: " + error.what() +
-                     ". End the jobs that use it, or run coordl clear " + paths.name + " --force");
+    fail(EPROTO, paths.file + (in_use ? " is in use" : " is kept (persist=True)") +
+                     " and cannot be joined: " + error.what() +
+                     (in_use ? ". End the jobs that use it, or run coordl clear " + paths.name + " --force"
+                             : ". Remove it: coordl clear " + paths.name));
   }
 }
 
+// REQUIRES the gate.
+void ask(ArenaMemory& memory, const Request& request) {
+  memory.raise(request.place.raise_budget ? request.budget_bytes : 0);
+  if (request.place.persist) memory.keep();
+}
+
 std::shared_ptr<Core> join_or_create(const ArenaPaths& paths, std::shared_ptr<LockFile> lock,
-                                     std::uint64_t budget_bytes, std::uint64_t expected_items) {
-  const bool used = lock->other_users() > 0;
-  if ((used || paths.check != nullptr) && ::access(paths.file.c_str(), F_OK) == 0) {
-    try {
-      return std::make_shared<Core>(paths, lock, attach_memory(paths));
-    } catch (const std::system_error& error) {
-      if (used || error.code().value() != EPROTO) throw;  // else nobody misses it: made anew
-    }
-  }
+                                     const Request& request) {
+  const bool in_use = lock->other_users() > 0 && ::access(paths.file.c_str(), F_OK) == 0;
   try {
-    return std::make_shared<Core>(paths, lock, create_memory(paths, budget_bytes, expected_items));
+    if (in_use || persists(paths)) {
+      try {
+        auto core = std::make_shared<Core>(paths, lock, attach_memory(paths, in_use));
+        ask(core->memory, request);
+        return core;
+      } catch (const std::system_error& error) {
+        // A cache on a disk that cannot be read nobody misses: it is made anew.
+        if (in_use || paths.check == nullptr || error.code().value() != EPROTO) throw;
+      }
+    }
+    return std::make_shared<Core>(paths, lock, create_memory(paths, request));
   } catch (...) {
     if (lock->other_users() == 0) ::unlink(paths.lock.c_str());
     throw;
@@ -267,13 +321,14 @@ ArenaPaths::ArenaPaths(const std::string& given, const ArenaPlace& place)
   lock = file + std::string(kLockSuffix);
 }
 
-std::shared_ptr<Core> open_core(const std::string& name, std::uint64_t budget_bytes,
-                                std::uint64_t expected_items, const ArenaPlace& place) {
-  const ArenaPaths paths(name, place);
-  if (budget_bytes == 0 || budget_bytes > (std::uint64_t(1) << 45)) {
-    fail(EINVAL, "a budget of " + std::to_string(budget_bytes) + " bytes: 1 byte to 32 TiB");
+std::shared_ptr<Core> open_core(const std::string& name, Request request) {
+  const ArenaPaths paths(name, request.place);
+  request.place.persist |= paths.check != nullptr;
+  if (request.budget_bytes == 0 || request.budget_bytes > kMostBudget) {
+    fail(EINVAL, "a budget of " + std::to_string(request.budget_bytes) + " bytes: 1 byte to 16 TiB");
   }
-  expected_items = std::clamp<std::uint64_t>(expected_items, 1, std::uint64_t(1) << 32);
+  request.expected_items =
+      std::clamp<std::uint64_t>(request.expected_items, 1, std::uint64_t(1) << 32);
   const std::lock_guard process(process_mutex());
   static const int registered = std::atexit(leave_all) + ::pthread_atfork(nullptr, nullptr, forget_admitting);
   static_cast<void>(registered);
@@ -282,10 +337,6 @@ std::shared_ptr<Core> open_core(const std::string& name, std::uint64_t budget_by
   // Others may unlink the lock file between our opening it and our getting its gate: then again.
   for (int attempt = 0; attempt < 1000; ++attempt) {
     auto core = core_at(paths.lock);
-    if (core && core->leased()) {
-      ++core->handles;
-      return core;
-    }
     const auto lock = core ? core->lock : open_lock(paths.lock, true);
     const Gate gate(*lock, kGateWaitMs);
     if (!gate) {
@@ -294,8 +345,12 @@ std::shared_ptr<Core> open_core(const std::string& name, std::uint64_t budget_by
     }
     if (!lock->is_at(paths.lock)) continue;
     at_step("open:gate");
-    if (!core) core = join_or_create(paths, lock, budget_bytes, expected_items);
-    if (!take_lease(*core)) {
+    if (core) {
+      ask(core->memory, request);
+    } else {
+      core = join_or_create(paths, lock, request);
+    }
+    if (!core->leased() && !take_lease(*core)) {
       fail(EUSERS, "arena " + name + " has " + std::to_string(layout::kMembers) + " users already");
     }
     at_step("open:leased");
@@ -353,22 +408,33 @@ std::vector<ArenaInfo> list_arenas() {
       std::uint64_t users = 0;
       if (const auto core = core_at(paths.lock)) {
         users = core->lock->other_users() + (core->leased() ? 1 : 0);
-      } else {
+      } else if (::access(paths.lock.c_str(), F_OK) == 0) {
         users = open_lock(paths.lock, false)->other_users();
       }
-      if (users == 0) continue;
+      if (users == 0 && !persists(paths)) continue;
       info.stats.users = users;
+      found.push_back(info);  // whatever else is wrong with it
       ArenaStats stats =
           ArenaMemory::attach(SharedFile::open(paths.file, false), paths.directory, nullptr).stats();
       stats.users = users;
-      info.stats = stats;
-      info.readable = true;
-    } catch (const std::system_error&) {
-      if (info.stats.users == 0) continue;  // gone meanwhile, or not ours
+      found.back() = {name, stats, true};
+    } catch (const std::system_error&) {  // gone meanwhile, not ours, or another version's
     }
-    found.push_back(std::move(info));
   }
   return found;
+}
+
+Verified verify_arena(const std::string& name) {
+  const ArenaPaths paths(name);
+  if (::access(paths.file.c_str(), F_OK) != 0) {
+    fail(ENOENT, "there is no arena " + name + " of this user in " + paths.directory);
+  }
+  try {
+    return ArenaMemory::attach(SharedFile::open(paths.file, false), paths.directory, nullptr).verify();
+  } catch (const std::system_error& error) {
+    if (error.code().value() != EPROTO) throw;
+    fail(EPROTO, paths.file + " cannot be verified: " + error.what());
+  }
 }
 
 void clear_arena(const std::string& name, bool force) {
@@ -388,7 +454,7 @@ void clear_arena(const std::string& name, bool force) {
                     (users == 1 ? " process" : " processes") + ". End them, or clear it with --force: they keep what they have "
                     "mapped, and its memory is free when they end");
   }
-  unlink_files(paths);
+  unlink_files(paths, "close:unlinked");
   if (own) own->detached = true;
 }
 

@@ -19,7 +19,7 @@ namespace coordl {
 struct ArenaPaths {
   explicit ArenaPaths(const std::string& name, const ArenaPlace& place = {});
   std::string name, directory, file, lock;
-  ItemCheck check;  // of an arena that is kept; its files have names that no reaping looks for
+  ItemCheck check;  // of an arena on a disk; its files have names that no reaping looks for
 };
 
 struct Core {
@@ -40,11 +40,17 @@ struct Core {
   }
 };
 
-std::shared_ptr<Core> open_core(const std::string& name, std::uint64_t budget_bytes,
-                                std::uint64_t expected_items, const ArenaPlace& place);
+// What an opener asks for.
+struct Request {
+  std::uint64_t budget_bytes = 0, expected_items = 0;
+  ArenaPlace place;
+};
+
+std::shared_ptr<Core> open_core(const std::string& name, Request request);
 // Leases for this process if it has none, as after fork. False when detached.
 bool ensure_lease(Core& core) noexcept;
-// One handle less; the last gives the lease back and, as the last user, unlinks the arena.
+// One handle less; the last gives the lease back and, as the last user, unlinks the arena unless it
+// persists.
 void close_handle(Core& core) noexcept;
 // Gives the caller's reference up; the last of them unmaps the arena.
 void drop_core(std::shared_ptr<Core> core) noexcept;

@@ -1,7 +1,6 @@
 // ArenaMemory::verify: walks the log, then the index, and checks one against the other.
 #include <algorithm>
 #include <string>
-#include <unordered_set>
 #include <vector>
 
 #include "fetch/arena_memory.hpp"
@@ -11,66 +10,75 @@ namespace coordl {
 
 using layout::atomic;
 
-std::vector<std::string> ArenaMemory::verify() const {
-  std::vector<std::string> faults;
-  layout::Header& h = header();
-  const std::uint64_t tail = atomic(h.tail).load(std::memory_order_acquire);
-  const std::uint64_t set_aside = atomic(h.set_aside).load(std::memory_order_acquire);
+Verified ArenaMemory::verify() const {
+  Verified found;
   const auto say = [&](std::uint64_t at, const std::string& what) {
-    faults.push_back("log offset " + std::to_string(at) + ": " + what);
+    found.faults.push_back("log offset " + std::to_string(at) + ": " + what);
   };
-  if (tail > set_aside) say(tail, "the tail is beyond the memory set aside");
+  const std::uint64_t tail = atomic(header().tail).load(std::memory_order_acquire);
+  if (!within(tail, layout::kLine)) say(tail, "the tail is beyond the memory set aside");
 
+  // Counts follow the stages: what they are now, the log must show.
+  const std::uint64_t counted = used_bytes(), given_up = sum(&layout::Member::abandoned_bytes);
   std::vector<std::uint64_t> starts;
-  for (std::uint64_t at = 0; at < std::min(tail, set_aside);) {
-    const std::uint64_t claim = atomic(record(at).claim).load(std::memory_order_acquire);
-    const std::uint64_t size = layout::record_bytes(layout::claim_payload(claim));
-    if (claim == 0 || size > tail - at) {
-      say(at, "no record where one must begin; nothing after it can be walked");
-      break;
-    }
+  std::uint64_t claimed = 0, published = 0, abandoned = 0;
+  const std::uint64_t end = walk([&](std::uint64_t at, std::uint64_t claim) {
+    layout::Record& r = record(at);
     starts.push_back(at);
-    if (atomic(record(at).stage).load(std::memory_order_acquire) == layout::published &&
-        find_offset({record(at).key_hi, record(at).key_lo}) != at) {
+    if (atomic(r.before).load(std::memory_order_relaxed) != claimed) {
+      say(at, "does not go on with the sum of what is claimed before it");
+    }
+    const std::uint64_t bytes = layout::claim_payload(claim);
+    claimed += bytes;
+    const std::uint64_t stage = atomic(r.stage).load(std::memory_order_acquire);
+    if (stage == layout::abandoned) abandoned += bytes;
+    if (stage != layout::published) return;
+    published += bytes;
+    if (find_offset({r.key_hi, r.key_lo}) != at) {
       say(at, "published, but the index does not lead here");
     }
-    at += size;
+  });
+  if (end < tail) say(end, "no record where one must begin; nothing after it can be walked");
+  if (counted > published || given_up > abandoned) {
+    found.faults.push_back("counts of " + std::to_string(counted) + " bytes held and " +
+                           std::to_string(given_up) + " abandoned; the log has " +
+                           std::to_string(published) + " and " + std::to_string(abandoned));
   }
 
-  struct Hash {
-    std::size_t operator()(const ItemKey& key) const { return layout::hash_key(key); }
-  };
-  std::unordered_set<ItemKey, Hash> keys;
-  std::uint64_t indexed = 0;
   for (std::uint64_t i = 0; i <= slot_mask_; ++i) {
     const std::uint64_t slot = atomic(index_[i]).load(std::memory_order_acquire);
     if (slot == 0) continue;
     const std::uint64_t at = layout::slot_offset(slot);
-    if (at >= tail) {  // since the walk began; impossible offsets show in the next verify
-      if (at >= h.log_bytes) say(at, "index slot " + std::to_string(i) + " leads out of the log");
+    const std::string name = "index slot " + std::to_string(i);
+    if (at >= end) {  // perhaps admitted since the walk began
+      if (!within(at, layout::kLine)) say(at, name + " leads out of the log");
       continue;
     }
     if (!std::binary_search(starts.begin(), starts.end(), at)) {
-      say(at, "index slot " + std::to_string(i) + " leads to no record");
+      say(at, name + " leads to no record");
       continue;
     }
     const layout::Record& r = record(at);
     const ItemKey key{r.key_hi, r.key_lo};
+    const auto bytes = payload(at);
     if (layout::slot_tag(slot) != layout::hash_key(key) >> layout::kOffsetBits) {
-      say(at, "the key is not the one index slot " + std::to_string(i) + " was made for");
+      say(at, "the key is not the one " + name + " was made for");
+    } else if (find_offset(key) != at) {
+      say(at, "the key is indexed twice");
     }
-    if (!keys.insert(key).second) say(at, "the key is indexed twice");
-    if (checksum(key, payload(at)) != r.checksum) say(at, "checksum does not match the bytes");
-    indexed += payload(at).size();
+    if (!bytes || checksum(key, *bytes) != r.checksum) {
+      say(at, "checksum does not match the bytes");
+    }
+    found.items += 1;
+    found.bytes += bytes ? bytes->size() : 0;
   }
-  const std::uint64_t used = atomic(h.used_bytes).load(std::memory_order_acquire);
-  const std::uint64_t held = atomic(h.held_bytes).load(std::memory_order_acquire);
-  if (used > h.budget_bytes || held > h.budget_bytes || indexed > h.budget_bytes) {
-    faults.push_back("over budget: " + std::to_string(indexed) + " bytes indexed, " +
-                     std::to_string(used) + " counted, " + std::to_string(held) + " held of " +
-                     std::to_string(h.budget_bytes));
+  // Read last: the budget only grows, and what is held never passed it.
+  const std::uint64_t held = held_bytes(), budget = budget_bytes();
+  if (held > budget || found.bytes > budget) {
+    found.faults.push_back("over budget: " + std::to_string(found.bytes) + " bytes indexed, " +
+                           std::to_string(held) + " held of " + std::to_string(budget));
   }
-  return faults;
+  return found;
 }
 
 }  // namespace coordl

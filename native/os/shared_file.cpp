@@ -63,7 +63,6 @@ SharedFile::SharedFile(Descriptor fd, bool writable) : fd_(std::move(fd)) {
   struct stat info {};
   if (::fstat(fd_.get(), &info) != 0) fail(errno, "cannot stat a shared-memory file");
   size_ = static_cast<std::uint64_t>(info.st_size);
-  inode_ = info.st_ino;
   if (size_ == 0) return;
   rlimit limit{};
   writes_ = ::getrlimit(RLIMIT_FSIZE, &limit) == 0 &&
@@ -109,7 +108,6 @@ SharedFile::SharedFile(SharedFile&& other) noexcept
     : fd_(std::move(other.fd_)),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
-      inode_(other.inode_),
       writes_(other.writes_) {}
 
 SharedFile::~SharedFile() {

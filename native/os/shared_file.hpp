@@ -44,7 +44,6 @@ class SharedFile {
 
   std::byte* data() const noexcept { return data_; }
   std::uint64_t size() const noexcept { return size_; }
-  std::uint64_t inode() const noexcept { return inode_; }
   // Makes the kernel promise (and zero) the memory of the range. 0, or errno with nothing promised
   // beyond what was before. No SIGBUS can come from a promised range.
   int set_aside(std::uint64_t offset, std::uint64_t bytes) const noexcept;
@@ -58,7 +57,6 @@ class SharedFile {
   Descriptor fd_;
   std::byte* data_ = nullptr;
   std::uint64_t size_ = 0;
-  std::uint64_t inode_ = 0;
   bool writes_ = true;  // write(2) may reach the end: no ulimit -f below it
 };
 

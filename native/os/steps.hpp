@@ -14,13 +14,17 @@ inline void at_step(const char* step) noexcept {
   if (const StepHook hook = step_hook.load(std::memory_order_relaxed)) hook(step);
 }
 
-// Every step there is, so that tests cannot forget one.
-inline constexpr std::array kOpenSteps = {"open:gate",      "open:created",   "open:sized",
-                                          "open:set_aside", "open:described", "open:magic",
-                                          "open:leased"};
-inline constexpr std::array kAdmitSteps = {"admit:begun",    "admit:held",   "admit:claimed",
-                                           "admit:reserved", "admit:copied", "admit:indexed",
-                                           "admit:staged",   "admit:counted"};
-inline constexpr std::array kCloseSteps = {"close:gate", "close:left", "close:unlinked"};
+// Every step there is, so that tests cannot forget one. What comes before the colon is the operation.
+inline constexpr std::array kSteps = {
+    "open:gate",       "open:created",      "open:sized",         "open:set_aside",
+    "open:described",  "open:magic",        "open:enlisted",      "open:leased",
+    "raise:asked",     "raise:budget",      "raise:resumed",      "reserve:begun",
+    "reserve:claimed", "reserve:chained",   "reserve:passed",     "grow:allowed",
+    "grow:set_aside",  "grow:counted",      "write:described",    "write:copied",
+    "publish:indexed", "publish:staged",    "count:counted",      "count:ended",
+    "abandon:staged",  "abandon:counted",   "abandon:given_back", "repair:found",
+    "repair:walked",   "repair:counted",    "reap:gate",          "reap:unlinked",
+    "close:gate",      "close:left",        "close:unlinked",
+};
 
 }  // namespace coordl

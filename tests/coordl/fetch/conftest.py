@@ -42,7 +42,7 @@ def shm_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     descriptors, children, shm = _open_descriptors(), _children(), set(os.listdir("/dev/shm"))
     try:
         yield directory
-        _native._signal_at("", 0)
+        _native._signal_at({})
         gc.collect()
         assert sorted(os.listdir(directory)) == []
         assert _open_descriptors() == descriptors

@@ -123,11 +123,56 @@ def test_a_pickled_cache_opens_the_same_arena() -> None:
             assert copy.get((1, 1)) == b"x"
 
 
-def test_another_budget_is_told_that_the_first_applies() -> None:
-    with MinIOCache("1MiB", name="t-other"):
-        with pytest.warns(UserWarning, match=r"in use already with a budget of 1 MiB"):
-            with MinIOCache("2MiB", name="t-other") as second:
-                assert second.budget_bytes == 2**20
+def test_a_larger_budget_raises_the_arena_for_all_its_users() -> None:
+    with MinIOCache("1MiB", name="t-larger") as cache, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cache.admit((1, 1), bytes(2**20))
+        assert not cache.admit((2, 2), b"x")
+        with MinIOCache("3MiB", name="t-larger") as second:
+            assert second.budget_bytes == cache.budget_bytes == 3 * 2**20
+            assert cache.admit((2, 2), bytes(2**21))
+            assert second.get((2, 2)) == bytes(2**21)
+        assert cache.verify() == []
+
+
+def test_a_smaller_budget_is_told_that_the_larger_holds() -> None:
+    with MinIOCache("2MiB", name="t-smaller"):
+        with pytest.warns(UserWarning, match=r"has a budget of 2 MiB already; the 1 MiB asked for"):
+            with MinIOCache("1MiB", name="t-smaller") as second:
+                assert second.budget_bytes == 2 * 2**20
+
+
+def test_more_items_than_the_index_has_room_for_is_told() -> None:
+    with MinIOCache("2MiB", name="t-index"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with MinIOCache("2MiB", name="t-index", expected_items=1800):
+            pass
+        with pytest.warns(UserWarning, match=r"index for 1,843 items, and 5,000 are expected"):
+            MinIOCache("2MiB", name="t-index", expected_items=5000).close()
+
+
+def test_warnings_point_at_the_users_line() -> None:
+    def in_a_function() -> None:
+        MinIOCache("1MiB", name="t-line").close()
+
+    with MinIOCache("2MiB", name="t-line"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        in_a_function()
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert warning.lineno == in_a_function.__code__.co_firstlineno + 1
+
+
+def test_a_percentage_counts_what_packed_items_really_take() -> None:
+    photo = (Path(__file__).parents[2] / "data" / "coffee.jpg").read_bytes()
+    packed = _native.recode(photo, "packed")
+    assert len(packed) > len(photo)
+    with MinIOCache("50%", name="t-share", dataset_bytes=10 * len(photo), form="packed") as cache:
+        held = [i for i in range(10) if cache.admit((i, i), packed)]
+        stats = cache.stats()
+        assert stats["budget_bytes"] == 5 * len(photo)
+        assert len(held) == 5 * len(photo) // len(packed) < 5
+        assert stats["packed_bytes"] == stats["used_bytes"] == len(held) * len(packed)
 
 
 @pytest.mark.parametrize("form", ["original", "indexed", "packed", "auto"])
@@ -168,13 +213,28 @@ def test_an_index_no_machine_has_room_for_is_a_cache_error() -> None:
         MinIOCache("16TiB", name="t-index", expected_items=2**32)
 
 
+@pytest.mark.parametrize("shift", [16, 40, 60])
+def test_a_record_whose_length_is_damaged_is_missed_not_followed(shift: int, shm_dir: Path) -> None:
+    with MinIOCache(10_000, name="t-length") as cache:
+        cache.admit((1, 1), b"x" * 100)
+        (file,) = [path for path in shm_dir.iterdir() if path.suffix != ".lock"]
+        with file.open("r+b") as arena:
+            arena.seek(48)  # log_offset: the claim of the first record is there
+            arena.seek(int.from_bytes(arena.read(8), "little"))
+            claim = int.from_bytes(arena.read(8), "little")
+            arena.seek(-8, 1)
+            arena.write((claim | 15 << shift).to_bytes(8, "little"))
+        assert cache.get((1, 1)) is None or shift == 16  # within the log: the checksum tells
+        assert cache.verify() != []
+
+
 def test_verify_finds_a_flipped_byte(shm_dir: Path) -> None:
     with MinIOCache(10_000, name="t-flip") as cache:
         cache.admit((1, 1), b"sensitive bytes" * 20)
         assert cache.verify() == []
         (file,) = [path for path in shm_dir.iterdir() if path.suffix != ".lock"]
         with file.open("r+b") as arena:
-            arena.seek(file.read_bytes().index(b"sensitive"))
+            arena.seek(arena.read(2**20).index(b"sensitive"))
             arena.write(b"S")
         assert len(cache.verify()) == 1
         assert "checksum" in cache.verify()[0]

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -38,7 +39,14 @@ def test_status_of_large_caches_of_every_form_fits_80_columns(
     name = cache_name("/data/pictures")  # as the loaders name them
     forms = {f"{form}_items": 123_456_789 for form in FORMS}
     forms |= {f"{form}_bytes": 999 << 30 for form in FORMS}
-    arena = {"name": name, "readable": True, "users": 1024, "items": 370_370_367, **forms}
+    arena = {
+        "name": name,
+        "readable": True,
+        "users": 1024,
+        "items": 370_370_367,
+        "persist": 1,
+        **forms,
+    }
     arena |= {"budget_bytes": 3000 << 30, "used_bytes": 2997 << 30}
     monkeypatch.setattr("coordl.cli._native.list_arenas", lambda: [arena])
     result = run("status")
@@ -66,6 +74,46 @@ def test_status_reaps_what_a_killed_job_left(
     assert "No caches of this user" in run("status").stdout
 
 
+def test_a_kept_cache_is_listed_until_it_is_cleared() -> None:
+    with MinIOCache("2MiB", name="t-kept", persist=True) as cache:
+        cache.admit((1, 1), bytes(2**19))
+        assert "25 %      1  1, kept" in run("status").stdout
+    listed = run("status")
+    assert "25 %      1  0, kept" in listed.stdout and "Reaped" not in listed.stdout
+    assert max(map(len, listed.stdout.splitlines())) <= 80
+    assert run("clear").stdout == "Cleared t-kept.\n"
+    assert "No caches of this user" in run("status").stdout
+
+
+def test_verify_prints_items_bytes_and_faults() -> None:
+    with MinIOCache("2MiB", name="t-verify") as cache, MinIOCache(1000, name="t-empty"):
+        cache.admit((1, 1), bytes(2**19))
+        result = run("verify")
+        assert result.exit_code == 0
+        assert "t-verify      1  512 KiB       0" in result.stdout
+        assert "t-empty       0      0 B       0" in result.stdout
+        assert cache.stats()["users"] == 1
+        only = json.loads(run("verify", "t-verify", "--format", "json").stdout)
+        assert only["arenas"] == [{"name": "t-verify", "items": 1, "bytes": 2**19, "faults": []}]
+
+
+def test_verify_of_a_damaged_item_is_status_1(shm_dir: Path) -> None:
+    with MinIOCache("2MiB", name="t-damaged") as cache:
+        cache.admit((1, 1), b"sensitive bytes" * 20)
+        with (shm_dir / f"coordl.{os.geteuid()}.t-damaged").open("r+b") as arena:
+            arena.seek(arena.read(2**20).index(b"sensitive"))
+            arena.write(b"S")
+        result = run("verify")
+    assert result.exit_code == 1
+    assert "t-damaged: log offset 0: checksum does not match the bytes" in result.stdout
+
+
+def test_verify_of_an_unknown_cache_is_status_2() -> None:
+    result = run("verify", "t-unknown")
+    assert result.exit_code == 2 and "no arena t-unknown" in result.stderr
+    assert run("verify").stdout == "Nothing to verify.\n"
+
+
 def test_clear_refuses_a_cache_in_use_unless_forced() -> None:
     with MinIOCache(1000, name="t-clear") as cache:
         cache.admit((1, 1), b"x")
@@ -89,7 +137,9 @@ def test_clear_with_nothing_there_is_fine() -> None:
     assert run("clear").stdout == "Nothing to clear.\n"
 
 
-@pytest.mark.parametrize("fact", ["shared memory", "cgroup", "cores", "open files", "torch"])
+@pytest.mark.parametrize(
+    "fact", ["shared memory", "cgroup", "cores", "open files", "huge pages", "torch"]
+)
 def test_doctor_states_the_facts(fact: str) -> None:
     result = run("doctor")
     assert result.exit_code == 0 and fact in result.stdout
@@ -110,7 +160,9 @@ def test_doctor_prints_commands_in_one_line_to_copy(monkeypatch: pytest.MonkeyPa
     assert max(len(line) for line in lines if command not in line) <= 80
 
 
-@pytest.mark.parametrize("command", ["status", "clear", "doctor", "rates", "pack", "unpack"])
+@pytest.mark.parametrize(
+    "command", ["status", "clear", "verify", "doctor", "rates", "pack", "unpack"]
+)
 def test_help_has_examples_in_80_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     result = run(command, "--help")

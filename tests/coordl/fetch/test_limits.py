@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import warnings
@@ -187,7 +188,7 @@ def test_another_versions_arena_in_use_is_an_error_that_says_so(
             "from coordl.fetch.cache import MinIOCache\nMinIOCache(1000, name='t-version')\n"
         )
         assert "CacheError" in done.stderr
-        assert "layout version 99, this coordl reads version 2" in done.stderr
+        assert "layout version 99, this coordl reads version 3" in done.stderr
         assert "coordl clear t-version --force" in done.stderr
         assert [arena["readable"] for arena in _native.list_arenas()] == [False]
 
@@ -203,18 +204,86 @@ def test_another_versions_arena_without_users_is_made_anew(shm_dir: Path, in_for
         assert cache.admit((1, 1), b"x")
 
 
-@pytest.mark.parametrize("offset", range(12, 88, 4))
-def test_a_damaged_header_is_refused_not_followed(
-    offset: int, shm_dir: Path, tmp_path: Path
+def test_another_versions_kept_arena_is_an_error_that_says_how_to_remove_it(
+    shm_dir: Path, in_fork: InFork
 ) -> None:
-    # budget_bytes and asked_bytes are plain numbers; every other field decides on an address.
-    with MinIOCache(1000, name="t-damaged"):
-        file = paths_of(shm_dir, "t-damaged")[0]
-        with file.open("r+b") as arena:
-            arena.seek(offset)
-            was = arena.read(4)
-            arena.seek(offset)
-            arena.write(bytes(b ^ 0x5A for b in was))
-        readable = _native.list_arenas()[0]["readable"]
-        harmless = 24 <= offset < 40 or 80 <= offset < 88
-        assert readable == harmless
+    assert in_fork(lambda: MinIOCache(1000, name="t-kept", persist=True).close()) == 0
+    file = paths_of(shm_dir, "t-kept")[0]
+    change_version(file)
+    with pytest.raises(CacheError, match=r"layout version 99.* coordl clear t-kept$"):
+        MinIOCache(1000, name="t-kept")
+    assert _native.reap_arenas() == []
+    assert [arena["readable"] for arena in _native.list_arenas()] == [False]
+    assert file.exists()
+    _native.clear_arena("t-kept")
+
+
+@pytest.mark.parametrize("offset", [*range(16, 64, 4), 128, 132, 196])
+def test_a_damaged_header_is_refused_not_followed(offset: int, shm_dir: Path) -> None:
+    with MinIOCache(1000, name="t-damaged", persist=True):
+        pass
+    with paths_of(shm_dir, "t-damaged")[0].open("r+b") as arena:
+        arena.seek(offset)
+        was = arena.read(4)
+        arena.seek(offset)
+        arena.write(bytes(b ^ 0x5A for b in was))
+    assert not _native.list_arenas()[0]["readable"]
+    with pytest.raises(OSError, match="contradicts itself"):
+        _native.verify_arena("t-damaged")
+    with pytest.raises(CacheError, match=r"contradicts itself.* coordl clear t-damaged$"):
+        MinIOCache(1000, name="t-damaged")
+    _native.clear_arena("t-damaged")
+
+
+def test_an_arena_file_open_to_others_is_refused(shm_dir: Path) -> None:
+    file, _ = paths_of(shm_dir, "t-mode")
+    with MinIOCache(1000, name="t-mode", persist=True):
+        pass
+    file.chmod(0o644)
+    with pytest.raises(PermissionError, match="open to others"):
+        MinIOCache(1000, name="t-mode")
+    with pytest.raises(PermissionError, match="open to others"):
+        _native.verify_arena("t-mode")
+    file.chmod(0o600)
+    _native.clear_arena("t-mode")
+
+
+def test_a_directory_we_may_not_write_is_a_permission_error(shm_dir: Path, in_fork: InFork) -> None:
+    def another_user() -> None:
+        os.seteuid(12345)
+        with pytest.raises(PermissionError, match="cannot open"):
+            MinIOCache(1000, name="t-denied")
+        assert _native.list_arenas() == []
+
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    assert in_fork(another_user) == 0
+
+
+def test_a_budget_beyond_the_address_space_is_raised_as_far_as_it_goes(shm_dir: Path) -> None:
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128 * MIB, was[1]))
+    try:
+        cache = MinIOCache("2MiB", name="t-space", expected_items=100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    with cache:
+        with pytest.warns(UserWarning, match=r"address space for no more.* coordl clear t-space"):
+            MinIOCache("1GiB", name="t-space", expected_items=100).close()
+        stats = cache.stats()
+        assert 2 * MIB <= stats["budget_bytes"] == stats["most_bytes"] < 3 * MIB
+
+
+def test_growth_that_stopped_goes_on_when_the_arena_is_next_opened(small_tmpfs: Path) -> None:
+    with MinIOCache("10MiB", name="t-again", expected_items=1000) as cache:
+        other = small_tmpfs / "another job's"
+        with other.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 10 * MIB)
+        with pytest.warns(UserWarning, match=r"the next open lets it grow again"):
+            held = fill(cache)
+        other.unlink()
+        assert not cache.admit((held, 1), bytes(100_000))
+        with MinIOCache("10MiB", name="t-again", expected_items=1000) as again:
+            assert again.stats()["stopped_errno"] == 0
+            assert fill(cache) == 10 * MIB // 100_000 > held
+        assert cache.verify() == []

@@ -177,3 +177,39 @@ def test_a_cleared_arena_stays_readable_and_the_next_open_makes_a_new_one(
             assert fresh.get((1, 1)) is None
             assert fresh.admit((2, 2), b"y")
         assert cache.get((2, 2)) is None
+
+
+def test_a_kept_arena_is_full_for_the_next_job(in_process: InProcess, shm_dir: Path) -> None:
+    source = (
+        "from coordl.fetch.cache import MinIOCache\n"
+        "with MinIOCache(1000, name='t-kept', persist={}) as cache:\n"
+        "    assert cache.get((1, 1)) == {}\n"
+        "    cache.admit((1, 1), b'x')\n"
+    )
+    for kept, found in ((True, None), (True, b"x"), (False, b"x")):
+        done = in_process(source.format(kept, found))
+        assert done.returncode == 0, done.stderr
+        assert _native.reap_arenas() == []
+        assert [arena["users"] for arena in _native.list_arenas()] == [0]
+    _native.clear_arena("t-kept")
+
+
+def test_who_asks_for_it_keeps_an_arena_in_use(shm_dir: Path, in_fork: InFork) -> None:
+    with MinIOCache(1000, name="t-keep") as cache:
+        cache.admit((1, 1), b"x")
+        assert in_fork(lambda: MinIOCache(1000, name="t-keep", persist=True).close()) == 0
+        assert cache.stats()["persist"] == 1
+    assert len(list(shm_dir.iterdir())) == 2
+    with MinIOCache(1000, name="t-keep") as again:
+        assert again.get((1, 1)) == b"x"
+    _native.clear_arena("t-keep")
+
+
+def test_an_unlinked_lock_file_does_not_lose_a_kept_arena(shm_dir: Path) -> None:
+    with MinIOCache(1000, name="t-lock", persist=True) as cache:
+        cache.admit((1, 1), b"x")
+    (shm_dir / f"coordl.{os.geteuid()}.t-lock.lock").unlink()
+    assert [arena["name"] for arena in _native.list_arenas()] == ["t-lock"]
+    with MinIOCache(1000, name="t-lock") as again:
+        assert again.get((1, 1)) == b"x"
+    _native.clear_arena("t-lock")

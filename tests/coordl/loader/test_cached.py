@@ -119,6 +119,23 @@ def test_a_given_cache_object_serves_as_well(folder: Path) -> None:
         assert cache.stats()["items"] > 0
 
 
+def test_a_kept_cache_serves_the_next_loader_from_its_first_epoch(folder: Path) -> None:
+    data = coordl.ImageFolder(folder, train_transform())
+    for hits in (0, len(data)):
+        with coordl.MinIOCache("64MiB", name="kept", persist=True) as cache:
+            assert epochs(coordl.DataLoader(data, 4, cache=cache), 1)[0]["hits"] == hits
+    _native.clear_arena("kept")
+
+
+def test_a_budget_that_does_not_apply_is_told_at_the_users_line(folder: Path) -> None:
+    data = coordl.ImageFolder(folder, train_transform())
+    first = coordl.DataLoader(data, 4, cache="50%")
+    next(iter(first))
+    with pytest.warns(UserWarning, match="One arena has one budget") as told:
+        next(iter(coordl.DataLoader(data, 4, cache="10%")))
+    assert [warning.filename for warning in told] == [__file__]
+
+
 def test_a_changed_file_is_a_new_item(folder: Path, photos: list[Path]) -> None:
     data = coordl.ImageFolder(folder, train_transform())
     loader = coordl.DataLoader(data, 22, seed=1, cache=100 << 20)

@@ -114,7 +114,7 @@ def test_loaders_of_all_forms_ask_for_the_same_budget(folder: Path) -> None:
     size = sum(Path(path).stat().st_size for path, _ in data.samples)
     loaders = [loader_of(folder, cache="200%", cache_form=form) for form in (*FORMS, "auto")]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # "in use already with a budget of"
+        warnings.simplefilter("error")  # "has a budget of ... already"
         for loader in loaders:
             images(loader)
     for loader in loaders:
@@ -130,14 +130,18 @@ def test_a_budget_in_force_as_asked_has_no_reason(folder: Path) -> None:
     assert loader.stats()["cache_limit"] == ""
 
 
-def test_a_budget_of_the_first_users_is_told_as_such(folder: Path) -> None:
+def test_a_larger_budget_asked_for_by_another_is_told_as_such(folder: Path) -> None:
     first = loader_of(folder, cache="60%")
     images(first)
     second = loader_of(folder, cache="90%")
-    with pytest.warns(UserWarning, match="in use already with a budget of"):
-        images(second)
-    assert second.stats()["cache_limit"] == "its first user asked for that"
-    assert second.stats()["cache_budget"] == first.stats()["cache_budget"]
+    images(second)
+    assert second.stats()["cache_limit"] == ""
+    assert first.stats()["cache_limit"] == "another user asked for that"
+    assert first.stats()["cache_budget"] == second.stats()["cache_budget"]
+    third = loader_of(folder, cache="30%")
+    with pytest.warns(UserWarning, match="the largest asked for so far"):
+        images(third)
+    assert third.stats()["cache_limit"] == "another user asked for that"
 
 
 def test_plan_shows_what_is_held_once_the_cache_is_open(folder: Path) -> None:
