@@ -100,7 +100,8 @@ class ArenaMemory {
   // Calls found(slot's number, offset) for records whose slot has the key's tag, until it is true.
   template <class Found>
   bool probe(ItemKey key, const Found& found) const noexcept;
-  std::optional<std::uint64_t> find_offset(ItemKey key) const noexcept;
+  // With `any`, also a record that failed vetting.
+  std::optional<std::uint64_t> find_offset(ItemKey key, bool any = false) const noexcept;
   // Calls see(offset, claim) for every record below the tail; returns where it could not go on, or
   // the tail.
   template <class See>

@@ -239,8 +239,10 @@ ArenaMemory create_memory(const ArenaPaths& paths, const Request& request) {
   const std::uint64_t budget = allowed_budget(paths, limits, request);
   // Address space for any budget this machine could ever grant, so that this one can be raised; only
   // for this one where ulimit or the file system does not give as much.
+  // On a disk people look at file sizes, and copy files: there a few times the budget must do.
   const std::uint64_t machine =
-      std::min({limits.shm_bytes, limits.cgroup_bytes, limits.memory_bytes, kMostSpace});
+      std::min({limits.shm_bytes, limits.cgroup_bytes, limits.memory_bytes, kMostSpace,
+                paths.check != nullptr ? 4 * budget : kMostSpace});
   for (const std::uint64_t capacity : {std::max(machine, budget), budget}) {
     const layout::Plan plan = layout::make_plan(capacity, request.expected_items);
     remove_arena_file(paths.file);  // left by the dead, or by one killed half-way

@@ -80,14 +80,17 @@ def test_a_killed_process_leaves_a_disk_that_serves(tmp_path: Path, in_fork: InF
         assert cache.verify() == []
 
 
-@pytest.mark.parametrize("step", _native._admit_steps)
+ADMISSION = ("reserve:", "write:", "publish:", "count:")
+
+
+@pytest.mark.parametrize("step", [s for s in _native._steps if s.startswith(ADMISSION)])
 def test_a_kill_at_any_step_of_admission_leaves_sound_records(
     tmp_path: Path, in_fork: InFork, step: str
 ) -> None:
     def killed() -> None:
         cache = open_cache(tmp_path / "ssd", budget=0)
         admit_all(cache, 10)
-        _native._signal_at(step, signal.SIGKILL)
+        _native._signal_at({step: signal.SIGKILL})
         cache.admit((10, ~10 % 2**64), item(10))
 
     assert in_fork(killed) == -signal.SIGKILL
