@@ -314,7 +314,7 @@ TEST(a_kept_arena_outlives_its_users_until_it_is_cleared) {
   const std::string name = own_name("kept");
   Arena::open(name, 10000, 10)->close();
   CHECK(!left_behind(name));
-  CHECK(in_child([&] { return Arena::open(name, 10000, 10, true)->admit(key(1), item(1)) ? 0 : 1; }) == 0);
+  CHECK(in_child([&] { return Arena::open(name, 10000, 10, {.persist = true})->admit(key(1), item(1)) ? 0 : 1; }) == 0);
   coordl::reap_arenas();
   CHECK(left_behind(name));
   const auto listed = coordl::list_arenas();

@@ -36,7 +36,7 @@ class Places {
   Places& operator=(const Places&) = delete;
   std::shared_ptr<Arena> memory(std::uint64_t budget) { return Arena::open("t", budget, 100); }
   std::shared_ptr<Arena> disk(std::uint64_t budget, ItemCheck check = any) {
-    return Arena::open("t", budget, 100, {home_, check});
+    return Arena::open("t", budget, 100, {.directory = home_, .check = check});
   }
 
  private:
