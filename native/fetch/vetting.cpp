@@ -38,13 +38,16 @@ bool Vetting::is_sound(std::uint64_t offset) const noexcept {
   constexpr std::uint64_t head = sizeof(layout::Record);
   if (log_.size() < head || offset > log_.size() - head) return false;
   if (!read_in(log_.subspan(offset, head))) return false;
-  // Copied: what is checked must be what is used, whoever else may write the file.
-  const layout::Record record = *reinterpret_cast<const layout::Record*>(log_.data() + offset);
-  const std::uint64_t bytes = layout::claim_payload(record.claim);
+  // Field by field: those not read here may be written meanwhile by who admits the record.
+  auto& record = *reinterpret_cast<layout::Record*>(const_cast<std::byte*>(log_.data()) + offset);
+  const ItemKey key{record.key_hi, record.key_lo};
+  const std::uint64_t expected = record.checksum;
+  const std::uint64_t bytes =
+      layout::claim_payload(layout::atomic(record.claim).load(std::memory_order_relaxed));
   if (bytes > log_.size() - head - offset) return false;
   const auto payload = log_.subspan(offset + head, bytes);
   if (!read_in(payload)) return false;
-  return checksum({record.key_hi, record.key_lo}, payload) == record.checksum && check_(payload);
+  return checksum(key, payload) == expected && check_(payload);
 }
 
 }  // namespace coordl

@@ -46,7 +46,7 @@ class Arena {
     bytes_ = plan.file_bytes;
     {
       auto memory = ArenaMemory::create(SharedFile::create(path_, plan.file_bytes), plan, kBudget,
-                                        kBudget, false, "/dev/shm");
+                                        kBudget, false, "/dev/shm", nullptr);
       memory.enlist(kUs);
       for (std::uint64_t i = 0; i < kItems; ++i) {
         HOLDS(memory.admit(key_of(i), item_of(i), int(i % 3), i % 2 ? kDead : kUs));
@@ -222,7 +222,7 @@ void check(std::span<const std::uint8_t> input) {
   if (!(flags & attached_first)) apply_all();
   std::optional<ArenaMemory> memory;
   try {
-    memory.emplace(ArenaMemory::attach(SharedFile::open(arena.path()), "/dev/shm"));
+    memory.emplace(ArenaMemory::attach(SharedFile::open(arena.path()), "/dev/shm", nullptr));
   } catch (const std::system_error& error) {
     HOLDS(error.code().value() == EPROTO);
     return;
