@@ -41,7 +41,8 @@ def warm(
     ] = None,
     ssd_budget: Annotated[str, typer.Option(help="what it may hold: 200GiB, or % of DIR")] = "100%",
     cache: Annotated[
-        str | None, typer.Option(help="what memory may hold: 20GiB, or % of DIR")
+        str | None,
+        typer.Option(help="what memory may hold, until coordl clear: 20GiB, or % of DIR"),
     ] = None,
     form: Annotated[CacheForm, typer.Option(help="how JPEGs are held")] = CacheForm.auto,
     admission: Annotated[
@@ -52,21 +53,21 @@ def warm(
 ) -> None:
     """Fill a cache ahead: what coordl.DataLoader would read in its first epoch.
 
-    A cache in memory ends with its last process, so this fills one on a disk; a loader finds it
-    by cache=MinIOCache(..., ssd=...). Stopped with Ctrl-C, what is in it stays, whole; the same
-    command goes on.
+    Name --cache, --ssd or both; memory is filled first. A loader finds it by the same cache=, or
+    cache=MinIOCache(..., ssd=...). It stays: in memory until `coordl clear` or the machine's end.
+    Stopped with Ctrl-C, what is in it stays too, whole; the same command goes on.
     """
     from coordl.fetch.cache import MinIOCache
 
     with _refusing("What is in the cache stays; the same command goes on."):
-        if cache is not None or ssd is None:
+        if cache is None and ssd is None:
             raise ValueError(
-                "a cache in memory ends with the last process that uses it, here with this "
-                "command. Name a disk with --ssd DIR (and no --cache), or call "
-                "MinIOCache.warm(dataset) in the training script."
+                "where shall the cache be? Name what memory may hold (--cache 65%), a directory on "
+                "a local disk (--ssd DIR), or both."
             )
         with MinIOCache(
-            0,
+            0 if cache is None else cache,
+            persist=cache is not None,
             form=form.value,
             admission=admission.value,
             admission_seed=seed,
@@ -96,9 +97,17 @@ def _report(done: Warmed, cache: MinIOCache) -> None:
     from coordl.fetch.budget import format_bytes
 
     stats = cache.stats()
+    tiers = {f"cache {cache.name}": ""} if cache.persist else {}
+    if cache.ssd is not None:
+        tiers[shown(cache.ssd)] = "ssd_"
+    for place, prefix in tiers.items():
+        used, budget = stats[f"{prefix}used_bytes"], stats[f"{prefix}budget_bytes"]
+        print(
+            f"{place} holds {stats[f'{prefix}items']:,} items, "
+            f"{format_bytes(used)} of {format_bytes(budget)}"
+        )
     print(
-        f"{shown(cache.ssd or '')} holds {done.held:,} of {done.items:,} items, "
-        f"{format_bytes(stats['ssd_used_bytes'])} of {format_bytes(stats['ssd_budget_bytes'])}; "
+        f"{done.held:,} of {done.items:,} items of the data set are held; "
         f"{format_bytes(done.read_bytes)} were read"
     )
     if done.failed:

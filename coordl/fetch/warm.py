@@ -61,6 +61,7 @@ class Warming:
         if self.form == "auto":  # nothing was measured yet: as the loader decides then
             room = cache.total_budget_bytes >= _PACKED_GROWTH * self.items.total_bytes
             self.form = "packed" if room else "original"
+        self._ended = threading.Semaphore(0)  # one for each thread that is through
         self._lock = threading.Lock()  # guards all below
         self._left = iter(self.rows)
         self._stopped = False
@@ -81,8 +82,8 @@ class Warming:
         try:
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                thread.join()
+            for _ in threads:  # no join(): one that Ctrl-C breaks into takes its thread for ended
+                self._ended.acquire()
         finally:
             with self._lock:
                 self._stopped = True
@@ -105,6 +106,8 @@ class Warming:
         except BaseException as error:  # of tell(), or no memory: for who called run()
             with self._lock:
                 self._raised, self._stopped = error, True
+        finally:
+            self._ended.release()
 
     def _next(self) -> int | None:
         with self._lock:

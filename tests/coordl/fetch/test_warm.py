@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 import coordl
 from coordl.cli import app
-from coordl.fetch.cache import MinIOCache
+from coordl.fetch.cache import MinIOCache, cache_name
 from coordl.fetch.failure import ItemNotFoundError
 
 
@@ -118,17 +119,31 @@ def test_the_command_fills_a_disk_that_the_next_process_finds(
 ) -> None:
     done = run(pictures, "--ssd", tmp_path / "ssd")
     assert done.exit_code == 0, done.output
-    assert "holds 12 of 12 items" in done.stdout
+    assert "ssd holds 12 items" in done.stdout and "12 of 12 items of the data" in done.stdout
     again = run(pictures, "--ssd", tmp_path / "ssd")
-    assert "holds 12 of 12 items" in again.stdout and "; 0 B were read" in again.stdout
+    assert "12 of 12 items" in again.stdout and "; 0 B were read" in again.stdout
 
 
-def test_a_cache_in_memory_would_end_with_the_command(pictures: Path) -> None:
-    for arguments in ((), ("--cache", "65%"), ("--cache", "65%", "--ssd", "x")):
-        done = run(pictures, *arguments)
-        assert done.exit_code == 2
-        assert "ends with the last process" in done.stderr and "--ssd DIR" in done.stderr
-    assert not Path("x").exists()
+def test_the_command_fills_memory_that_stays_until_it_is_cleared(
+    pictures: Path, in_process: Callable[[str], subprocess.CompletedProcess[str]]
+) -> None:
+    warm = f"from coordl.cli import app; app(['warm', {str(pictures)!r}, '--cache', '200%'])"
+    done = in_process(warm)
+    assert "12 of 12 items of the data set are held" in done.stdout, done.stderr
+    data = coordl.ImageFolder(pictures, coordl.transforms.PILToTensor())
+    loader = coordl.DataLoader(data, 1, cache="200%")
+    list(loader)
+    assert loader.stats()["total"]["misses"] == 0
+    name = cache_name(pictures)
+    del loader
+    clear = in_process(f"from coordl.cli import app; app(['clear', {name!r}, '--force'])")
+    assert clear.returncode == 0, clear.stderr
+
+
+def test_the_command_asks_where_the_cache_shall_be(pictures: Path) -> None:
+    done = run(pictures)
+    assert done.exit_code == 2
+    assert "--cache 65%" in done.stderr and "--ssd DIR" in done.stderr
 
 
 def test_the_command_tells_what_it_could_not_read(pictures: Path, tmp_path: Path) -> None:
@@ -136,7 +151,7 @@ def test_the_command_tells_what_it_could_not_read(pictures: Path, tmp_path: Path
     done = run(pictures, "--ssd", tmp_path / "ssd")
     assert done.exit_code == 2
     assert "1 could not be read, first sample" in done.stderr and "gone.jpg" in done.stderr
-    assert "holds 12 of 13 items" in done.stdout
+    assert "12 of 13 items of the data set are held" in done.stdout
 
 
 def test_ctrl_c_leaves_what_is_in_and_the_command_goes_on(pictures: Path, tmp_path: Path) -> None:
@@ -162,4 +177,4 @@ def test_ctrl_c_leaves_what_is_in_and_the_command_goes_on(pictures: Path, tmp_pa
     assert stopped.returncode in (130, -signal.SIGINT), stopped.stderr
     assert "What is in the cache stays" in stopped.stderr
     after = run(pictures, "--ssd", tmp_path / "ssd")
-    assert "holds 12 of 12 items" in after.stdout
+    assert "12 of 12 items of the data set are held" in after.stdout
