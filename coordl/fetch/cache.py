@@ -296,6 +296,17 @@ class MinIOCache:
         self.tiers  # noqa: B018 - raises where there are none yet
         return sum(tier.stats()["budget_bytes"] for tier in self._tiers_open)
 
+    @property
+    def largest_budget_bytes(self) -> int:
+        """Of the tier that may hold most: no item can be larger."""
+        self.tiers  # noqa: B018
+        return max(int(tier.stats()["budget_bytes"]) for tier in self._tiers_open)
+
+    def has_room(self, size: int) -> bool:
+        """Whether some tier has room for an item of `size` bytes now."""
+        self.tiers  # noqa: B018
+        return any(size <= tier.room_bytes() for tier in self._tiers_open)
+
     def stats(self) -> dict[str, Any]:
         """Of memory: budget_bytes, asked_bytes (the most that was asked for), most_bytes (budgets
         its address space has room for), used_bytes, held_bytes (with what is being admitted),

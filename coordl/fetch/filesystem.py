@@ -92,7 +92,11 @@ class CachedFileSystem(ChainedFileSystem):  # type: ignore[misc]  # fsspec has n
             )
         self.target_protocol = target_protocol or _protocol(self._fs)
         retry = Retry(attempts=attempts)
-        held = cache if isinstance(cache, MinIOCache) else _cache_of(self._fs, cache, name)
+        if isinstance(cache, MinIOCache):
+            held = cache
+            held.tiers  # noqa: B018 - one without a name is told now, not at the first read
+        else:
+            held = _cache_of(self._fs, cache, name)
         self.reader = _reader_of(held, retry, recheck_s, timeout_s)
         # Instances differ in what is below, so this hides the class's method.
         self._strip_protocol = self._below_path  # type: ignore[method-assign]

@@ -90,7 +90,7 @@ class Opens:
             path: absolute, as full_path() gives it.
         """
         found = os.stat(path)
-        limit = min(OPEN_LIMIT_BYTES, self.cache.budget_bytes)
+        limit = min(OPEN_LIMIT_BYTES, self.cache.largest_budget_bytes)
         if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
             return None
         held = self.cache.get(_key(path, found))

@@ -324,8 +324,7 @@ class ObjectReader:
         return looked[1]
 
     def _room(self, size: int) -> bool:
-        stats = self.cache.stats()
-        return not stats["stopped_errno"] and size <= stats["budget_bytes"] - stats["used_bytes"]
+        return self.cache.has_room(size)
 
     def _counted(self, data: bytes) -> bytes:
         self._count("storage_bytes", len(data))

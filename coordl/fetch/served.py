@@ -107,16 +107,18 @@ def opens_cache(cache: int | str | MinIOCache, folder: str) -> MinIOCache:
     if not isinstance(cache, MinIOCache):
         cache = MinIOCache(cache, form="original")
     if not cache.is_open:
-        cache.open_for(cache_name(folder), _folder_bytes(folder))
+        cache.open_for(cache_name(folder), *_folder_size(folder))
     return cache
 
 
-def _folder_bytes(folder: str) -> int:
-    total = 0
+def _folder_size(folder: str) -> tuple[int, int]:
+    """Bytes and number of the files below it."""
+    total = files = 0
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:
             try:
                 total += os.stat(os.path.join(parent, name)).st_size
             except OSError:  # a link to nothing
                 continue
-    return max(1, total)
+            files += 1
+    return max(1, total), files

@@ -81,6 +81,12 @@ class Tier:
     def stats(self) -> dict[str, Any]:
         return dict(self.arena.stats())
 
+    def room_bytes(self) -> int:
+        """What it would still take, 0 when it grows no more."""
+        stats = self.stats()
+        room = int(stats["budget_bytes"]) - int(stats["held_bytes"])
+        return 0 if stats["stopped_errno"] else max(0, room)
+
     def warn_if_other_than_asked(self, items: int) -> None:
         """A UserWarning when the arena has another budget than it was opened with, or no room for
         that many items."""

@@ -19,6 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from moody_server import MoodyServer
 
 from coordl import _native
+from coordl.errors import CacheError
 from coordl.fetch import remote
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.filesystem import CachedFileSystem
@@ -272,3 +273,24 @@ def test_no_file_system_or_two_are_refused(memory: Any) -> None:
         CachedFileSystem(memory, target_protocol="memory")
     with pytest.raises(ValueError, match="asynchronous=False"):
         CachedFileSystem(fsspec.filesystem("http", asynchronous=True, skip_instance_cache=True))
+
+
+def test_objects_that_memory_has_no_room_for_go_to_the_disk(tmp_path: Path) -> None:
+    below = fsspec.filesystem("memory")
+    objects = {f"/ssd-tier/{number}": bytes([number]) * 200_000 for number in range(20)}
+    for path, data in objects.items():
+        below.pipe_file(path, data)
+    with MinIOCache("1MiB", name="t-ssd", ssd=tmp_path, ssd_budget="16MiB") as cache:
+        above = CachedFileSystem(below, cache)
+        for _ in range(2):
+            for path, data in objects.items():
+                assert above.cat_file(path) == data
+        stats = cache.stats()
+        assert stats["items"] > 0 and stats["items"] + stats["ssd_items"] == len(objects)
+        assert above.stats()["hits"] == len(objects)
+    below.rm("/ssd-tier", recursive=True)
+
+
+def test_a_cache_without_a_name_is_refused_at_once() -> None:
+    with pytest.raises(CacheError, match="give it a name="):
+        CachedFileSystem(fsspec.filesystem("memory"), MinIOCache("1MiB"))

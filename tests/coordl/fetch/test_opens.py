@@ -23,6 +23,7 @@ from coordl.fetch import opens as module
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.held_file import HeldFile
 from coordl.fetch.opens import COUNTED, Opens
+from coordl.fetch.served import opens_cache
 from coordl.fetch.tally import Tally
 
 TEXT = "".join(f"zeile {i} ü\r\n" for i in range(3000))
@@ -348,3 +349,22 @@ def test_a_fork_inside_begins_without(file: Path, opens: Opens, in_fork: InFork)
                 assert isinstance(open(file, "rb"), HeldFile)
 
         assert in_fork(child) == 0
+
+
+def test_an_index_has_room_for_all_of_many_small_files(tmp_path: Path) -> None:
+    for number in range(3000):
+        (tmp_path / str(number)).write_bytes(b"small")
+    with opens_cache("200%", str(tmp_path)) as cache:
+        with Opens([str(tmp_path)], cache, Tally(COUNTED, 0)):
+            for number in range(3000):
+                assert (tmp_path / str(number)).read_bytes() == b"small"
+        assert cache.stats()["items"] == 3000
+
+
+def test_a_cache_on_a_disk_alone_serves_opens(file: Path, tmp_path: Path) -> None:
+    with MinIOCache(0, name="t-disk", ssd=tmp_path / "ssd", ssd_budget="4MiB") as cache:
+        opens = Opens([str(file.parent)], cache, Tally(COUNTED, 0))
+        for _ in range(2):
+            with opens:
+                assert file.read_bytes() == DATA
+        assert counts(opens, "misses", "hits", "bypassed_opens") == (1, 1, 0)
