@@ -8,6 +8,7 @@ docs/shared-memory.md has the layout and the protocol.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
@@ -212,8 +213,8 @@ class MinIOCache:
         Args:
             key: (high, low) halves of its 128-bit key, e.g. a row of Items.keys.
         """
-        high, low = key
-        return self.tiers.find(int(high), int(low))
+        high, low = map(operator.index, key)
+        return self.tiers.find(high, low)
 
     def admit(self, key: Sequence[int] | Any, data: bytes | bytearray | memoryview) -> bool:
         """Copies an item in. False when it is not chosen or does not fit any more; True when it is
@@ -227,26 +228,26 @@ class MinIOCache:
             raise ValueError(
                 'admission="random" chooses among the items of a data set: call serve() first'
             )
-        high, low = key
-        held = self.tiers.admit(int(high), int(low), data)
+        high, low = map(operator.index, key)
+        held = self.tiers.admit(high, low, data)
         if not held:
             self.warn_if_stopped()
         return held
 
     def takes(self, key: Sequence[int] | Any, size: int) -> bool:
         """Whether admit() would take `size` bytes for that key."""
-        high, low = key
-        return self.tiers.takes(int(high), int(low), size)
+        high, low = map(operator.index, key)
+        return self.tiers.takes(high, low, size)
 
     def holds(self, key: Sequence[int] | Any) -> bool:
         """Whether get() most likely finds it; nothing is read from the disk."""
-        high, low = key
-        return self.tiers.seems_held(int(high), int(low))
+        high, low = map(operator.index, key)
+        return self.tiers.seems_held(high, low)
 
     def lies_on_ssd(self, key: Sequence[int] | Any) -> bool:
         """Whether the item's tier is the disk; most likely so, as only the index is asked."""
-        high, low = key
-        return self.tiers.seems_on_disk(int(high), int(low))
+        high, low = map(operator.index, key)
+        return self.tiers.seems_on_disk(high, low)
 
     @property
     def is_open(self) -> bool:
