@@ -120,7 +120,7 @@ ArenaMemory::Inserted ArenaMemory::insert(ItemKey key, std::uint64_t offset) noe
     if (layout::slot_tag(slot) != layout::slot_tag(mine)) continue;
     if (!within(layout::slot_offset(slot), sizeof(layout::Record))) continue;
     // A damaged one is never found again: its item may come in anew.
-    if (vetting_ && !vetting_->passes((hash + i) & slot_mask_, layout::slot_offset(slot))) continue;
+    if (!passes((hash + i) & slot_mask_, layout::slot_offset(slot))) continue;
     const layout::Record& r = record(layout::slot_offset(slot));
     if (r.key_hi == key.hi && r.key_lo == key.lo) return Inserted::other;
   }

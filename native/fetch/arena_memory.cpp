@@ -149,7 +149,7 @@ bool ArenaMemory::probe(ItemKey key, const Found& found) const noexcept {
 std::optional<std::uint64_t> ArenaMemory::find_offset(ItemKey key, bool any) const noexcept {
   std::uint64_t at = 0;
   const bool found = probe(key, [&](std::uint64_t number, std::uint64_t offset) {
-    if (vetting_ && !any && !vetting_->passes(number, offset)) return false;
+    if (!any && !passes(number, offset)) return false;
     const layout::Record& r = record(offset);
     at = offset;
     return r.key_hi == key.hi && r.key_lo == key.lo;

@@ -97,6 +97,10 @@ class ArenaMemory {
   std::uint64_t look_up_promised() const noexcept;
   // The payload; nullopt when its length leads out of the log. REQUIRES within(offset, kLine).
   std::optional<std::span<std::byte>> payload(std::uint64_t offset) const noexcept;
+  // May the record that the slot of that number names be used?
+  bool passes(std::uint64_t slot, std::uint64_t offset) const noexcept {
+    return !vetting_ || vetting_->passes(slot, offset, look_up_promised());
+  }
   // Calls found(slot's number, offset) for records whose slot has the key's tag, until it is true.
   template <class Found>
   bool probe(ItemKey key, const Found& found) const noexcept;

@@ -1,6 +1,5 @@
 #include "fetch/registry.hpp"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,7 +10,6 @@
 #include <cstddef>
 #include <cstdlib>
 #include <pthread.h>
-#include <set>
 #include <system_error>
 #include <thread>
 
@@ -28,15 +26,9 @@ constexpr std::uint64_t kMostBudget = std::uint64_t(1) << 44;
 constexpr std::uint64_t kMostSpace = std::uint64_t(1) << 42;  // for budgets to grow into
 static_assert(layout::log_for(kMostBudget, std::uint64_t(1) << 33) / layout::kLine <
               layout::kOffsetMask);
-constexpr std::string_view kLockSuffix = ".lock";
 
 [[noreturn]] void fail(int error, const std::string& what) {
   throw Refusal(error, what);
-}
-
-std::string file_prefix(bool on_disk = false) {
-  std::string prefix(on_disk ? "coordl-kept." : "coordl.");
-  return prefix.append(std::to_string(::geteuid())).append(".");
 }
 
 // Strong, and pruned under process_mutex() by drop_core(): a Core that closed its lock file outside
@@ -188,25 +180,9 @@ bool reap_one(const ArenaPaths& paths) {
   return true;
 }
 
-std::set<std::string> names_found() {
-  std::set<std::string> names;
-  const std::string prefix = file_prefix();
-  DIR* directory = ::opendir(arena_directory().c_str());
-  if (directory == nullptr) return names;
-  while (const dirent* entry = ::readdir(directory)) {
-    std::string name = entry->d_name;
-    if (!name.starts_with(prefix)) continue;
-    name = name.substr(prefix.size());
-    if (name.ends_with(kLockSuffix)) name.resize(name.size() - kLockSuffix.size());
-    names.insert(name);
-  }
-  ::closedir(directory);
-  return names;
-}
-
 std::vector<std::string> reap_all() {
   std::vector<std::string> reaped;
-  for (const std::string& name : names_found()) {
+  for (const std::string& name : arena_names()) {
     try {
       if (reap_one(ArenaPaths(name))) reaped.push_back(name);
     } catch (const std::system_error&) {  // not ours to touch, or gone meanwhile
@@ -301,28 +277,6 @@ std::shared_ptr<Core> join_or_create(const ArenaPaths& paths, std::shared_ptr<Lo
 
 }  // namespace
 
-std::string arena_directory() {
-  const char* chosen = std::getenv("COORDL_SHM_DIR");
-  return chosen != nullptr && *chosen != '\0' ? chosen : "/dev/shm";
-}
-
-ArenaPaths::ArenaPaths(const std::string& given, const ArenaPlace& place)
-    : name(given),
-      directory(place.directory.empty() ? arena_directory() : place.directory),
-      check(place.check) {
-  const auto allowed = [](unsigned char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '.' || c == '_' || c == '-';
-  };
-  if (name.empty() || name.size() > 128 || name[0] == '.' || name.ends_with(kLockSuffix) ||
-      !std::all_of(name.begin(), name.end(), allowed)) {
-    fail(EINVAL, "bad arena name '" + name +
-                     "': 1 to 128 of A-Z a-z 0-9 . _ -, no leading dot, not ending in .lock");
-  }
-  file = directory + "/" + file_prefix(check != nullptr) + name;
-  lock = file + std::string(kLockSuffix);
-}
-
 std::shared_ptr<Core> open_core(const std::string& name, Request request) {
   const ArenaPaths paths(name, request.place);
   request.place.persist |= paths.check != nullptr;
@@ -402,7 +356,7 @@ std::vector<std::string> reap_arenas() {
 std::vector<ArenaInfo> list_arenas() {
   const std::lock_guard process(process_mutex());
   std::vector<ArenaInfo> found;
-  for (const std::string& name : names_found()) {
+  for (const std::string& name : arena_names()) {
     ArenaInfo info;
     info.name = name;
     try {

@@ -11,16 +11,10 @@
 #include <vector>
 
 #include "fetch/arena_memory.hpp"
+#include "fetch/arena_paths.hpp"
 #include "os/lock_file.hpp"
 
 namespace coordl {
-
-// The paths of one arena. Throws std::system_error EINVAL for a bad name.
-struct ArenaPaths {
-  explicit ArenaPaths(const std::string& name, const ArenaPlace& place = {});
-  std::string name, directory, file, lock;
-  ItemCheck check;  // of an arena on a disk; its files have names that no reaping looks for
-};
 
 struct Core {
   Core(ArenaPaths paths, std::shared_ptr<LockFile> lock, ArenaMemory memory)

@@ -65,12 +65,12 @@ Verified ArenaMemory::verify() const {
     const auto bytes = payload(at);
     if (layout::slot_tag(slot) != layout::hash_key(key) >> layout::kOffsetBits) {
       say(at, "the key is not the one " + name + " was made for");
-    } else if ((!vetting_ || vetting_->passes(i, at)) && find_offset(key) != at) {
+    } else if (passes(i, at) && find_offset(key) != at) {
       say(at, "the key is indexed twice");
     }
     if (!bytes || checksum(key, *bytes) != r.checksum) {
       say(at, "checksum does not match the bytes");
-    } else if (vetting_ && !vetting_->passes(i, at)) {
+    } else if (!passes(i, at)) {
       say(at, "is no item that may be decoded");
     }
     found.items += 1;

@@ -25,27 +25,27 @@ bool read_in(std::span<const std::byte> mapped) noexcept {
   }
 }
 
-bool Vetting::passes(std::uint64_t slot, std::uint64_t offset) noexcept {
+bool Vetting::passes(std::uint64_t slot, std::uint64_t offset, std::uint64_t set_aside) noexcept {
   std::uint8_t known = found_[slot].load(std::memory_order_relaxed);
   if (known == kUnknown) {
-    known = is_sound(offset) ? kGood : kBad;
+    known = is_sound(offset, log_.first(set_aside)) ? kGood : kBad;
     found_[slot].store(known, std::memory_order_relaxed);
   }
   return known == kGood;
 }
 
-bool Vetting::is_sound(std::uint64_t offset) const noexcept {
+bool Vetting::is_sound(std::uint64_t offset, std::span<const std::byte> log) const noexcept {
   constexpr std::uint64_t head = sizeof(layout::Record);
-  if (log_.size() < head || offset > log_.size() - head) return false;
-  if (!read_in(log_.subspan(offset, head))) return false;
+  if (log.size() < head || offset > log.size() - head) return false;
+  if (!read_in(log.subspan(offset, head))) return false;
   // Field by field: those not read here may be written meanwhile by who admits the record.
-  auto& record = *reinterpret_cast<layout::Record*>(const_cast<std::byte*>(log_.data()) + offset);
+  auto& record = *reinterpret_cast<layout::Record*>(const_cast<std::byte*>(log.data()) + offset);
   const ItemKey key{record.key_hi, record.key_lo};
   const std::uint64_t expected = record.checksum;
   const std::uint64_t bytes =
       layout::claim_payload(layout::atomic(record.claim).load(std::memory_order_relaxed));
-  if (bytes > log_.size() - head - offset) return false;
-  const auto payload = log_.subspan(offset + head, bytes);
+  if (bytes > log.size() - head - offset) return false;
+  const auto payload = log.subspan(offset + head, bytes);
   if (!read_in(payload)) return false;
   return checksum(key, payload) == expected && check_(payload);
 }

@@ -22,14 +22,15 @@ class Vetting {
   Vetting(ItemCheck check, std::uint64_t slots, std::span<const std::byte> log)
       : check_(check), log_(log), found_(slots) {}
 
-  // Whether the record at `offset`, which the slot of that number names, lies inside the log and is
-  // as it was admitted. Reads it from the disk the first time.
-  bool passes(std::uint64_t slot, std::uint64_t offset) noexcept;
+  // Whether the record at `offset`, which the slot of that number names, lies inside the first
+  // `set_aside` bytes of the log, the rest being address space, and is as it was admitted. Reads it
+  // from the disk the first time.
+  bool passes(std::uint64_t slot, std::uint64_t offset, std::uint64_t set_aside) noexcept;
   bool failed(std::uint64_t slot) const noexcept { return found_[slot].load() == kBad; }
 
  private:
   static constexpr std::uint8_t kUnknown = 0, kGood = 1, kBad = 2;
-  bool is_sound(std::uint64_t offset) const noexcept;
+  bool is_sound(std::uint64_t offset, std::span<const std::byte> log) const noexcept;
 
   const ItemCheck check_;
   const std::span<const std::byte> log_;

@@ -2,14 +2,18 @@
 #include "fetch/tiers.hpp"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "fetch/arena.hpp"
+#include "fetch/layout.hpp"
+#include "os/shared_file.hpp"
 #include "test.hpp"
 
 using namespace coordl;
@@ -37,6 +41,9 @@ class Places {
   std::shared_ptr<Arena> memory(std::uint64_t budget) { return Arena::open("t", budget, 100); }
   std::shared_ptr<Arena> disk(std::uint64_t budget, ItemCheck check = any) {
     return Arena::open("t", budget, 100, {.directory = home_, .check = check});
+  }
+  std::string disk_file() const {
+    return home_ + "/coordl-kept." + std::to_string(::geteuid()) + ".t";
   }
 
  private:
@@ -88,6 +95,31 @@ TEST(tiers_keep_the_disk_for_the_next_time_and_check_its_bytes) {
   Tiers doubtful(nullptr, places.disk(2000, none));
   for (std::uint64_t i = 0; i < 5; ++i) CHECK(!doubtful.find({i, i}));
   CHECK(!doubtful.seems_on_disk({0, 0}));  // found out just now
+}
+
+// A damaged length may lead into what is address space only: gigabytes of zeros, were they read.
+TEST(a_damaged_length_on_the_disk_reads_no_more_than_is_there) {
+  namespace layout = coordl::layout;
+  Places places;
+  constexpr std::uint64_t budget = 1 << 30, length = 512 << 20;
+  { CHECK(places.disk(budget)->admit({1, 1}, item(1))); }
+  {
+    const auto file = coordl::SharedFile::open(places.disk_file());
+    const auto& header = *reinterpret_cast<layout::Header*>(file.data());
+    CHECK(header.set_aside < length && length < header.log_bytes);
+    auto& record = *reinterpret_cast<layout::Record*>(file.data() + header.log_offset);
+    record.claim = layout::make_claim(length, layout::claim_member(record.claim));
+  }
+  const auto resident_pages = [] {
+    std::uint64_t size = 0, resident = 0;
+    std::ifstream("/proc/self/statm") >> size >> resident;
+    return resident;
+  };
+  const std::uint64_t before = resident_pages();
+  const auto disk = places.disk(budget);
+  CHECK(!disk->find({1, 1}));
+  CHECK(resident_pages() < before + length / layout::kPage / 2);
+  CHECK(!disk->verify().empty());
 }
 
 TEST(tiers_take_the_chosen_items_only) {

@@ -1,0 +1,20 @@
+// Where arenas are files, and what these are called.
+#pragma once
+#include <set>
+#include <string>
+
+#include "fetch/arena.hpp"
+
+namespace coordl {
+
+// The paths of one arena. Throws std::system_error EINVAL for a bad name.
+struct ArenaPaths {
+  explicit ArenaPaths(const std::string& name, const ArenaPlace& place = {});
+  std::string name, directory, file, lock;
+  ItemCheck check;  // of an arena on a disk; its files have names that no reaping looks for
+};
+
+// Names of this user's arenas in arena_directory(), alive or not; those on a disk are not in it.
+std::set<std::string> arena_names();
+
+}  // namespace coordl
