@@ -197,11 +197,12 @@ class MinIOCache:
         admission="random" must."""
         self.open_for(name, items.total_bytes, len(items))
         budget = self.total_budget_bytes
-        if self.admission != "random" or self._chosen == (id(items), budget):
+        known, under = self._chosen or (None, 0)
+        if self.admission != "random" or (known is items and under == budget):
             return
         numbers = _native.admission_numbers(self.admission_seed, items.keys)
         self._limit = admission_limit(numbers, items.sizes, budget)
-        self._chosen = id(items), budget
+        self._chosen = items, budget
         self._tiers.choose(self.admission_seed, self._limit)
 
     def get(self, key: Sequence[int] | Any) -> memoryview | None:

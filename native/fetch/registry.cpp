@@ -241,10 +241,13 @@ ArenaMemory attach_memory(const ArenaPaths& paths, bool in_use) {
     return ArenaMemory::attach(SharedFile::open(paths.file), paths.directory, paths.check);
   } catch (const std::system_error& error) {
     if (error.code().value() != EPROTO) throw;
+    const std::string clear =
+        paths.check != nullptr ? "remove that file" : "run coordl clear " + paths.name;
+    const bool force = in_use && paths.check == nullptr;
     fail(EPROTO, paths.file + (in_use ? " is in use" : " is kept (persist=True)") +
                      " and cannot be joined: " + error.what() +
-                     (in_use ? ". End the jobs that use it, or run coordl clear " + paths.name + " --force"
-                             : ". Remove it: coordl clear " + paths.name));
+                     (in_use ? ". End the jobs that use it, or " : ". To be rid of it, ") + clear +
+                     (force ? " --force" : ""));
   }
 }
 

@@ -11,11 +11,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from kills import code_of, fork
 
 from coordl import _native
+
+if TYPE_CHECKING:
+    from moody_server import MoodyServer
 
 
 def _open_descriptors() -> dict[str, str]:
@@ -55,17 +60,7 @@ def shm_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def _exit_code(work: Callable[[], object]) -> int:
     """Runs `work` in a forked child. 0, minus the signal that ended it, or 1 when it raised."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code_of(fork(work))
 
 
 @pytest.fixture
@@ -83,3 +78,26 @@ def in_process() -> Callable[[str], subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """fsspec's file system in memory, empty again afterwards."""
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    yield fsspec.filesystem("memory")
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def server(shm_dir: Path) -> Iterator[MoodyServer]:
+    from fsspec.implementations.http import HTTPFileSystem
+    from moody_server import MoodyServer
+
+    server = MoodyServer()
+    yield server
+    server.close()
+    HTTPFileSystem.clear_instance_cache()
+    gc.collect()

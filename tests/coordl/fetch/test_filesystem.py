@@ -14,8 +14,6 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from fsspec.implementations.http import HTTPFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 from moody_server import MoodyServer
 
 from coordl import _native
@@ -43,22 +41,15 @@ def no_arena_left(shm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 @pytest.fixture
-def memory() -> Iterator[Any]:
-    fs = fsspec.filesystem("memory")
-    fs.pipe("/set/a.txt", DATA)
-    yield fs
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
+def memory(memory: Any) -> Any:
+    memory.pipe("/set/a.txt", DATA)
+    return memory
 
 
 @pytest.fixture
-def server(shm_dir: Path) -> Iterator[MoodyServer]:
-    server = MoodyServer()
+def server(server: MoodyServer) -> MoodyServer:
     server.objects["/a"] = DATA
-    yield server
-    server.close()
-    HTTPFileSystem.clear_instance_cache()
-    gc.collect()
+    return server
 
 
 def stats_of(url: str, **options: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import pickle
 from collections.abc import Iterator
@@ -12,8 +11,6 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.dirfs import DirFileSystem
-from fsspec.implementations.http import HTTPFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 from moody_server import MoodyServer
 
 from coordl.errors import ItemError
@@ -30,21 +27,9 @@ def event_loop() -> None:
 
 
 @pytest.fixture
-def memory() -> Iterator[Any]:
-    fs = fsspec.filesystem("memory")
-    yield fs
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
-
-
-@pytest.fixture
-def server(shm_dir: Path) -> Iterator[MoodyServer]:
-    server = MoodyServer()
+def server(server: MoodyServer) -> MoodyServer:
     server.objects["/a"] = DATA
-    yield server
-    server.close()
-    HTTPFileSystem.clear_instance_cache()
-    gc.collect()
+    return server
 
 
 @pytest.fixture
