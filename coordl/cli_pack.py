@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coordl.cli_long import progress, refusing, shown
+
 if TYPE_CHECKING:
-    from coordl.packing import Outcome, Tell
+    from coordl.packing import Outcome
 
 
 class ItemForm(StrEnum):
@@ -50,13 +48,13 @@ def pack(
     from coordl.packing import FEWEST_SHARD_BYTES, Order, list_source
     from coordl.packing import pack as make
 
-    with _refusing(f"What is finished stays in {out}; the same command goes on from there."):
+    with refusing(f"What is finished stays in {out}; the same command goes on from there."):
         shard_bytes = _size(shard_size)
         if shard_bytes < FEWEST_SHARD_BYTES:
             raise ValueError(f"--shard-size is at least {format_bytes(FEWEST_SHARD_BYTES)}")
         order = Order(list_source(source), form.value, shard_bytes)
         files, total = len(order.source.names), int(order.source.sizes.sum())
-        with _progress(f"Packing {_count(files, 'file')}", total) as tell:
+        with progress(f"Packing {_count(files, 'file')}", total) as tell:
             outcome = make(order, out, jobs=jobs or _cores(), force=force, tell=tell)
     _report(outcome, out)
 
@@ -98,71 +96,14 @@ def unpack(
     from coordl.fetch.shards import open_packed
     from coordl.unpacking import unpack as make
 
-    with _refusing(f"{out} is incomplete; run it again with --force."):
+    with refusing(f"{out} is incomplete; run it again with --force."):
         data = open_packed(packed)
         items = len(data.index)
-        with _progress(
+        with progress(
             f"Unpacking {_count(items, 'file')}", int(data.index.source_sizes.sum())
         ) as tell:
             written = make(data, out, jobs=jobs or _cores(), force=force, tell=tell)
     print(f"Wrote {shown(out)}: {_count(items, 'file')}, {format_bytes(written)}")
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path for reading: bytes that are no text show as replacement characters."""
-    return os.fsencode(path).decode(errors="replace")
-
-
-@contextmanager
-def _refusing(after_stop: str) -> Iterator[None]:
-    """Errors as one sentence and exit code 2; Ctrl-C as 130, saying what is left."""
-    from coordl.errors import CoordlError, ItemError
-
-    try:
-        yield
-        return
-    except KeyboardInterrupt:
-        print(f"coordl: stopped. {after_stop}", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except ItemError as error:
-        said = f"{error} {after_stop}"
-    except (CoordlError, ValueError) as error:
-        said = str(error)
-    except OSError as error:
-        where = f"{shown(error.filename)}: " if error.filename else ""
-        said = f"{where}{error.strerror}." if error.strerror else str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            said = f"{said} Make room. {after_stop}"
-    print(f"coordl: {shown(said)}", file=sys.stderr)
-    raise typer.Exit(2)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Tell]:
-    """A bar on stderr where that is a terminal, one line at the end where it is not."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with bars:
-        task = bars.add_task(what, total=total)
-        yield lambda items, size: bars.advance(task, size)
 
 
 def _size(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordl.cli_pack import _progress, _refusing, shown
+from coordl.cli_long import progress, refusing, shown
 
 if TYPE_CHECKING:
     from coordl.fetch.cache import MinIOCache
@@ -59,7 +59,7 @@ def warm(
     """
     from coordl.fetch.cache import MinIOCache
 
-    with _refusing("What is in the cache stays; the same command goes on."):
+    with refusing("What is in the cache stays; the same command goes on."):
         if cache is None and ssd is None:
             raise ValueError(
                 "where shall the cache be? Name what memory may hold (--cache 65%), a directory on "
@@ -89,7 +89,7 @@ def _fill(cache: MinIOCache, dataset: Any, workers: int) -> Warmed:
     from coordl.fetch.warm import Warming
 
     warming = Warming(cache, dataset)
-    with _progress(f"Warming {len(warming.rows):,} items", warming.total_bytes) as tell:
+    with progress(f"Warming {len(warming.rows):,} items", warming.total_bytes) as tell:
         return warming.run(workers, tell)
 
 

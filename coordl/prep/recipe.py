@@ -87,12 +87,7 @@ class Plan:
     std: Triple | None = None
     steps: tuple[str, ...] = field(default=(), compare=False)  # the user's transforms, for display
     filter: Filter = "bilinear"
-    padding: tuple[int, int, int, int] = (
-        0,
-        0,
-        0,
-        0,
-    )  # resize_|random_crop: left, top, right, bottom
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # *random_crop: left, top, right, bottom
     pad_if_needed: bool = False
     pad_mode: PadMode = "constant"
     fill: tuple[int, int, int] = (0, 0, 0)  # levels
