@@ -68,7 +68,11 @@ class Cli:
 
     def leftovers(self) -> list[str]:
         """Run directories, control groups and processes that should be gone."""
-        groups = Path("/sys/fs/cgroup/blkio").glob("dsanalyzer-*")
+        groups = [
+            group  # of the dead: one whose owner lives is some other run's on this machine
+            for group in Path("/sys/fs/cgroup/blkio").glob("dsanalyzer-*")
+            if not Path("/proc", group.name.removeprefix("dsanalyzer-")).exists()
+        ]
         left = [str(path) for path in [*self.scratch.glob("dsanalyzer-*"), *groups]]
         return left + _processes_with(str(self.scratch))
 
