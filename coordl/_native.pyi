@@ -47,12 +47,13 @@ class Arena:
     @property
     def name(self) -> str: ...
 
-def list_arenas() -> list[dict[str, Any]]:
+def list_arenas(kept_in: str | None = None) -> list[dict[str, Any]]:
     """
-    Arenas of this user that live or persist: Arena.stats() of each, with name and readable.
+    Arenas of this user that live or persist in shared memory, or on the disk of a directory:
+    Arena.stats() of each, with name and readable.
     """
 
-def verify_arena(name: str) -> tuple[int, int, list[str]]:
+def verify_arena(name: str, kept_in: str | None = None) -> tuple[int, int, list[str]]:
     """
     (items, bytes, faults) of an arena, re-checked from outside. OSError ENOENT when there is
     none, EPROTO when it is another version's or damaged.
@@ -60,13 +61,14 @@ def verify_arena(name: str) -> tuple[int, int, list[str]]:
 
 def reap_arenas() -> list[str]:
     """
-    Unlinks this user's arenas that no live user has and that do not persist; their names.
+    Unlinks this user's arenas in shared memory that no live user has and that do not persist;
+    their names.
     """
 
 def numa_nodes() -> int:
     """NUMA nodes online."""
 
-def clear_arena(name: str, force: bool = False) -> None:
+def clear_arena(name: str, force: bool = False, kept_in: str | None = None) -> None:
     """
     Unlinks an arena. OSError EBUSY when in use and not force, ENOENT when there is none.
     """

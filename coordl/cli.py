@@ -9,6 +9,7 @@ import json
 import sys
 from enum import StrEnum
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,51 +76,66 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="text, or json for programs")]
+NameArgument = Annotated[
+    str | None, typer.Argument(help="which cache; all of this user's if left out")
+]
+DiskOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ssd",
+        help="the caches kept in this directory of a disk, instead of those in memory",
+        file_okay=False,
+        exists=True,
+    ),
+]
 
 
 @app.command(
-    epilog="Examples:\n\ncoordl status\n\ncoordl status --format json | jq '.arenas[0].items'"
+    epilog="Examples:\n\ncoordl status\n\ncoordl status --ssd /local/cache\n\n"
+    "coordl status --format json | jq '.arenas[0].items'"
 )
-def status(format: FormatOption = Format.text) -> None:
+def status(ssd: DiskOption = None, format: FormatOption = Format.text) -> None:
     """List the caches of this user; remove what killed jobs left.
 
     "kept": it stays when its last user ends (persist=True), until coordl clear.
     """
-    reaped = _native.reap_arenas()
-    arenas = _native.list_arenas()
+    kept_in = _kept_in(ssd)
+    reaped = _native.reap_arenas() if kept_in is None else []
+    arenas = _native.list_arenas(kept_in)
+    directory = kept_in or _native.arena_directory()
     if format is Format.json:
-        _print_json({"directory": _native.arena_directory(), "arenas": arenas, "reaped": reaped})
+        _print_json({"directory": directory, "arenas": arenas, "reaped": reaped})
         return
     console = _console()
     if arenas:
         console.print(_arena_table(arenas))
     else:
-        console.print(f"No caches of this user in {_native.arena_directory()}.")
+        console.print(f"No caches of this user in {directory}.")
     for name in reaped:
         console.print(f"Reaped {name}: its last user was killed.")
 
 
 @app.command(
     epilog="Examples:\n\ncoordl clear 3f9c0a61e2d47b5086c1f93a\n\n"
-    "coordl clear --force   (every one)"
+    "coordl clear --force   (every one in memory)\n\ncoordl clear --ssd /local/cache"
 )
 def clear(
-    name: Annotated[
-        str | None, typer.Argument(help="which cache; all of this user's if left out")
-    ] = None,
+    name: NameArgument = None,
+    ssd: DiskOption = None,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="also those in use; their jobs keep theirs")
     ] = False,
 ) -> None:
     """Remove caches. Those in use are refused unless --force."""
-    cleared = _native.reap_arenas()
-    names = [name] if name is not None else [arena["name"] for arena in _native.list_arenas()]
+    kept_in = _kept_in(ssd)
+    cleared = _native.reap_arenas() if kept_in is None else []
+    names = _names(name, kept_in)
     refused = False
     for each in names:
         if each in cleared:
             continue
         try:
-            _native.clear_arena(each, force)
+            _native.clear_arena(each, force, kept_in)
             cleared.append(each)
         except OSError as error:
             refused = True
@@ -134,25 +150,23 @@ def clear(
 
 @app.command(
     epilog="Examples:\n\ncoordl verify\n\ncoordl verify 3f9c0a61e2d47b5086c1f93a\n\n"
-    "coordl verify --format json | jq '.arenas[].faults'"
+    "coordl verify --ssd /local/cache\n\ncoordl verify --format json | jq '.arenas[].faults'"
 )
 def verify(
-    name: Annotated[
-        str | None, typer.Argument(help="which cache; all of this user's if left out")
-    ] = None,
-    format: FormatOption = Format.text,
+    name: NameArgument = None, ssd: DiskOption = None, format: FormatOption = Format.text
 ) -> None:
     """Re-check every item of the caches against its checksum. Their users notice nothing.
 
     Exit status 1 when there are faults, each on a line: an item that was changed in memory, or an
     index that contradicts it. Clear that cache.
     """
-    names = [name] if name is not None else [arena["name"] for arena in _native.list_arenas()]
+    kept_in = _kept_in(ssd)
+    names = _names(name, kept_in)
     checked = []
     failed = False
     for each in names:
         try:
-            items, size, faults = _native.verify_arena(each)
+            items, size, faults = _native.verify_arena(each, kept_in)
         except OSError as error:
             failed = True
             print(f"coordl: {error.strerror}", file=sys.stderr)
@@ -166,6 +180,16 @@ def verify(
         raise typer.Exit(2)
     if any(arena["faults"] for arena in checked):
         raise typer.Exit(1)
+
+
+def _kept_in(ssd: Path | None) -> str | None:
+    return None if ssd is None else str(ssd.absolute())
+
+
+def _names(name: str | None, kept_in: str | None) -> list[str]:
+    if name is not None:
+        return [name]
+    return [arena["name"] for arena in _native.list_arenas(kept_in)]
 
 
 def _print_verified(checked: list[dict[str, Any]]) -> None:

@@ -91,7 +91,8 @@ class Tier:
         """A UserWarning when the arena has another budget than it was opened with, or no room for
         that many items."""
         stats = self.stats()
-        again = f"coordl clear {self.name}" if self.directory is None else f"empty {self.directory}"
+        place = "" if self.directory is None else f" --ssd {self.directory}"
+        again = f"coordl clear {self.name}{place}"
         anew = f"End its users, then {again}, and the next makes it anew."
         room = stats["index_slots"] * _MOST_OF_INDEX
         if items > room:

@@ -260,6 +260,12 @@ nb::dict memory_limits() {
   return out;
 }
 
+// Shared memory, or the disk of that directory.
+coordl::ArenaPlace place_of(const std::optional<std::string>& kept_in) {
+  if (!kept_in) return {};
+  return {.directory = *kept_in, .check = &coordl::check_item};
+}
+
 void bind_arena(nb::module_& m) {
   nb::class_<Item>(m, "_Item", nb::type_slots(item_slots), "Exporter behind Arena.find's views.");
   nb::class_<Arena>(m, "Arena",
@@ -269,11 +275,9 @@ void bind_arena(nb::module_& m) {
                   [](const std::string& name, std::uint64_t budget_bytes,
                      std::uint64_t expected_items, bool persist, bool raise_budget,
                      const std::optional<std::string>& kept_in) {
-                    coordl::ArenaPlace place{.persist = persist, .raise_budget = raise_budget};
-                    if (kept_in) {
-                      place.directory = *kept_in;
-                      place.check = &coordl::check_item;
-                    }
+                    coordl::ArenaPlace place = place_of(kept_in);
+                    place.persist = persist;
+                    place.raise_budget = raise_budget;
                     return Arena::open(name, budget_bytes, expected_items, place);
                   },
                   "name"_a, "budget_bytes"_a, "expected_items"_a, "persist"_a = false,
@@ -304,31 +308,40 @@ void bind_arena(nb::module_& m) {
       .def_prop_ro("name", &Arena::name)
       .def("_time_admissions", &time_admissions, "first"_a, "count"_a, "bytes"_a)
       .def("_time_lookups", &time_lookups, "keys"_a, "rounds"_a);
-  m.def("list_arenas", [] {
+  m.def("list_arenas", [](const std::optional<std::string>& kept_in) {
     nb::list out;
-    for (const auto& info : coordl::list_arenas()) {
+    for (const auto& info : coordl::list_arenas(place_of(kept_in))) {
       nb::dict entry = stats_dict(info.stats);
       entry["name"] = info.name;
       entry["readable"] = info.readable;
       out.append(entry);
     }
     return out;
-  }, nb::sig("def list_arenas() -> list[dict[str, typing.Any]]"),
-        "Arenas of this user that live or persist: Arena.stats() of each, with name and readable.");
-  m.def("verify_arena", [](const std::string& name) {
+  }, "kept_in"_a.none() = nb::none(),
+        nb::sig("def list_arenas(kept_in: str | None = None) -> list[dict[str, typing.Any]]"),
+        "Arenas of this user that live or persist in shared memory, or on the disk of a directory:\n"
+        "Arena.stats() of each, with name and readable.");
+  m.def("verify_arena", [](const std::string& name, const std::optional<std::string>& kept_in) {
     coordl::Verified found;
     {
       const nb::gil_scoped_release release;
-      found = coordl::verify_arena(name);
+      found = coordl::verify_arena(name, place_of(kept_in));
     }
     return nb::make_tuple(found.items, found.bytes, found.faults);
-  }, "name"_a, nb::sig("def verify_arena(name: str) -> tuple[int, int, list[str]]"),
+  }, "name"_a, "kept_in"_a.none() = nb::none(),
+        nb::sig("def verify_arena(name: str, kept_in: str | None = None) "
+                "-> tuple[int, int, list[str]]"),
         "(items, bytes, faults) of an arena, re-checked from outside. OSError ENOENT when there is\n"
         "none, EPROTO when it is another version's or damaged.");
   m.def("reap_arenas", &coordl::reap_arenas,
-        "Unlinks this user's arenas that no live user has and that do not persist; their names.");
+        "Unlinks this user's arenas in shared memory that no live user has and that do not persist;\n"
+        "their names.");
   m.def("numa_nodes", &coordl::numa_nodes, "NUMA nodes online.");
-  m.def("clear_arena", &coordl::clear_arena, "name"_a, "force"_a = false,
+  m.def("clear_arena",
+        [](const std::string& name, bool force, const std::optional<std::string>& kept_in) {
+          coordl::clear_arena(name, force, place_of(kept_in));
+        },
+        "name"_a, "force"_a = false, "kept_in"_a.none() = nb::none(),
         nb::call_guard<nb::gil_scoped_release>(),
         "Unlinks an arena. OSError EBUSY when in use and not force, ENOENT when there is none.");
   m.def("arena_directory", &coordl::arena_directory);

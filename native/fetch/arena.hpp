@@ -103,16 +103,16 @@ struct Verified {
   std::vector<std::string> faults;  // one line each; none: sound
 };
 
-// Arenas of this user that live or persist, sorted by name. Stale ones are not in it.
-std::vector<ArenaInfo> list_arenas();
+// Arenas of this user at that place that live or persist, sorted by name. Stale ones are not in it.
+std::vector<ArenaInfo> list_arenas(const ArenaPlace& place = {});
 // Re-checks every item of one of them, from outside: its users notice nothing. Throws
 // std::system_error: ENOENT when there is none, EPROTO when it is another version's or damaged.
-Verified verify_arena(const std::string& name);
-// Unlinks the arenas of this user that have no live user and do not persist; returns their names.
+Verified verify_arena(const std::string& name, const ArenaPlace& place = {});
+// Unlinks those in shared memory that have no live user and do not persist; returns their names.
 std::vector<std::string> reap_arenas();
 // Unlinks the arena. EBUSY when it has live users and not `force` (they keep what they mapped);
 // ENOENT when there is none.
-void clear_arena(const std::string& name, bool force);
+void clear_arena(const std::string& name, bool force, const ArenaPlace& place = {});
 // Where arenas are files: $COORDL_SHM_DIR, else /dev/shm.
 std::string arena_directory();
 

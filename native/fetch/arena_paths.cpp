@@ -15,8 +15,12 @@ namespace {
 
 constexpr std::string_view kLockSuffix = ".lock";
 
-std::string file_prefix(bool on_disk = false) {
-  std::string prefix(on_disk ? "coordl-kept." : "coordl.");
+std::string directory_of(const ArenaPlace& place) {
+  return place.directory.empty() ? arena_directory() : place.directory;
+}
+
+std::string file_prefix(const ArenaPlace& place) {
+  std::string prefix(place.check != nullptr ? "coordl-kept." : "coordl.");
   return prefix.append(std::to_string(::geteuid())).append(".");
 }
 
@@ -29,7 +33,7 @@ std::string arena_directory() {
 
 ArenaPaths::ArenaPaths(const std::string& given, const ArenaPlace& place)
     : name(given),
-      directory(place.directory.empty() ? arena_directory() : place.directory),
+      directory(directory_of(place)),
       check(place.check) {
   const auto allowed = [](unsigned char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -40,14 +44,14 @@ ArenaPaths::ArenaPaths(const std::string& given, const ArenaPlace& place)
     throw Refusal(EINVAL, "bad arena name '" + name + "': 1 to 128 of A-Z a-z 0-9 . _ -, no "
                           "leading dot, not ending in .lock");
   }
-  file = directory + "/" + file_prefix(check != nullptr) + name;
+  file = directory + "/" + file_prefix(place) + name;
   lock = file + std::string(kLockSuffix);
 }
 
-std::set<std::string> arena_names() {
+std::set<std::string> arena_names(const ArenaPlace& place) {
   std::set<std::string> names;
-  const std::string prefix = file_prefix();
-  DIR* directory = ::opendir(arena_directory().c_str());
+  const std::string prefix = file_prefix(place);
+  DIR* directory = ::opendir(directory_of(place).c_str());
   if (directory == nullptr) return names;
   while (const dirent* entry = ::readdir(directory)) {
     std::string name = entry->d_name;

@@ -14,7 +14,7 @@ struct ArenaPaths {
   ItemCheck check;  // of an arena on a disk; its files have names that no reaping looks for
 };
 
-// Names of this user's arenas in arena_directory(), alive or not; those on a disk are not in it.
-std::set<std::string> arena_names();
+// Names of this user's arenas at that place, alive or not.
+std::set<std::string> arena_names(const ArenaPlace& place = {});
 
 }  // namespace coordl

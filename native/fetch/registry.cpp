@@ -241,13 +241,12 @@ ArenaMemory attach_memory(const ArenaPaths& paths, bool in_use) {
     return ArenaMemory::attach(SharedFile::open(paths.file), paths.directory, paths.check);
   } catch (const std::system_error& error) {
     if (error.code().value() != EPROTO) throw;
-    const std::string clear =
-        paths.check != nullptr ? "remove that file" : "run coordl clear " + paths.name;
-    const bool force = in_use && paths.check == nullptr;
+    std::string clear = "run coordl clear " + paths.name;
+    if (paths.check != nullptr) clear += " --ssd " + paths.directory;
     fail(EPROTO, paths.file + (in_use ? " is in use" : " is kept (persist=True)") +
                      " and cannot be joined: " + error.what() +
                      (in_use ? ". End the jobs that use it, or " : ". To be rid of it, ") + clear +
-                     (force ? " --force" : ""));
+                     (in_use ? " --force" : ""));
   }
 }
 
@@ -356,14 +355,14 @@ std::vector<std::string> reap_arenas() {
   return reap_all();
 }
 
-std::vector<ArenaInfo> list_arenas() {
+std::vector<ArenaInfo> list_arenas(const ArenaPlace& place) {
   const std::lock_guard process(process_mutex());
   std::vector<ArenaInfo> found;
-  for (const std::string& name : arena_names()) {
+  for (const std::string& name : arena_names(place)) {
     ArenaInfo info;
     info.name = name;
     try {
-      const ArenaPaths paths(name);
+      const ArenaPaths paths(name, place);
       std::uint64_t users = 0;
       if (const auto core = core_at(paths.lock)) {
         users = core->lock->other_users() + (core->leased() ? 1 : 0);
@@ -383,21 +382,21 @@ std::vector<ArenaInfo> list_arenas() {
   return found;
 }
 
-Verified verify_arena(const std::string& name) {
-  const ArenaPaths paths(name);
+Verified verify_arena(const std::string& name, const ArenaPlace& place) {
+  const ArenaPaths paths(name, place);
   if (::access(paths.file.c_str(), F_OK) != 0) {
     fail(ENOENT, "there is no arena " + name + " of this user in " + paths.directory);
   }
   try {
-    return ArenaMemory::attach(SharedFile::open(paths.file, false), paths.directory, nullptr).verify();
+    return ArenaMemory::attach(SharedFile::open(paths.file, false), paths.directory, paths.check).verify();
   } catch (const std::system_error& error) {
     if (error.code().value() != EPROTO) throw;
     fail(EPROTO, paths.file + " cannot be verified: " + error.what());
   }
 }
 
-void clear_arena(const std::string& name, bool force) {
-  const ArenaPaths paths(name);
+void clear_arena(const std::string& name, bool force, const ArenaPlace& place) {
+  const ArenaPaths paths(name, place);
   const std::lock_guard process(process_mutex());
   if (::access(paths.file.c_str(), F_OK) != 0 && ::access(paths.lock.c_str(), F_OK) != 0) {
     fail(ENOENT, "there is no arena " + name + " of this user in " + paths.directory);

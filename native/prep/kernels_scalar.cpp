@@ -230,7 +230,7 @@ void grey(const std::uint8_t* luma, int count, std::uint16_t* out) {
 }
 
 // -- resize. A product keeps its upper 16 bits; what that cuts off on average is put in before. Sums
-// stay below 2^16 (see kMostTaps in resample.cpp).
+// stay below 2^16 (see kMostTaps in resample.hpp).
 
 std::uint16_t add_weighted(std::uint16_t sum, std::uint16_t value, std::uint16_t weight) {
   return static_cast<std::uint16_t>(sum + (std::uint32_t(value) * weight >> 16));

@@ -8,9 +8,6 @@ namespace coordl {
 namespace {
 
 constexpr float kOne = 65536;
-// Of both axes: half a unit of 1/256 level each, half a level in all. So no sum reaches 2^16: the
-// highest level is 65280, rounding adds 128, and the taps 127.
-constexpr int kMostTaps = 254;
 constexpr std::size_t kSlackValues = kSlack / sizeof(std::uint16_t);
 
 // Rounds the running sum, not each weight: they sum to one exactly, and their errors cancel between

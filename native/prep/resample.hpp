@@ -19,6 +19,10 @@
 
 namespace coordl {
 
+// Taps of both axes together: half a unit of 1/256 level each, half a level in all. So no sum reaches
+// 2^16: the highest level is 65280, rounding adds 128, and the taps 127.
+inline constexpr int kMostTaps = 254;
+
 // Which source pixels make each output pixel of one axis, and with what weights.
 class Axis {
  public:
@@ -47,8 +51,8 @@ struct Strip {
 };
 
 // Resizes rows whose first one is y.begin() and whose first pixel is x.begin(), and writes
-// (3, y.outputs(), x.outputs()). False when the rows end before they should, or the reduction
-// is too strong for our arithmetic: `out` is then undefined.
+// (3, y.outputs(), x.outputs()). False when the rows end before they should, or the axes have
+// more than kMostTaps together: `out` is then undefined.
 // REQUIRES: out.size() == pass.sample_bytes(), aligned for pass.pixel.
 [[nodiscard]] bool resample(PixelRows& rows, const Axis& x, const Axis& y, bool flip, const Pass& pass,
                             std::span<std::byte> out, Strip& strip);

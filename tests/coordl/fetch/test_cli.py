@@ -48,7 +48,7 @@ def test_status_of_large_caches_of_every_form_fits_80_columns(
         **forms,
     }
     arena |= {"budget_bytes": 3000 << 30, "used_bytes": 2997 << 30}
-    monkeypatch.setattr("coordl.cli._native.list_arenas", lambda: [arena])
+    monkeypatch.setattr("coordl.cli._native.list_arenas", lambda kept_in: [arena])
     result = run("status")
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
@@ -112,6 +112,28 @@ def test_verify_of_an_unknown_cache_is_status_2() -> None:
     result = run("verify", "t-unknown")
     assert result.exit_code == 2 and "no arena t-unknown" in result.stderr
     assert run("verify").stdout == "Nothing to verify.\n"
+
+
+def test_caches_on_a_disk_are_listed_verified_and_cleared_where_they_are(tmp_path: Path) -> None:
+    ssd = str(tmp_path / "ssd")
+    with MinIOCache(0, name="t-disk", ssd=ssd, ssd_budget="2MiB", expected_items=10) as cache:
+        assert cache.admit((1, 2), bytes(1024))
+        assert "t-disk" not in run("status").stdout
+        assert run("clear", "--ssd", ssd).exit_code == 2  # in use
+    (arena,) = json.loads(run("status", "--ssd", ssd, "--format", "json").stdout)["arenas"]
+    assert (arena["name"], arena["items"], arena["users"]) == ("t-disk", 1, 0)
+    assert "kept" in run("status", "--ssd", ssd).stdout
+    verified = run("verify", "--ssd", ssd).stdout.splitlines()
+    assert verified[1].split() == ["t-disk", "1", "1", "KiB", "0"]
+    assert run("clear", "t-disk", "--ssd", ssd).stdout == "Cleared t-disk.\n"
+    assert os.listdir(ssd) == []
+    assert "No caches of this user" in run("status", "--ssd", ssd).stdout
+
+
+def test_a_directory_that_is_not_there_is_status_2(tmp_path: Path) -> None:
+    result = run("verify", "--ssd", str(tmp_path / "nowhere"))
+    assert result.exit_code == 2
+    assert "nowhere" in result.stderr
 
 
 def test_clear_refuses_a_cache_in_use_unless_forced() -> None:
