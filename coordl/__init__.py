@@ -13,8 +13,8 @@ from coordl.errors import CacheError, CoordlError, ItemError, PackedDataError
 if TYPE_CHECKING:
     from coordl import transforms
     from coordl.datasets import ImageFolder, PackedFolder
+    from coordl.delivery.loader import DataLoader
     from coordl.fetch.cache import MinIOCache
-    from coordl.loader import DataLoader
 
 __all__ = [
     "CacheError",
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "DataLoader": "coordl.loader",
+    "DataLoader": "coordl.delivery.loader",
     "ImageFolder": "coordl.datasets",
     "MinIOCache": "coordl.fetch.cache",
     "PackedFolder": "coordl.datasets",

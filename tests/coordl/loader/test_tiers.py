@@ -14,8 +14,8 @@ import torch
 from recipe import train_transform
 
 import coordl
-from coordl import iterators
-from coordl.iterators import draws_alone
+from coordl.delivery import native as iterators
+from coordl.delivery.native import draws_alone
 
 
 @pytest.fixture(autouse=True)

@@ -295,7 +295,7 @@ def after() -> dict[str, Any]:
     return build_result(
         policy="never-evict",
         prep=2100,
-        loader_class="coordl.loader.DataLoader",
+        loader_class="coordl.delivery.loader.DataLoader",
         verdicts=("stall", "none"),
         created="2026-11-22T17:09:30+00:00",
         failed=False,

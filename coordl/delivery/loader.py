@@ -8,56 +8,29 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.utils.data
 
 from coordl import _native
+from coordl.delivery.as_torch import PythonIterator, PythonWorkersIterator
+from coordl.delivery.history import EpochRecord, History
+from coordl.delivery.layout import FORMATS, InMemoryFormat
+from coordl.delivery.native import NativeEpoch, NativeIterator
+from coordl.delivery.route import Route, describe, route_of
 from coordl.fetch.budget import parse_budget
 from coordl.fetch.cache import MinIOCache, cache_name, check_form
 from coordl.fetch.folder import Folder, find_folder
 from coordl.fetch.opens import COUNTED, Opens
 from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_opens
-from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, describe_cache
+from coordl.fetch.source import CachedFolder, FolderItems, cache_figures
 from coordl.fetch.tally import Tally
-from coordl.history import EpochRecord, History
-from coordl.iterators import NativeEpoch, NativeIterator, PythonIterator, PythonWorkersIterator
-from coordl.layout import FORMATS, InMemoryFormat
 from coordl.prep.keyed import KeyedDataset
-from coordl.prep.plan import Plan, Prefix, compile_plan, format_names, whole_prefix
 from coordl.prep.prefix import PrefixedFolder
 from coordl.user_warning import warn_user
 
 T_co = TypeVar("T_co", covariant=True)
-
-# Files the native pass leaves to Pillow are prepared one by one in the consumer's process: with
-# more than a few of them, torch's worker processes are the faster way.
-_NATIVE_SHARE_WANTED = 0.9
-
-
-@dataclass(frozen=True)
-class Route:
-    """How a loader's samples get made.
-
-    Attributes:
-        folder: the image folder, where the data set is one.
-        plan: the native pass, where there is one.
-        reasons: why samples are made in Python; empty when natively.
-        cached: reads go through the cache.
-        prefix: the native pass Python's samples begin with, where there is one.
-    """
-
-    folder: Folder | None
-    plan: Plan | None
-    reasons: tuple[str, ...]
-    cached: bool
-    prefix: Prefix | None = None
-
-    @property
-    def native(self) -> bool:
-        return not self.reasons
 
 
 class _Local:
@@ -192,7 +165,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
-        route = self._route()
+        route = route_of(self)
         if prep == "native" and not route.native:
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
 
@@ -204,7 +177,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return super().__iter__()
 
     def _get_iterator(self) -> Any:
-        route = self._route()
+        route = route_of(self)
         if route.native:
             return NativeIterator(self, route)
         if self.prep == "native":  # an attribute changed since the loader was made
@@ -216,41 +189,6 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             self.check_worker_number_rationality()
             kind = PythonWorkersIterator  # type: ignore[assignment]
         return kind(view, self, source)
-
-    def _route(self) -> Route:
-        """Decides anew each time: attributes of loader and data set may change between epochs."""
-        reasons: list[str] = []
-        found = find_folder(self.dataset)
-        folder = None if isinstance(found, str) else found
-        plan: Plan | None = None
-        prefix: Prefix | None = None
-        if folder is None:
-            reasons.append(str(found))
-        else:
-            compiled = compile_plan(folder.dataset.transform)
-            if isinstance(compiled, Plan):
-                last = self.memory_format is torch.channels_last
-                plan = compiled.with_layout("hwc" if last else "chw")
-                prefix = whole_prefix(compiled)
-            else:
-                reasons.append(compiled.reason)
-                prefix = compiled.prefix
-            if self.prep == "auto" and (share := folder.native_share()) < _NATIVE_SHARE_WANTED:
-                prefix = None
-                reasons.append(f"{1 - share:.0%} of the files are no {format_names()} by name")
-        if self.prep == "python":
-            prefix = None
-            reasons.append("prep='python' was asked for")
-        if not self._auto_collation:
-            prefix = None
-            reasons.append("batch_size=None: samples are not collated")
-        elif self.collate_fn is not torch.utils.data.default_collate:
-            reasons.append("collate_fn is not torch's default")
-        if self.worker_init_fn is not None:
-            prefix = None  # it may do anything to the data set it finds in its worker
-            reasons.append("worker_init_fn is given: it wants worker processes")
-        cached = self.cache is not None and folder is not None
-        return Route(folder, plan, tuple(reasons), cached, prefix)
 
     # -- native ------------------------------------------------------------------------------
 
@@ -391,46 +329,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def plan(self) -> str:
         """What runs natively, what in Python, and why; for reading. Once the cache is open, with
         the budget in force and what is held."""
-        route = self._route()
-        lines = ["order: torch's samplers"]
-        files = "shards" if route.folder is not None and route.folder.packed else "files"
-        asked = "your own" if isinstance(self.cache, MinIOCache) else f"{self.cache}"
-        if route.cached:
-            form = self.cache.form if isinstance(self.cache, MinIOCache) else self.cache_form
-            held = (
-                "items held in whichever form is fastest"
-                if form == "auto"
-                else f"items held {form}"
-            )
-            if files == "shards":
-                held = "items held as packed"
-            lines.append(f"fetch: never-evict cache, {asked}: {held}, then {files}")
-            lines += describe_cache(self._cache_in_use())
-        elif self.cache_opens:
-            folder = opens_folder(self.dataset, self.cache_opens)
-            lines.append(
-                f"fetch: never-evict cache, {asked}: what Python opens to read below {folder}; "
-                "other reads bypass it (stats() counts them)"
-            )
-            lines += describe_cache(self._cache_in_use())
-        elif self.cache is not None:
-            lines.append("fetch: as the data set does; the cache cannot serve it")
-        else:
-            lines.append(f"fetch: {files}, no cache")
-        if route.native:
-            assert route.plan is not None
-            lines += [*route.plan.describe(), f"  threads: {max(1, self.num_workers)}"]
-        else:
-            where = f"{self.num_workers} worker process(es)" if self.num_workers else "this process"
-            lines.append(f"prep: Python, {where}, because")
-            lines += [f"  - {reason}" for reason in route.reasons]
-            lines += route.prefix.describe() if route.prefix else []
-        keyed = "torch's base seed" if self.seed is None else f"seed {self.seed}, epoch, index"
-        if route.native or self.seed is not None:
-            lines.append(f"draws: keyed by {keyed}")
-        else:
-            lines.append("draws: the transforms' own generators, as torch seeds them")
-        return "\n".join(lines)
+        return describe(self, route_of(self), self._cache_in_use())
 
 
 def _check_form_has_a_cache(form: str, cache: int | str | MinIOCache | None) -> None:

@@ -1,0 +1,1 @@
+"""Delivery: minibatches to the training loop, in torch's order and with torch's semantics."""

@@ -1,0 +1,117 @@
+"""Who makes a loader's samples, native threads or Python, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils.data
+
+from coordl.fetch.cache import MinIOCache
+from coordl.fetch.folder import Folder, find_folder
+from coordl.fetch.served import opens_folder
+from coordl.fetch.source import describe_cache
+from coordl.prep.plan import Plan, Prefix, compile_plan, format_names, whole_prefix
+
+# Files the native pass leaves to Pillow are prepared one by one in the consumer's process: with
+# more than a few of them, torch's worker processes are the faster way.
+_NATIVE_SHARE_WANTED = 0.9
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a loader's samples get made.
+
+    Attributes:
+        folder: the image folder, where the data set is one.
+        plan: the native pass, where there is one.
+        reasons: why samples are made in Python; empty when natively.
+        cached: reads go through the cache.
+        prefix: the native pass Python's samples begin with, where there is one.
+    """
+
+    folder: Folder | None
+    plan: Plan | None
+    reasons: tuple[str, ...]
+    cached: bool
+    prefix: Prefix | None = None
+
+    @property
+    def native(self) -> bool:
+        return not self.reasons
+
+
+def route_of(loader: Any) -> Route:
+    """Decides anew each time: attributes of loader and data set may change between epochs."""
+    reasons: list[str] = []
+    found = find_folder(loader.dataset)
+    folder = None if isinstance(found, str) else found
+    plan: Plan | None = None
+    prefix: Prefix | None = None
+    if folder is None:
+        reasons.append(str(found))
+    else:
+        compiled = compile_plan(folder.dataset.transform)
+        if isinstance(compiled, Plan):
+            last = loader.memory_format is torch.channels_last
+            plan = compiled.with_layout("hwc" if last else "chw")
+            prefix = whole_prefix(compiled)
+        else:
+            reasons.append(compiled.reason)
+            prefix = compiled.prefix
+        if loader.prep == "auto" and (share := folder.native_share()) < _NATIVE_SHARE_WANTED:
+            prefix = None
+            reasons.append(f"{1 - share:.0%} of the files are no {format_names()} by name")
+    if loader.prep == "python":
+        prefix = None
+        reasons.append("prep='python' was asked for")
+    if not loader._auto_collation:
+        prefix = None
+        reasons.append("batch_size=None: samples are not collated")
+    elif loader.collate_fn is not torch.utils.data.default_collate:
+        reasons.append("collate_fn is not torch's default")
+    if loader.worker_init_fn is not None:
+        prefix = None  # it may do anything to the data set it finds in its worker
+        reasons.append("worker_init_fn is given: it wants worker processes")
+    cached = loader.cache is not None and folder is not None
+    return Route(folder, plan, tuple(reasons), cached, prefix)
+
+
+def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
+    """The text of plan()."""
+    lines = ["order: torch's samplers"]
+    files = "shards" if route.folder is not None and route.folder.packed else "files"
+    asked = "your own" if isinstance(loader.cache, MinIOCache) else f"{loader.cache}"
+    if route.cached:
+        form = loader.cache.form if isinstance(loader.cache, MinIOCache) else loader.cache_form
+        held = "items held in whichever form is fastest" if form == "auto" else f"items held {form}"
+        if files == "shards":
+            held = "items held as packed"
+        lines.append(f"fetch: never-evict cache, {asked}: {held}, then {files}")
+        lines += describe_cache(cache)
+    elif loader.cache_opens:
+        folder = opens_folder(loader.dataset, loader.cache_opens)
+        lines.append(
+            f"fetch: never-evict cache, {asked}: what Python opens to read below {folder}; "
+            "other reads bypass it (stats() counts them)"
+        )
+        lines += describe_cache(cache)
+    elif loader.cache is not None:
+        lines.append("fetch: as the data set does; the cache cannot serve it")
+    else:
+        lines.append(f"fetch: {files}, no cache")
+    if route.native:
+        assert route.plan is not None
+        lines += [*route.plan.describe(), f"  threads: {max(1, loader.num_workers)}"]
+    else:
+        where = f"{loader.num_workers} worker process(es)" if loader.num_workers else "this process"
+        lines.append(f"prep: Python, {where}, because")
+        lines += [f"  - {reason}" for reason in route.reasons]
+        lines += route.prefix.describe() if route.prefix else []
+    keyed = "torch's base seed" if loader.seed is None else f"seed {loader.seed}, epoch, index"
+    if route.native or loader.seed is not None:
+        lines.append(f"draws: keyed by {keyed}")
+    else:
+        lines.append("draws: the transforms' own generators, as torch seeds them")
+    return "\n".join(lines)
