@@ -20,18 +20,14 @@ Needs root and control groups of version 1 (memory, blkio). DALI lives in .venv-
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
 import os
 import random
 import shlex
-import shutil
 import statistics
 import sys
-import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +47,12 @@ CONTENDERS = {
     "dali": "DALI file reader, page cache",
     "ours": "coordl, never-evict cache",
 }
+PROGRAMS = {
+    "stock": "benchmarks.storage.stock",
+    "dali": "benchmarks.loaders.dali",
+    "ours": "benchmarks.storage.ours",
+}
 SPARE_PAGE_CACHE = 8 << 20  # coordl's: for files on their way through
-
-
-@contextlib.contextmanager
-def linked(source: Path, most: int, seed: int) -> Iterator[Path]:
-    """A folder of hard links to so many of the pictures, in one class, on the same disk."""
-    with tempfile.TemporaryDirectory(dir=source.parent, prefix="cache-benchmark-") as folder:
-        place = Path(folder) / "class"
-        place.mkdir()
-        for number, path in enumerate(pictures.choose(source, most, seed)):
-            target = place / f"{number:05}{path.suffix}"
-            try:
-                os.link(path, target)
-            except OSError:
-                shutil.copyfile(path, target)
-        yield Path(folder)
 
 
 def batch_of(photos: int) -> int:
@@ -112,7 +98,7 @@ def run_one(
     evict(paths)
     with (
         Limits(folder, speed, page_cache) as limits,
-        Contender(python, kind, arguments, limits.join) as contender,
+        Contender(python, PROGRAMS[kind], arguments, limits.join) as contender,
     ):
         for number in range(epochs + 2):  # in the first, memory is not limited yet
             stayed = evict(paths) if ours else None
@@ -159,7 +145,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         kinds.remove("dali")
         left_out["dali"] = "no .venv-peers: python benchmarks/prep.py --peers sets it up"
     cells = []
-    with linked(pictures.folder("ImageNet-like"), options.photos, options.seed) as folder:
+    with pictures.linked(pictures.folder("ImageNet-like"), options.photos, options.seed) as folder:
         paths = list(paths_of(folder))
         sizes = [os.path.getsize(path) for path in paths]
         for speed in options.speeds:

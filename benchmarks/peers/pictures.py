@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from demo import crops, photos
@@ -24,3 +29,18 @@ def choose(place: Path, most: int, seed: int) -> list[Path]:
     """At most so many .jpg files below a folder, a seeded choice in a seeded order."""
     paths = sorted(p for p in place.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     return random.Random(seed).sample(paths, min(len(paths), most))
+
+
+@contextlib.contextmanager
+def linked(source: Path, most: int, seed: int) -> Iterator[Path]:
+    """A folder of hard links to so many of the pictures, in one class, on the same disk."""
+    with tempfile.TemporaryDirectory(dir=source.parent, prefix="benchmark-") as folder:
+        place = Path(folder) / "class"
+        place.mkdir()
+        for number, path in enumerate(choose(source, most, seed)):
+            target = place / f"{number:05}{path.suffix}"
+            try:
+                os.link(path, target)
+            except OSError:
+                shutil.copyfile(path, target)
+        yield Path(folder)

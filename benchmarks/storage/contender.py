@@ -5,6 +5,7 @@ The program says it is ready, then runs an epoch for every line it gets, and ans
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -29,12 +30,29 @@ def serve(epoch: Callable[[], dict[str, Any]]) -> None:
         answers.write(json.dumps({"seconds": time.perf_counter() - begin, **figures}) + "\n")
 
 
+def cpu_seconds(root: int) -> float:
+    """Of a process and all below it, with those that ended and were waited for."""
+    ticks, parents = {}, {}
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if entry.isdigit():
+                fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry)] = int(fields[1])
+                ticks[int(entry)] = sum(map(int, fields[11:15]))  # proc(5): utime to cstime
+    wanted, total = [root], 0
+    while wanted:
+        pid = wanted.pop()
+        total += ticks.get(pid, 0)
+        wanted += [child for child, parent in parents.items() if parent == pid]
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 class ContenderError(Exception):
     """The program ended or said nothing sensible; says what it said last."""
 
 
 class Contender:
-    """A program of this package in a process of its own. Context manager."""
+    """A program, named as `python -m` has it, in a process of its own. Context manager."""
 
     def __init__(
         self,
@@ -45,7 +63,7 @@ class Contender:
     ) -> None:
         self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # until the end
         self._process = subprocess.Popen(
-            [python, "-m", f"{__package__}.{module}", *arguments],
+            [python, "-m", module, *arguments],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -65,12 +83,14 @@ class Contender:
         return line
 
     def epoch(self) -> dict[str, Any]:
-        """Runs one. Raises ContenderError."""
+        """Runs one: the program's figures, and the CPU seconds of all its processes meanwhile.
+        Raises ContenderError."""
         assert self._process.stdin is not None
+        before = cpu_seconds(self._process.pid)
         self._process.stdin.write("epoch\n")
         self._process.stdin.flush()
         figures: dict[str, Any] = json.loads(self._answer())
-        return figures
+        return {**figures, "cpu_seconds": cpu_seconds(self._process.pid) - before}
 
     def __enter__(self) -> Contender:
         return self
