@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "bindings/bytes.hpp"
+#include "bindings/held.hpp"
 #include "fetch/arena.hpp"
 #include "fetch/file.hpp"
 #include "fetch/tiers.hpp"
@@ -36,6 +37,7 @@ using coordl::Bytes;
 namespace {
 
 using coordl::Arena;
+using coordl::HeldItem;
 using coordl::ItemKey;
 using coordl::Tiers;
 
@@ -65,14 +67,8 @@ std::string file_path(nb::handle object) {
   return {owned.c_str(), owned.size()};
 }
 
-// What a memoryview of an item points to: keeps what it lies in mapped as long as any view lives.
-struct Item {
-  std::shared_ptr<const void> home;
-  std::span<const std::byte> bytes;
-};
-
 int item_buffer(PyObject* self, Py_buffer* view, int flags) {
-  const Item* item = nb::inst_ptr<Item>(self);
+  const HeldItem* item = nb::inst_ptr<HeldItem>(self);
   return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(item->bytes.data()),
                            static_cast<Py_ssize_t>(item->bytes.size()), /*readonly=*/1, flags);
 }
@@ -80,7 +76,7 @@ int item_buffer(PyObject* self, Py_buffer* view, int flags) {
 PyType_Slot item_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(item_buffer)}, {0, nullptr}};
 
 nb::object view_of(std::shared_ptr<const void> home, std::span<const std::byte> bytes) {
-  const nb::object item = nb::cast(Item{std::move(home), bytes});
+  const nb::object item = nb::cast(HeldItem{std::move(home), bytes});
   return nb::steal(PyMemoryView_FromObject(item.ptr()));
 }
 
@@ -267,7 +263,7 @@ coordl::ArenaPlace place_of(const std::optional<std::string>& kept_in) {
 }
 
 void bind_arena(nb::module_& m) {
-  nb::class_<Item>(m, "_Item", nb::type_slots(item_slots), "Exporter behind Arena.find's views.");
+  nb::class_<HeldItem>(m, "_Item", nb::type_slots(item_slots), "Exporter behind Arena.find's views.");
   nb::class_<Arena>(m, "Arena",
                     "A never-evict shared-memory cache of this user; see docs/shared-memory.md.\n\n"
                     "Any thread and any forked child may use it.")

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bindings/bytes.hpp"
+#include "bindings/held.hpp"
 #include "prep/forms.hpp"
 #include "prep/image.hpp"
 #include "prep/item.hpp"
@@ -24,19 +25,20 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using coordl::Bytes;
 using coordl::Form;
+using coordl::ItemBytes;
 using coordl::Region;
 
 namespace {
 
-// One for each thread: its buffers grow once. Items from Python may come from anywhere.
+// One for each thread: its buffers grow once.
 coordl::ItemDecoder& decoder() {
   thread_local coordl::ItemDecoder mine;
   return mine;
 }
 
-std::optional<coordl::ImageSize> open(std::span<const std::byte> item) {
-  if (!coordl::check_item(item)) return std::nullopt;
-  return decoder().open(item);
+std::optional<coordl::ImageSize> open(const ItemBytes& item) {
+  if (!item.may_be_decoded()) return std::nullopt;
+  return decoder().open(item.span());
 }
 
 void require_inside(const Region& region, const coordl::ImageSize& size) {
@@ -52,8 +54,8 @@ void require_inside(const Region& region, const coordl::ImageSize& size) {
 using Picture = nb::ndarray<std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
 
 bool decode_region(nb::handle item, int x, int y, Picture out) {
-  const Bytes pinned(item);
-  const auto size = open(pinned.span());
+  const ItemBytes pinned(item);
+  const auto size = open(pinned);
   if (!size) return false;
   const Region region{x, y, int(out.shape(1)), int(out.shape(0))};
   require_inside(region, *size);
@@ -69,8 +71,8 @@ bool decode_region(nb::handle item, int x, int y, Picture out) {
 }
 
 std::optional<std::pair<int, int>> image_size(nb::handle item) {
-  const Bytes pinned(item);
-  const auto size = open(pinned.span());
+  const ItemBytes pinned(item);
+  const auto size = open(pinned);
   if (!size) return std::nullopt;
   return std::pair{size->width, size->height};
 }
@@ -111,8 +113,8 @@ bool prepare_box(nb::handle item, const coordl::Pass& pass, int x, int y, int wi
     throw nb::value_error(("out has " + std::to_string(out.nbytes()) + " bytes, the pass makes " +
                            std::to_string(pass.sample_bytes())).c_str());
   }
-  const Bytes pinned(item);
-  const auto size = open(pinned.span());
+  const ItemBytes pinned(item);
+  const auto size = open(pinned);
   if (!size) return false;
   require_inside({x, y, width, height}, *size);
   const nb::gil_scoped_release released;

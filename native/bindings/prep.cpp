@@ -7,7 +7,7 @@
 #include <array>
 #include <string>
 
-#include "bindings/bytes.hpp"
+#include "bindings/held.hpp"
 #include "prep/draws.hpp"
 #include "prep/item.hpp"
 #include "prep/kernels.hpp"
@@ -17,7 +17,6 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using coordl::Pass;
 using coordl::Pixel;
-using coordl::Bytes;
 
 namespace {
 
@@ -65,11 +64,11 @@ void check_out(const Out& out, const Pass& pass) {
 bool prepare(nb::handle item, const Pass& pass, std::uint64_t seed, std::uint64_t epoch,
              std::uint64_t index, Out out) {
   check_out(out, pass);
-  const Bytes pinned(item);
+  const coordl::ItemBytes pinned(item);
   const std::span<std::byte> to{static_cast<std::byte*>(out.data()), pass.sample_bytes()};
   nb::gil_scoped_release released;
   thread_local coordl::Scratch scratch;
-  return coordl::check_item(pinned.span()) &&  // bytes from Python may come from anywhere
+  return pinned.may_be_decoded() &&
          coordl::prepare(pinned.span(), pass, seed, epoch, index, to, scratch) ==
          coordl::Prepared::done;
 }

@@ -15,6 +15,7 @@ static_assert(std::endian::native == std::endian::little, "items are written as 
 
 constexpr std::uint8_t kVersion = 1;
 constexpr int kRun = 16;  // blocks between two entries of the directory
+constexpr int kRunAhead = 512;  // bytes of a run that are prefetched, about what one has
 
 struct Header {
   char magic[4];
@@ -88,6 +89,15 @@ const std::uint8_t* PackedImage::blocks(int component, int row, int column) cons
   return at;
 }
 
+void PackedImage::prefetch(int component, int row, int left, int right) const {
+  const int count = runs(frame_.component[component]);
+  const std::size_t first = first_run_[component] + std::size_t(row) * count;
+  const auto entry = [&](int run) { return blocks_ + load<std::uint32_t>(directory_ + 4 * (first + run)); };
+  const std::uint8_t* at = entry(left / kRun);
+  const std::uint8_t* const end = entry((right - 1) / kRun) + kRunAhead;
+  for (; at < end; at += 64) __builtin_prefetch(at);
+}
+
 bool PackedImage::check() const noexcept {
   for (int c = 0; c < frame_.components(); ++c) {
     const Component& part = frame_.component[c];
@@ -127,6 +137,8 @@ bool PackedSource::read(int mcu_row, CoefficientRow& row) {
     for (int y = 0; y < down; ++y) {
       const int block_row = mcu_row * down + y;
       if (block_row < window.top[c] || block_row >= window.bottom[c]) continue;
+      const int next = block_row + down;
+      if (next < window.bottom[c]) image_.prefetch(c, next, window.left[c], window.right[c]);
       kernel.unpack(image_.blocks(c, block_row, window.left[c]), count, row.row(c, y));
     }
   }

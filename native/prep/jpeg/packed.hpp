@@ -47,6 +47,8 @@ class PackedImage {
   std::span<const std::byte> jpeg_header() const { return jpeg_header_; }
   // The first of the blocks from `column` of a row.
   const std::uint8_t* blocks(int component, int row, int column) const;
+  // Has blocks [left, right) of a row brought near: they will be read soon.
+  void prefetch(int component, int row, int left, int right) const;
 
  private:
   Frame frame_;

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coordl import _native
+from coordl import MinIOCache, _native
 
 PACKED = [
     "4:2:0", "4:2:2", "4:4:4", "progressive 4:2:0", "progressive 4:4:4", "restart markers", "grey",
@@ -158,3 +158,14 @@ def test_a_coefficient_no_encoder_makes_is_told_before(photos, encode):
     )  # native/prep/jpeg/packed_block.hpp
     assert _native.check_item(bytes(item))
     assert not _native.can_unpack(bytes(item))
+
+
+def test_only_whole_items_from_the_cache_are_taken_as_checked(photos):
+    item = _native.recode(photos[0].read_bytes(), "packed")
+    with MinIOCache("8MiB", name="t-held", expected_items=4) as cache:
+        assert cache.admit((1, 1), item)
+        held = cache.get((1, 1))
+        assert _native.image_size(held) == _native.image_size(item)
+        assert _native.image_size(held[:-1]) is None
+        assert _native.image_size(held[1:]) is None
+        del held
