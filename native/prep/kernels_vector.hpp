@@ -305,9 +305,12 @@ struct VectorKernels {
     });
   }
 
-  static void stream_float(const std::uint16_t* finished, int outputs, int rows, float scale, float bias,
-                           float* out) {
-    for (int at = 0; at < outputs; at += 16) {
+  // Sixteen at a time.
+  template <class Store>
+  static COORDL_INLINE void store_wide_rows(const std::uint16_t* finished, int outputs, int rows,
+                                            Store store) {
+    for (int next = 0; next < outputs; next += 16) {
+      const int at = next + 16 <= outputs ? next : outputs - 16;
       I left[8], right[8];
       for (int i = 0; i < 8; ++i) {
         left[i] = V::load(finished + std::size_t(at + i) * kRows);
@@ -316,17 +319,30 @@ struct VectorKernels {
       transpose_parts(left);
       transpose_parts(right);
       for (int row = 0; row < rows; ++row) {
-        V::stream_floats(V::part(left[row & 7], row >> 3), V::part(right[row & 7], row >> 3), scale, bias,
-                         out + std::size_t(row) * outputs + at);
+        store(V::part(left[row & 7], row >> 3), V::part(right[row & 7], row >> 3), row, at);
       }
     }
+  }
+
+  static void stream_float(const std::uint16_t* finished, int outputs, int rows, float scale, float bias,
+                           float* out) {
+    using Tile = typename V::Tile;
+    store_wide_rows(finished, outputs, rows, [=](Tile left, Tile right, int row, int at) {
+      V::stream_floats(left, right, scale, bias, out + std::size_t(row) * outputs + at);
+    });
   }
 
   static void store_bytes(const std::uint16_t* finished, int outputs, int rows, std::uint8_t* out) {
     if (outputs < 8) return plain_store(finished, outputs, rows, out, [](std::uint16_t value) {
       return static_cast<std::uint8_t>(value);
     });
-    store_rows(finished, outputs, rows, [=](typename V::Tile levels, int row, int at) {
+    using Tile = typename V::Tile;
+    if (outputs >= 16) {
+      return store_wide_rows(finished, outputs, rows, [=](Tile left, Tile right, int row, int at) {
+        V::store_bytes(left, right, out + std::size_t(row) * outputs + at);
+      });
+    }
+    store_rows(finished, outputs, rows, [=](Tile levels, int row, int at) {
       V::store_bytes(levels, out + std::size_t(row) * outputs + at);
     });
   }

@@ -119,6 +119,9 @@ struct Neon {
     vst1q_u64(half, vorrq_u64(vandq_u64(both, vdupq_n_u64(0xFFFFFFFF)), upper));
   }
   static void store_bytes(Tile levels, std::uint8_t* to) { vst1_u8(to, vqmovun_s16(levels)); }
+  static void store_bytes(Tile left, Tile right, std::uint8_t* to) {
+    vst1q_u8(to, vcombine_u8(vqmovun_s16(left), vqmovun_s16(right)));
+  }
   static void store_floats(Tile levels, float scale, float bias, float* to) {
     const float32x4_t low = vcvtq_f32_u32(vmovl_u16(vget_low_u16(u(levels))));
     const float32x4_t high = vcvtq_f32_u32(vmovl_high_u16(u(levels)));

@@ -55,6 +55,9 @@ struct Ssse3Tile {
   static void store_bytes(Tile levels, std::uint8_t* to) {
     _mm_storel_epi64(reinterpret_cast<Tile*>(to), _mm_packus_epi16(levels, levels));
   }
+  static void store_bytes(Tile left, Tile right, std::uint8_t* to) {
+    store_tile(to, _mm_packus_epi16(left, right));
+  }
 };
 
 }  // namespace
