@@ -8,7 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from coordl.errors import CacheError, CoordlError, ItemError, PackedDataError
+from coordl.errors import (
+    SKIP,
+    CacheError,
+    CoordlError,
+    ItemError,
+    PackedDataError,
+    StateError,
+)
 
 if TYPE_CHECKING:
     from coordl import transforms
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
     from coordl.fetch.cache import MinIOCache
 
 __all__ = [
+    "SKIP",
     "CacheError",
     "CoordlError",
     "DataLoader",
@@ -25,6 +33,7 @@ __all__ = [
     "MinIOCache",
     "PackedDataError",
     "PackedFolder",
+    "StateError",
     "transforms",
 ]
 

@@ -4,7 +4,8 @@
     └── CoordlError             ours: the message says what happened and what to do
         ├── ItemError           one sample could not be fetched or prepared; names index and path
         ├── CacheError          the cache cannot be had as asked; says what to change
-        └── PackedDataError     a packed data set is damaged, unfinished or none; names the file
+        ├── PackedDataError     a packed data set is damaged, unfinished or none; names the file
+        └── StateError          a state cannot be gone on from with this loader; says why
 
 Bad arguments raise ValueError or TypeError; what the kernel refuses raises OSError with its errno.
 
@@ -54,6 +55,26 @@ class PackedDataError(CoordlError):
     """A packed data set cannot be read, made or gone on with as asked."""
 
 
+class StateError(CoordlError, AssertionError):
+    """A loader cannot go on from a state: it is another's, or what it needs has changed.
+
+    An AssertionError as well: that is what torchdata's StatefulDataLoader raises there.
+    """
+
+
+class Skip:
+    """Type of SKIP."""
+
+    def __repr__(self) -> str:
+        return "coordl.SKIP"
+
+    def __reduce__(self) -> str:
+        return "SKIP"
+
+
+SKIP = Skip()  # what a loader's on_error function returns to leave the sample out
+
+
 class _Combined(type):
     """Metaclass of the classes item_error() makes: it is how pickle finds out to make them anew."""
 
@@ -77,17 +98,22 @@ def _rebuild(made: Any, message: str, index: int, path: str, errno: int | None) 
     return error
 
 
+def sample_name(index: Any, path: str) -> str:
+    """What messages call a sample."""
+    return f"sample {index}, {path}" if path else f"sample {index}"
+
+
 def item_error(cause: Exception, index: int, path: str, what: str = "") -> ItemError:
     """The error of one sample: an ItemError that is also of the cause's class where that can be.
 
     Args:
         cause: what was raised.
         index: position of the sample in the data set.
-        path: its file.
+        path: its file; empty where the data set does not know it.
         what: what to say of it; the cause's own words by default.
     """
     said = what or (isinstance(cause, OSError) and cause.strerror) or str(cause) or repr(cause)
-    message = f"sample {index}, {path}: {said}"
+    message = f"{sample_name(index, path)}: {said}"
     if isinstance(cause, ItemError):
         return cause
     kind: Any = type(cause)

@@ -5,21 +5,51 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from torch.utils.data.dataloader import (
     _MultiProcessingDataLoaderIter,
     _SingleProcessDataLoaderIter,
 )
 
-from coordl.delivery.history import EpochRecord, History
+from coordl.delivery.carried import NOTHING, Carried
+from coordl.delivery.position import Position
+from coordl.delivery.stateful import Stream, is_stateful
+from coordl.delivery.tended import FROM_INIT, Tended
 
 
-class _Counted:
+class Resumed:
+    """What an iterator of torch's does to begin where a state says, and to say where it is."""
+
+    _position: Position
+    _sampler_iter: Iterator[Any]
+
+    def _take(self, position: Position) -> None:
+        self._position = position
+        settle = weakref.WeakMethod(self._settle)
+        position.settle = lambda: (settle() or _nothing)()
+
+    def _settle(self) -> None:
+        """Draws the first minibatch and hears each worker once, if that was not done."""
+        self._position.order.start(self._sampler_iter)
+
+    @property
+    def _base_seed(self) -> int:
+        return self._seed
+
+    @_base_seed.setter
+    def _base_seed(self, drawn: int) -> None:  # torch's constructor draws it
+        self._seed = self._position.base_seed(drawn)
+
+
+def _nothing() -> None:
+    pass
+
+
+class _Counted(Resumed):
     """Books what an iterator of torch's yields; hands keyed data sets their epoch."""
 
-    _next_index: Callable[[], Any]
     _auto_collation: bool
     _finish: Any = None
 
@@ -31,46 +61,207 @@ class _Counted:
         super().__init__(view)  # type: ignore[call-arg]
 
     def _begin(self, loader: Any) -> None:
-        self._record: EpochRecord
-        self._history: History
+        turn = 0
         if self._finish is not None:  # the former pass of persistent workers
             self._finish()
-        self._record, self._history, self._keyed = loader._python_epoch(self._source)
-        self._finish = weakref.finalize(self, self._record.freeze)
-        self._sizes: deque[int] = deque()
+            turn = self._position.turn + 1
+        position, self._keyed = loader._python_epoch(self._source, turn)
+        if turn:
+            position.base_seed(self._base_seed)
+        self._take(position)
+        self._finish = weakref.finalize(self, position.record.freeze)
+        self._size = 0  # of the minibatch yielded last
 
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
         if not first_iter:
             self._begin(loader)
         super()._reset(loader, first_iter)  # type: ignore[misc]
 
+    def _addressed(self, index: Any, number: int, replay: bool) -> Any:
+        """What the data set is asked for: with the epoch, where it is keyed by it."""
+        position, many = self._position, self._auto_collation
+        if self._keyed:
+            epoch = position.epoch
+            index = [(epoch, one) for one in index] if many else (epoch, index)
+        if position.by_state:
+            return position.asked(index if many else [index], number, replay)
+        return index
+
+    def _unpacked(self, data: Any, size: int) -> Any:
+        """The minibatch in what was made; books samples that were left out or replaced."""
+        self._size = size
+        if type(data) is not Carried:
+            return data
+        if data.bad is not None:
+            self._position.record.bad.add(data.bad)
+            self._size -= data.bad.skipped
+        return data.data
+
     def __next__(self) -> Any:
-        start = time.perf_counter()
-        data = super().__next__()  # type: ignore[misc]
-        size = self._sizes.popleft() if self._sizes else 0
-        self._history.count(self._record, size, time.perf_counter() - start)
+        start, position = time.perf_counter(), self._position
+        try:
+            data = super().__next__()  # type: ignore[misc]
+        except StopIteration:
+            position.finish()
+            raise
+        position.history.count(position.record, self._size, time.perf_counter() - start)
         return data
 
 
-class PythonIterator(_Counted, _SingleProcessDataLoaderIter):
+class PythonIterator(_Counted, _SingleProcessDataLoaderIter):  # type: ignore[misc]
     """torch's iterator without workers."""
 
+    def __init__(self, view: Any, loader: Any, source: Any) -> None:
+        super().__init__(view, loader, source)
+        tended = view.dataset
+        if isinstance(tended, Stream):
+            self._position.live = tended.state if tended.tracked else None
+        elif isinstance(tended, Tended) and is_stateful(loader.dataset):
+            self._position.live = tended.state
+
     def _next_index(self) -> Any:
-        return _note(self, super()._next_index())
+        number, index, replay = self._position.order.draw(self._sampler_iter)
+        self._asked = len(index) if self._auto_collation else 1
+        return self._addressed(index, number, replay)
+
+    def _next_data(self) -> Any:
+        position = self._position
+        while True:
+            try:
+                data = super()._next_data()  # type: ignore[no-untyped-call]
+            except StopIteration:
+                raise
+            except Exception:  # who goes on after it gets the next one, as ever
+                position.took()
+                raise
+            position.took()
+            if position.tally is not None:
+                position.tally.yielded(0, None, self._asked)
+            data = self._unpacked(data, self._asked)
+            if data is not NOTHING:
+                return data
 
 
-class PythonWorkersIterator(_Counted, _MultiProcessingDataLoaderIter):
+class _Sent(NamedTuple):
+    """A minibatch workers were asked for: its number in the order, samples, for the state alone."""
+
+    number: int
+    size: int
+    replay: bool
+
+
+class _Given(NamedTuple):
+    """One that came back."""
+
+    sent: _Sent
+    worker: int
+    data: Any
+    error: Exception | None = None
+
+
+class PythonWorkersIterator(_Counted, _MultiProcessingDataLoaderIter):  # type: ignore[misc]
     """torch's iterator with worker processes."""
 
+    def __init__(self, view: Any, loader: Any, source: Any) -> None:
+        super().__init__(view, loader, source)
+        self._hear_all(loader)
+
+    def _begin(self, loader: Any) -> None:
+        super()._begin(loader)
+        self._sent: dict[int, _Sent] = {}  # by torch's number
+        self._early: deque[_Given] = deque()  # came before it was asked for
+        said = self._position.tally is not None
+        self._unheard = set(range(loader.num_workers)) if said else set()
+        self._listening = False
+        self._first_worker = self._position.first_worker
+        # Where not every minibatch brings a state, persistent workers say at the end what they
+        # begin the next pass with.
+        last = self._position.by_state and self._position.every != 1 and loader.persistent_workers
+        self._last_words = loader.num_workers if last else 0
+
+    def _reset(self, loader: Any, first_iter: bool = False) -> None:
+        super()._reset(loader, first_iter)
+        if not first_iter:
+            self._hear_all(loader)
+
+    def _hear_all(self, loader: Any) -> None:
+        if is_stateful(loader.dataset):  # as torchdata: what fails at the start fails in iter()
+            self._listen()
+
     def _next_index(self) -> Any:
-        return _note(self, super()._next_index())
+        try:
+            number, index, replay = self._position.order.draw(self._sampler_iter)
+        except StopIteration:
+            if not self._last_words:
+                raise
+            self._last_words -= 1
+            self._sent[self._send_idx] = _Sent(-1, 0, True)
+            return self._position.asked([], -1, replay=True)
+        while self._first_worker:
+            next(self._worker_queue_idx_cycle)
+            self._first_worker -= 1
+        size = len(index) if self._auto_collation else 1
+        self._sent[self._send_idx] = _Sent(number, size, replay)
+        return self._addressed(index, number, replay)
 
+    def _process_data(self, data: Any, worker: int) -> _Given:
+        # torch took it off its table just now. (Of an iterable data set, all sizes are the same.)
+        sent = self._sent.pop(min(key for key in self._sent if key not in self._task_info))
+        try:
+            data = super()._process_data(data, worker)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            self._unheard.discard(worker)
+            if self._listening and FROM_INIT not in str(error):
+                return _Given(sent, worker, NOTHING, error)
+            self._position.took(sent.number)
+            raise
+        self._unheard.discard(worker)
+        return _Given(sent, worker, data)
 
-def _note(iterator: Any, index: Any) -> Any:
-    """Remembers the minibatch's size; adds the epoch for a keyed data set."""
-    many = iterator._auto_collation
-    iterator._sizes.append(len(index) if many else 1)
-    if not iterator._keyed:
-        return index
-    epoch = iterator._record.epoch
-    return [(epoch, one) for one in index] if many else (epoch, index)
+    def _next_data(self) -> Any:
+        while True:
+            given = self._early.popleft() if self._early else self._received()
+            data = self._booked(given)
+            if data is not NOTHING:
+                return data
+
+    def _received(self) -> _Given:
+        given: _Given = super()._next_data()  # type: ignore[no-untyped-call]
+        return given
+
+    def _booked(self, given: _Given) -> Any:
+        (number, size, replay), position = given.sent, self._position
+        carried = given.data if type(given.data) is Carried else None
+        if position.tally is not None and given.error is None:
+            position.tally.yielded(given.worker, carried, size)
+        data = self._unpacked(given.data, size)
+        if not replay and not (position.iterable and data is NOTHING):
+            position.took(number)
+        if given.error is not None:
+            raise given.error
+        return NOTHING if replay else data
+
+    def _settle(self) -> None:
+        super()._settle()
+        self._listen()
+        tally = self._position.tally
+        if tally is not None and self._position.iterable:
+            waited_for = {info[0] for info in self._task_info.values()}
+            tally.ended = [
+                not active and worker not in waited_for
+                for worker, active in enumerate(self._workers_status)
+            ]
+
+    def _listen(self) -> None:
+        """Waits for the first word of each worker that has yet to speak: it says its state."""
+        self._listening = True
+        try:
+            while any(self._workers_status[worker] for worker in self._unheard):
+                given = self._received()
+                self._early.append(given)
+                if type(given.data) is Carried and self._position.tally is not None:
+                    self._position.tally.heard_first(given.worker, given.data)
+        except StopIteration:
+            pass
+        finally:
+            self._listening = False

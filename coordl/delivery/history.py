@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from coordl.delivery.on_error import BadSamples
+
 # A counter is None where this process cannot know it: Python workers count for themselves.
 COUNTED = (
     "hits",
@@ -35,6 +37,8 @@ class EpochRecord:
         native: prepared by native threads.
         samples: yielded so far.
         wait_s: seconds the consumer spent inside next().
+        begun: something was yielded, or had been before the pass was gone on with.
+        bad: samples left out or replaced.
         counters: current values of COUNTED, from whoever does the work.
     """
 
@@ -42,6 +46,8 @@ class EpochRecord:
     native: bool
     samples: int = 0
     wait_s: float = 0.0
+    begun: bool = False
+    bad: BadSamples = field(default_factory=BadSamples)
     counters: Callable[[], dict[str, Any]] = field(default=dict, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,6 +56,9 @@ class EpochRecord:
             "epoch": self.epoch,
             "native": self.native,
             "samples": self.samples,
+            "skipped": self.bad.skipped,
+            "replaced": self.bad.replaced,
+            "bad_samples": list(self.bad.first),
             **{name: now.get(name) for name in COUNTED},
             "wait_s": self.wait_s,
         }
@@ -67,14 +76,15 @@ class History:
         self.records: list[EpochRecord] = []
         self.yielded = 0  # iterators that yielded something: the epoch's number without set_epoch
 
-    def begin(self, epoch: int, native: bool) -> EpochRecord:
-        record = EpochRecord(epoch, native)
+    def begin(self, epoch: int, native: bool, begun: bool = False) -> EpochRecord:
+        record = EpochRecord(epoch, native, begun=begun)
         self.records.append(record)
         return record
 
     def count(self, record: EpochRecord, samples: int, wait_s: float) -> None:
         """Books one minibatch."""
-        if record.samples == 0:
+        if not record.begun:
+            record.begun = True
             self.yielded += 1
         record.samples += samples
         record.wait_s += wait_s
@@ -82,7 +92,7 @@ class History:
     def as_dict(self) -> dict[str, Any]:
         epochs = [record.as_dict() for record in self.records]
         total: dict[str, Any] = {}
-        for name in ("samples", *COUNTED, "wait_s"):
+        for name in ("samples", "skipped", "replaced", *COUNTED, "wait_s"):
             known = [epoch[name] for epoch in epochs if epoch[name] is not None]
             add = max if name == "read_ahead_bytes" and known else sum  # the one peak among sums
             total[name] = add(known) if len(known) == len(epochs) else None

@@ -15,10 +15,14 @@ import torch.utils.data
 
 from coordl import _native
 from coordl.delivery.as_torch import PythonIterator, PythonWorkersIterator
-from coordl.delivery.history import EpochRecord, History
+from coordl.delivery.history import History
 from coordl.delivery.layout import FORMATS, InMemoryFormat
 from coordl.delivery.native import NativeEpoch, NativeIterator
+from coordl.delivery.on_error import check_on_error
+from coordl.delivery.position import Position, sampler_epoch
+from coordl.delivery.resume import Resume
 from coordl.delivery.route import Route, describe, route_of
+from coordl.delivery.tended import tended_view
 from coordl.fetch.budget import parse_budget
 from coordl.fetch.cache import MinIOCache, cache_name, check_form
 from coordl.fetch.folder import Folder, find_folder
@@ -38,6 +42,7 @@ class _Local:
 
     def __init__(self) -> None:
         self.history = History()
+        self.resume = Resume()
         self.items: FolderItems | None = None
         self.pool: _native.BufferPool | None = None
         self.opens_cache: MinIOCache | None = None
@@ -45,18 +50,6 @@ class _Local:
 
     def __reduce__(self) -> tuple:
         return _Local, ()
-
-
-class _OwnDataset:
-    """The user's worker_init_fn, which finds the user's own data set in get_worker_info()."""
-
-    def __init__(self, init: Callable[[int], None], dataset: Any) -> None:
-        self.init, self.dataset = init, dataset
-
-    def __call__(self, worker: int) -> None:
-        info: Any = torch.utils.data.get_worker_info()
-        object.__setattr__(info, "dataset", self.dataset)  # torch forbids to set it
-        self.init(worker)
 
 
 class DataLoader(torch.utils.data.DataLoader[T_co]):
@@ -85,6 +78,15 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         prep: "auto"; "native" raises where that cannot be; "python" as torch does it.
         memory_format: torch.channels_last makes minibatches of images (B, 3, H, W) with those
             strides; natively that costs nothing. None: as torch makes them.
+        on_error: what becomes of a sample that cannot be made. "raise": its error, with index and
+            path. "skip": its minibatch is smaller by it, and left out when nothing remains. A
+            function is called with the ItemError and returns a sample in its place, or
+            coordl.SKIP; where Python workers make the samples, it is called there. stats() counts
+            and lists them.
+        snapshot_every_n_steps: as torchdata's StatefulDataLoader has it, for data sets and samplers
+            that keep a state of their own: how often it comes from the workers. Each so many-th
+            minibatch; 0 or None: at the begin of a pass only. What came after the last one is
+            made again on resume.
 
     Raises:
         ValueError: a bad argument; prep="native" where samples must be made in Python.
@@ -116,6 +118,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         seed: int | None = None,
         prep: str = "auto",
         memory_format: torch.memory_format | None = None,
+        on_error: str | Callable[[Any], Any] = "raise",
+        snapshot_every_n_steps: int | None = 1,
     ) -> None:
         if prep not in ("auto", "native", "python"):
             raise ValueError(f"prep is 'auto', 'native' or 'python', got {prep!r}")
@@ -133,6 +137,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 "memory_format=torch.channels_last is for minibatches; batch_size=None makes none. "
                 "Give the samples that format, or a batch_size."
             )
+        check_on_error(on_error, dataset)
+        if snapshot_every_n_steps is not None and snapshot_every_n_steps < 0:
+            raise ValueError(f"snapshot_every_n_steps is 0 or more, got {snapshot_every_n_steps}")
         check_form(cache_form, "cache_form")
         _check_form_has_a_cache(cache_form, cache)
         self.cache = cache
@@ -145,6 +152,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.memory_format = memory_format
         self.seed = seed
         self.prep = prep
+        self.on_error = on_error
+        self.snapshot_every_n_steps = snapshot_every_n_steps
         self._local = _Local()
         super().__init__(
             dataset,
@@ -170,6 +179,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
 
     def __iter__(self) -> Any:
+        if (early := self._local.resume.take_early()) is not None:
+            return early
         if isinstance(self._iterator, PythonWorkersIterator) and self.cache is not None:
             found, known = find_folder(self.dataset), self._local.items
             if not isinstance(found, str) and self._folder_items(found) is not known:
@@ -184,6 +195,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
         self._warn_of_useless_cache(route)
         view, source = self._with_dataset(self._python_dataset(route))
+        saved = self._local.resume.saved(self)
+        view = tended_view(self, view, saved.workers if saved else {}, bool(saved and saved.again))
         kind = PythonIterator
         if self.num_workers > 0:
             self.check_worker_number_rationality()
@@ -192,10 +205,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     # -- native ------------------------------------------------------------------------------
 
-    def _native_epoch(self, route: Route) -> NativeEpoch:
+    def _native_epoch(self, route: Route, position: Position) -> NativeEpoch:
         assert route.folder is not None and route.plan is not None
         local = self._local
-        epoch = self._epoch_number()
         items = self._folder_items(route.folder)
         if local.pool is None:
             ahead = self.num_workers * max(1, self.prefetch_factor or 2)
@@ -208,9 +220,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             form="auto" if items.cache is None else items.cache.form,
             pool=local.pool,
             seed=self.seed,
-            epoch=epoch,
-            record=local.history.begin(epoch, native=True),
-            history=local.history,
+            position=position,
+            on_error=self.on_error,
         )
 
     def _folder_items(self, folder: Folder) -> FolderItems:
@@ -269,20 +280,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if formatted:
             view.collate_fn = InMemoryFormat(self.collate_fn, torch.channels_last)
         view.__dict__["dataset"] = dataset  # torch forbids to set it; the view was never anyone's
-        if self.worker_init_fn is not None:
-            view.worker_init_fn = _OwnDataset(self.worker_init_fn, self.dataset)
         return view, counting
 
-    def _python_epoch(self, source: Any) -> tuple[EpochRecord, History, bool]:
-        history = self._local.history
-        record = history.begin(self._epoch_number(), native=False)
+    def _python_epoch(self, source: Any, turn: int) -> tuple[Position, bool]:
+        position = self._local.resume.begin(self, native=False, turn=turn)
         if source is not None:
             source.reset_counters()
-            record.counters = source.counters
+            position.record.counters = source.counters
         keyed = self.seed is not None and not isinstance(
             self.dataset, torch.utils.data.IterableDataset
         )
-        return record, history, keyed
+        return position, keyed
 
     def _warn_of_useless_cache(self, route: Route) -> None:
         known = route.folder is not None or self.cache_opens
@@ -297,11 +305,28 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     # -- what users ask ----------------------------------------------------------------------
 
     def _epoch_number(self) -> int:
-        inner = getattr(self.batch_sampler, "sampler", None)
-        for sampler in (self.batch_sampler, self.sampler, inner):
-            if hasattr(sampler, "set_epoch") and isinstance(getattr(sampler, "epoch", None), int):
-                return int(sampler.epoch)  # type: ignore[union-attr]
-        return self._local.history.yielded
+        sampler, epoch = sampler_epoch(self)
+        return self._local.history.yielded if sampler is None else epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iterator of this loader is: what was yielded, not what was prefetched.
+
+        Of constant size, but for what samplers and data sets with a state_dict() of their own say.
+        Before the first iterator it makes one, which the next iter() gives. See docs/resume.md.
+        """
+        return self._local.resume.state_dict(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The next iterator goes on from a state; after that of a pass's end the next pass begins.
+
+        Nothing consumed is fetched or prepared again. {} forgets a state that was loaded.
+
+        Raises:
+            StateError: it is no state of coordl.DataLoader. (What does not fit this loader or its
+                data set, the next iter() says.)
+        """
+        self._iterator = None  # persistent workers are elsewhere
+        self._local.resume.load(self, state_dict)
 
     def stats(self) -> dict[str, Any]:
         """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.
@@ -313,6 +338,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         prep_s, admit_s (rewriting and admitting items) summed over threads; from_original,
         from_indexed, from_packed: samples prepared from items of that form; wait_s the consumer
         spent inside next(). None where Python worker processes did the work and nobody counted.
+        skipped and replaced: samples that could not be made (on_error), and per epoch bad_samples,
+        (index, path, error) of the first 20 of them.
         cache_bytes and cache_budget (the one in force) in bytes of memory; cache_limit: why that is
         another than the one asked for, or what "auto" was chosen from, or empty; ssd_bytes and
         ssd_budget of the disk, cache_forms in items, admission the policy. None without a cache in

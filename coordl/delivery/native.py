@@ -21,7 +21,6 @@ from torch.utils.data import (
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
-    default_collate,
 )
 from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter
@@ -29,7 +28,11 @@ from torch.utils.data.distributed import DistributedSampler
 
 from coordl import _native
 from coordl.datasets import open_item
-from coordl.delivery.history import EpochRecord, History
+from coordl.delivery.as_torch import Resumed
+from coordl.delivery.carried import NOTHING
+from coordl.delivery.filled import Filled
+from coordl.delivery.history import EpochRecord
+from coordl.delivery.position import Position
 from coordl.errors import ItemError, item_error
 from coordl.fetch.failure import damaged_item, unreadable_item
 from coordl.fetch.folder import Folder
@@ -56,6 +59,7 @@ class NativeEpoch:
         tiers: the cache, or None.
         form: in which items are admitted to it, or "auto".
         pool: memory of minibatches; outlives the loader while a minibatch lives.
+        on_error: the loader's.
     """
 
     folder: Folder
@@ -65,9 +69,8 @@ class NativeEpoch:
     form: str
     pool: _native.BufferPool
     seed: int | None
-    epoch: int
-    record: EpochRecord
-    history: History
+    position: Position
+    on_error: Any
 
 
 @dataclass
@@ -114,7 +117,7 @@ def _end(workers: Any, record: EpochRecord) -> None:
     record.freeze()
 
 
-class NativeIterator(_BaseDataLoaderIter):
+class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
     """Minibatches of an image folder, fetched and prepared by native threads.
 
     Yields [images, labels] as default_collate makes them: images (B, 3, H, W), float32 or uint8,
@@ -126,16 +129,17 @@ class NativeIterator(_BaseDataLoaderIter):
     # No reference to the loader is kept: with persistent_workers it refers to the iterator, and
     # the two should end when the user lets go, not when the garbage collector comes by.
     def __init__(self, loader: Any, route: Any) -> None:
+        self._take(loader._local.resume.begin(loader, native=True))
         super().__init__(loader)
         self._route = route
         # As many minibatches ahead as torch would have; without workers: only the one asked for.
         self._ahead = self._num_workers * max(1, loader.prefetch_factor or 2)
-        self._passes = 0
         self._samples = 0  # of the minibatch yielded last
         self._start(loader)
 
     def _start(self, loader: Any) -> None:
-        epoch: NativeEpoch = loader._native_epoch(self._route)
+        position = self._position
+        epoch: NativeEpoch = loader._native_epoch(self._route, position)
         self._epoch = epoch
         native_pass = epoch.plan.native_pass()
         self._sample_bytes = native_pass.sample_bytes
@@ -148,15 +152,15 @@ class NativeIterator(_BaseDataLoaderIter):
             read_ahead_bytes(),
             epoch.form,
         )
-        epoch.record.counters = self._workers.counters
-        self._finish = weakref.finalize(self, _end, self._workers, epoch.record)
-        seed, number = int(self._base_seed), self._passes
+        position.record.counters = self._workers.counters
+        self._finish = weakref.finalize(self, _end, self._workers, position.record)
+        seed, number = int(self._base_seed), position.turn
         if epoch.seed is not None:
-            seed, number = epoch.seed, epoch.epoch
+            seed, number = epoch.seed, position.epoch
         self._key = (seed & ((1 << 64) - 1), number)
         self._window: deque[_Minibatch] = deque()  # submitted
         self._announced: deque[_Minibatch] = deque()  # after them: only read ahead
-        self._looked_at = 0  # of the order
+        self._looked_at = position.order.consumed()  # of the order, in minibatches
         self._missing = 0  # samples of those that storage has to give
         # How many minibatches of the order may be looked at before torch would. Without workers
         # torch draws one when it is asked for, and so do we.
@@ -173,14 +177,19 @@ class NativeIterator(_BaseDataLoaderIter):
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
         """The next pass of a loader with persistent_workers; what was not consumed is dropped."""
         self._finish()
+        position = loader._local.resume.begin(loader, native=True, turn=self._position.turn + 1)
+        position.base_seed(self._base_seed)
+        self._take(position)
         super()._reset(loader, first_iter)
-        self._passes += 1
         self._start(loader)
+
+    def _next_index(self) -> Any:
+        return self._position.order.draw(self._sampler_iter)[1]
 
     def _announce(self) -> bool:
         """Looks at the next minibatch of the order and has it read; False when there is none."""
         try:
-            asked = self._next_index()  # type: ignore[no-untyped-call]
+            asked = self._next_index()
         except StopIteration:
             return False
         self._looked_at += 1
@@ -219,13 +228,23 @@ class NativeIterator(_BaseDataLoaderIter):
                 return
 
     def __next__(self) -> Any:
-        start = time.perf_counter()
-        data = super().__next__()
-        epoch = self._epoch
-        epoch.history.count(epoch.record, self._samples, time.perf_counter() - start)
+        start, position = time.perf_counter(), self._position
+        try:
+            data = super().__next__()
+        except StopIteration:
+            position.finish()
+            raise
+        position.history.count(position.record, self._samples, time.perf_counter() - start)
         return data
 
     def _next_data(self) -> Any:
+        while (data := self._next_minibatch()) is NOTHING:
+            pass
+        if self._pin_memory:
+            data = pin_memory(data, self._pin_memory_device)  # type: ignore[no-untyped-call]
+        return data
+
+    def _next_minibatch(self) -> Any:
         if not self._window and not self._put():
             self._finish()
             raise StopIteration
@@ -233,7 +252,7 @@ class NativeIterator(_BaseDataLoaderIter):
         if minibatch.error is None and not self._workers.wait(minibatch.ticket, self._timeout):
             raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
         self._window.popleft()
-        self._samples = len(minibatch.rows)
+        self._position.took()
         if len(self._window) < self._ahead:
             self._put()
         if self._finish.alive:
@@ -244,24 +263,27 @@ class NativeIterator(_BaseDataLoaderIter):
                 raise error
             finally:
                 del error  # its traceback holds this frame: the pass must end with the last user
-        data = self._collate(minibatch)
-        if self._pin_memory:
-            data = pin_memory(data, self._pin_memory_device)  # type: ignore[no-untyped-call]
-        return data
+        return self._collate(minibatch)
 
-    def _collate(self, minibatch: _Minibatch) -> list[Any]:
-        plan = self._epoch.plan
+    def _collate(self, minibatch: _Minibatch) -> Any:
+        epoch, plan = self._epoch, self._epoch.plan
         shape = [len(minibatch.rows), *plan.stored_shape]
         images = minibatch.buffer.array(shape, plan.pixel)
-        for row, what, errno in minibatch.ticket.exceptions():
-            images[row] = self._by_the_users_loader(minibatch, row, what, errno)
-        dataset = self._epoch.folder.dataset
+        dataset = epoch.folder.dataset
         targets = [dataset.samples[row][1] for row in minibatch.rows.tolist()]
+        filled = Filled(epoch.on_error, epoch.folder, minibatch.indices, minibatch.rows, self._key)
+        for row, what, errno in minibatch.ticket.exceptions():
+            with filled.sample(row):
+                images[row] = self._by_the_users_loader(minibatch, row, what, errno)
         if dataset.target_transform is not None:
-            for position, index in enumerate(minibatch.indices.tolist()):
-                with keyed_draws(*self._key, index):  # its draws are the sample's, like its crop's
-                    targets[position] = dataset.target_transform(targets[position])
-        return [plan.tensor_of(images), default_collate(tuple(targets))]  # type: ignore[arg-type]
+            for row, index in enumerate(minibatch.indices.tolist()):
+                if row in filled.instead:
+                    continue
+                with filled.sample(row), keyed_draws(*self._key, index):  # as its crop's are
+                    targets[row] = dataset.target_transform(targets[row])
+        self._position.record.bad.add(filled.bad)
+        self._samples = len(targets) - filled.bad.skipped
+        return filled.collated(plan.tensor_of(images), targets)
 
     def _by_the_users_loader(
         self, minibatch: _Minibatch, row: int, what: str, errno: int

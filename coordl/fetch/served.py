@@ -45,14 +45,22 @@ class ServedIterable(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         with self.opens:
-            samples = iter(self.dataset)
-        while True:
-            with self.opens:  # not while the consumer has the sample
-                try:
-                    sample = next(samples)
-                except StopIteration:
-                    return
-            yield sample
+            return ServedIterator(iter(self.dataset), self.opens)
+
+
+class ServedIterator:
+    """Its iterator, served while it makes a sample; not while the consumer has it."""
+
+    def __init__(self, iterator: Iterator[Any], opens: Opens) -> None:
+        self.iterator = iterator
+        self.opens = opens
+
+    def __iter__(self) -> ServedIterator:
+        return self
+
+    def __next__(self) -> Any:
+        with self.opens:
+            return next(self.iterator)
 
 
 class OpenCounters:

@@ -179,18 +179,18 @@ class CachedFolder(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         indices, rows = self.folder.positions([index])
-        dataset, row = self.folder.dataset, int(rows[0])
+        dataset, row, index = self.folder.dataset, int(rows[0]), int(indices[0])
         path, target = dataset.samples[row]
         try:
-            picture = self._opened(self._fetch(row))
+            picture = self._opened(self._fetch(row), index)
         except Exception as error:
-            raise item_error(error, int(indices[0]), path) from error
+            raise item_error(error, index, path) from error
         picture = self._transformed(picture)
         if dataset.target_transform is not None:
             target = dataset.target_transform(target)
         return picture, target
 
-    def _opened(self, data: bytes | memoryview) -> Any:
+    def _opened(self, data: bytes | memoryview, index: int) -> Any:
         return open_item(data)
 
     def _transformed(self, picture: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,12 @@ import torch
 import torch.utils.data
 
 _MASK = (1 << 64) - 1
+_here = threading.local()
+
+
+def current_key() -> tuple[int, int] | None:
+    """(seed, epoch) of the keyed_draws() this thread is inside of; None outside."""
+    return getattr(_here, "key", None)
 
 
 @contextmanager
@@ -29,6 +36,7 @@ def keyed_draws(seed: int, epoch: int, index: Any) -> Iterator[None]:
     """
     ours = torch.utils.data.get_worker_info() is not None
     before = None if ours else (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    outer, _here.key = current_key(), (seed & _MASK, epoch & _MASK)
     key = _digest(seed, epoch, index)
     random.seed(key[:16])
     np.random.seed(np.frombuffer(key[16:32], np.uint32))
@@ -36,6 +44,7 @@ def keyed_draws(seed: int, epoch: int, index: Any) -> Iterator[None]:
     try:
         yield
     finally:
+        _here.key = outer
         if before is not None:
             random.setstate(before[0])
             np.random.set_state(before[1])

@@ -16,6 +16,7 @@ from coordl import _native
 from coordl.datasets import open_item
 from coordl.fetch.folder import Folder
 from coordl.fetch.source import CachedFolder, FolderItems
+from coordl.prep.keyed import current_key
 from coordl.prep.recipe import Prefix
 from coordl.prep.vision import prepare_image
 
@@ -30,9 +31,9 @@ _STORED = {
 class PrefixedFolder(CachedFolder):
     """Samples of a folder: its first transforms natively, the rest as the user wrote them.
 
-    The native draws of a sample are keyed by one draw from torch's global generator, where the
-    first of the transforms would have drawn: so they follow its seed in a worker, and the sample's
-    key where the data set is keyed.
+    The native draws of a sample have the key that native threads would use where the data set is
+    keyed. Else one draw from torch's global generator is their key, where the first of the
+    transforms would have drawn: so they follow its seed in a worker.
     """
 
     def __init__(self, folder: Folder, files: FolderItems, prefix: Prefix) -> None:
@@ -43,15 +44,18 @@ class PrefixedFolder(CachedFolder):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pass": None}  # made anew in each process
 
-    def _opened(self, data: bytes | memoryview) -> Any:
+    def _opened(self, data: bytes | memoryview, index: int) -> Any:
         plan = self.prefix.plan
         if self._pass is None:
             self._pass = plan.native_pass()
-        key = int(torch.empty((), dtype=torch.int64).random_().item())
+        keyed = current_key()
+        key = (
+            (*keyed, index) if keyed else (int(torch.empty((), dtype=torch.int64).random_()), 0, 0)
+        )
         out = np.empty(plan.stored_shape, _STORED[plan.dtype])
-        if not _native.prepare(data, self._pass, key, 0, 0, out):
+        if not _native.prepare(data, self._pass, *key, out):
             image = open_item(data)  # Pillow decides whether and how it decodes
-            out = prepare_image(image, plan, key, 0, 0)
+            out = prepare_image(image, plan, *key)
         return self._handed_over(out)
 
     def _handed_over(self, out: np.ndarray) -> Any:

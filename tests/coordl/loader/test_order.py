@@ -44,7 +44,10 @@ def test_constructor_takes_torchs_arguments_in_torchs_order() -> None:
     shared = [(p.name, p.kind, p.default) for p in ours.values() if p.name in theirs]
     assert shared == [(p.name, p.kind, p.default) for p in theirs.values()]
     extra = {p.name: p.kind for p in ours.values() if p.name not in theirs}
-    assert set(extra) == {"cache", "cache_form", "cache_opens", "seed", "prep", "memory_format"}
+    assert set(extra) == {
+        "cache", "cache_form", "cache_opens", "seed", "prep", "memory_format", "on_error",
+        "snapshot_every_n_steps",
+    }  # fmt: skip
     assert set(extra.values()) == {inspect.Parameter.KEYWORD_ONLY}
 
 

@@ -51,9 +51,8 @@ def by_hand(path: str, transform: T.Compose, key: tuple[int, int, int]) -> torch
     """The sample as Pillow makes the prefix of it, with the same key."""
     prefix = compile_plan(transform).prefix
     with keyed_draws(*key):
-        seed = int(torch.empty((), dtype=torch.int64).random_().item())
         with Image.open(path) as picture:
-            levels = prepare_image(picture, prefix.plan, seed, 0, 0)
+            levels = prepare_image(picture, prefix.plan, *key)
         image = prefix.takes == "image"
         sample = Image.fromarray(levels) if image else prefix.plan.tensor_of(levels)
         for step in prefix.rest:
