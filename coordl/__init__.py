@@ -8,16 +8,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from coordl.errors import CacheError, CoordlError, ItemError, PackedDataError
+from coordl.errors import CacheError, CoordlError, ItemError, PackedDataError, TarShardError
 
 if TYPE_CHECKING:
     from coordl import transforms
     from coordl.datasets import ImageFolder, PackedFolder
     from coordl.delivery.loader import DataLoader
     from coordl.fetch.cache import MinIOCache
+    from coordl.sources.audio import AudioFolder
+    from coordl.sources.coco import CocoDetection, collate_detections
+    from coordl.sources.tar_shards import TarShards
 
 __all__ = [
+    "AudioFolder",
     "CacheError",
+    "CocoDetection",
     "CoordlError",
     "DataLoader",
     "ImageFolder",
@@ -25,14 +30,21 @@ __all__ = [
     "MinIOCache",
     "PackedDataError",
     "PackedFolder",
+    "TarShardError",
+    "TarShards",
+    "collate_detections",
     "transforms",
 ]
 
 _HOME = {
+    "AudioFolder": "coordl.sources.audio",
+    "CocoDetection": "coordl.sources.coco",
     "DataLoader": "coordl.delivery.loader",
     "ImageFolder": "coordl.datasets",
     "MinIOCache": "coordl.fetch.cache",
     "PackedFolder": "coordl.datasets",
+    "TarShards": "coordl.sources.tar_shards",
+    "collate_detections": "coordl.sources.coco",
 }
 
 

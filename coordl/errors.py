@@ -4,7 +4,8 @@
     └── CoordlError             ours: the message says what happened and what to do
         ├── ItemError           one sample could not be fetched or prepared; names index and path
         ├── CacheError          the cache cannot be had as asked; says what to change
-        └── PackedDataError     a packed data set is damaged, unfinished or none; names the file
+        ├── PackedDataError     a packed data set is damaged, unfinished or none; names the file
+        └── TarShardError       a tar is damaged, or cannot be read by range; names it and the byte
 
 Bad arguments raise ValueError or TypeError; what the kernel refuses raises OSError with its errno.
 
@@ -52,6 +53,10 @@ class CacheError(CoordlError):
 
 class PackedDataError(CoordlError):
     """A packed data set cannot be read, made or gone on with as asked."""
+
+
+class TarShardError(CoordlError):
+    """A tar shard cannot be read by range."""
 
 
 class _Combined(type):

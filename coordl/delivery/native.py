@@ -31,7 +31,7 @@ from coordl import _native
 from coordl.datasets import open_item
 from coordl.delivery.history import EpochRecord, History
 from coordl.errors import ItemError, item_error
-from coordl.fetch.failure import damaged_item, unreadable_item
+from coordl.fetch.failure import changed_shard, damaged_item, unreadable_item
 from coordl.fetch.folder import Folder
 from coordl.prep.keyed import keyed_draws
 from coordl.prep.vision import prepare_image
@@ -45,6 +45,7 @@ READ_AHEAD_SHARE = 1 / 16
 READ_AHEAD_SAMPLES = 1024
 # Further minibatches looked at with each that is asked for: the depth comes without a pause.
 _LOOKED_AT = 4
+_NO_WRITES = "Nothing may write to the data set during an epoch."
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class NativeIterator(_BaseDataLoaderIter):
         for row, what, errno in minibatch.ticket.exceptions():
             images[row] = self._by_the_users_loader(minibatch, row, what, errno)
         dataset = self._epoch.folder.dataset
-        targets = [dataset.samples[row][1] for row in minibatch.rows.tolist()]
+        targets = [self._epoch.folder.target(row) for row in minibatch.rows.tolist()]
         if dataset.target_transform is not None:
             for position, index in enumerate(minibatch.indices.tolist()):
                 with keyed_draws(*self._key, index):  # its draws are the sample's, like its crop's
@@ -272,12 +273,11 @@ class NativeIterator(_BaseDataLoaderIter):
         if what == "io_error":
             raise unreadable_item(errno, index, path)
         if what == "truncated":
-            raise ItemError(
-                f"sample {index}: {path} ended early or changed while it was read. "
-                "Nothing may write to the data set during an epoch.",
-                index,
-                path,
-            )
+            said = f"{path} ended early or changed while it was read"
+            raise ItemError(f"sample {index}: {said}. {_NO_WRITES}", index, path)
+        if what == "changed":
+            said = changed_shard(path)
+            raise ItemError(f"sample {index}: {said}. {_NO_WRITES}", index, path)
         if what == "damaged":
             raise damaged_item(index, folder.name(item), path)
         try:

@@ -1,0 +1,1 @@
+"""Data sets that are more than folders of pictures; docs/sources.md."""
