@@ -78,8 +78,8 @@ def warm(
 
 
 def _dataset(directory: Path) -> Any:
-    from coordl.datasets import ImageFolder, PackedFolder
     from coordl.fetch.shards import MANIFEST
+    from coordl.sources.image_folder import ImageFolder, PackedFolder
 
     kind: Any = PackedFolder if (directory / MANIFEST).exists() else ImageFolder
     return kind(directory)

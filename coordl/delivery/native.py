@@ -28,13 +28,13 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torch.utils.data.distributed import DistributedSampler
 
 from coordl import _native
-from coordl.datasets import open_item
 from coordl.delivery.history import EpochRecord, History
 from coordl.errors import ItemError, item_error
 from coordl.fetch.failure import changed_shard, damaged_item, unreadable_item
 from coordl.fetch.folder import Folder
 from coordl.prep.keyed import keyed_draws
 from coordl.prep.vision import prepare_image
+from coordl.sources.image_folder import open_item
 
 FETCH_THREADS = 32
 # Encoded bytes read ahead of prep: enough for any burst, small beside the minibatches themselves;

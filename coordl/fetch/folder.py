@@ -18,12 +18,12 @@ import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.datasets import ImageFolder, PackedFolder, open_rgb
 from coordl.fetch.cache import cache_name
 from coordl.fetch.item import Source
 from coordl.fetch.shards import shard_name
 from coordl.sources.audio import AudioFolder
 from coordl.sources.coco import CocoDetection
+from coordl.sources.image_folder import ImageFolder, PackedFolder, open_rgb
 from coordl.sources.tar_shards import TarShards
 
 _TORCHVISION = "torchvision.datasets.folder"
@@ -151,6 +151,7 @@ class TarPictures(Folder):
 class AudioFiles(Folder):
     """An AudioFolder."""
 
+    form = "original"
     python = "audio is decoded in Python (soundfile)"
 
 

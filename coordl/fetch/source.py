@@ -10,13 +10,13 @@ import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.datasets import open_item
 from coordl.errors import ItemError, item_error
 from coordl.fetch.budget import format_bytes
 from coordl.fetch.cache import FORMS, MinIOCache
 from coordl.fetch.folder import Folder
 from coordl.fetch.item import Items, Source, identify
 from coordl.fetch.storage import fetch
+from coordl.sources.image_folder import open_item
 
 _STAT_THREADS = 16
 

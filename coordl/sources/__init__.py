@@ -1,1 +1,1 @@
-"""Data sets that are more than folders of pictures; docs/sources.md."""
+"""Data sets: image folders, and what else coordl reads; docs/sources.md."""

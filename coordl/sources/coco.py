@@ -11,9 +11,9 @@ import torch
 import torch.utils.data
 from numpy.typing import NDArray
 
-from coordl.datasets import open_item, open_rgb
 from coordl.errors import item_error
 from coordl.sources.coco_file import read_annotations
+from coordl.sources.image_folder import open_item, open_rgb
 from coordl.transforms.boxes import flat_steps, transformed
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from coordl.errors import TarShardError
 
@@ -114,7 +114,6 @@ class _Walk:
         if kind == b"S":
             self._fail(_SPARSE.format(_shown(name)))
         self._fail(f"{_shown(name)} is a member of type {kind!r}, which no range of bytes can give")
-        return False
 
     def _check_beginning(self) -> None:
         begin = self._read(0, min(8, self.size))
@@ -207,7 +206,7 @@ class _Walk:
                 self._fail("the file became shorter while it was read")
         return self._window[skip : skip + size]
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str) -> NoReturn:
         raise TarShardError(f"{self.path}, byte {self.at:,}: {what}.")
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch.utils.data
 from numpy.typing import NDArray
 
-from coordl.datasets import IMAGE_EXTENSIONS, open_item
 from coordl.errors import TarShardError, item_error
 from coordl.fetch.item import Items, Parts, identify_parts
 from coordl.fetch.storage import fetch
 from coordl.sources.fields import decode_field, is_number
+from coordl.sources.image_folder import IMAGE_EXTENSIONS, open_item
 from coordl.sources.patterns import expand
 from coordl.sources.tar_headers import VALUE_BYTES
 from coordl.sources.tar_index import TarSamples, default_folder, index_shards

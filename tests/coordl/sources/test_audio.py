@@ -204,7 +204,7 @@ def test_encoded_bytes_are_served_from_the_cache(folder: Path) -> None:
     data = AudioFolder(folder, seconds=0.25, sample_rate=16_000)
     loader = coordl.DataLoader(data, 3, cache="100%", seed=1)
     assert "audio is decoded in Python (soundfile)" in loader.plan()
-    assert "then files" in loader.plan()
+    assert "items held as original, then files" in loader.plan()
     batches(loader)
     first, second = loader.stats()["epochs"]
     size = sum(Path(path).stat().st_size for path, _ in data.samples)

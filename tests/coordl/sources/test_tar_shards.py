@@ -97,6 +97,14 @@ def test_samples_are_the_groups_of_members_with_one_stem(tars: str) -> None:
         data[COUNT]
 
 
+def test_samples_are_those_of_webdataset(tars: str) -> None:
+    wds = pytest.importorskip("webdataset", reason="needs webdataset")
+    fields = ("cls", "json", "txt", "raw", "__key__")
+    theirs = wds.WebDataset(tars, shardshuffle=False).decode().to_tuple(*fields)
+    ours = TarShards(tars, target=fields)
+    assert [ours[i][1] for i in range(COUNT)] == [tuple(sample) for sample in theirs]
+
+
 def test_pictures_are_those_of_the_files(tars: str, folder: Path) -> None:
     ours, theirs = TarShards(tars), coordl.ImageFolder(folder)
     for index in range(COUNT):
@@ -271,6 +279,20 @@ def test_damaged_indices_are_made_anew(tars: str, user_cache: Path) -> None:
     data = TarShards(tars)
     assert [data.name(row) for row in range(COUNT)] == names
     assert [data[i][1] for i in range(COUNT)] == [i % 7 for i in range(COUNT)]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_index_with_random_damage_never_misleads(tars: str, user_cache: Path, seed: int) -> None:
+    data = TarShards(tars)
+    kept = sorted(user_cache.rglob("*.npz"))[seed % 3]
+    draw = np.random.default_rng(seed)
+    damaged = bytearray(kept.read_bytes())
+    for at in draw.integers(0, len(damaged), 1 + seed % 5):
+        damaged[at] = draw.integers(256)
+    kept.write_bytes(damaged)
+    again = TarShards(tars)
+    assert [again.name(row) for row in range(COUNT)] == [data.name(row) for row in range(COUNT)]
+    assert np.array_equal(again.index.offsets, data.index.offsets)
 
 
 def test_where_nothing_can_be_kept_the_headers_serve(tars: str, tmp_path: Path) -> None:
