@@ -15,17 +15,23 @@ from coordl.errors import (
     ItemError,
     PackedDataError,
     StateError,
+    TarShardError,
 )
 
 if TYPE_CHECKING:
     from coordl import transforms
-    from coordl.datasets import ImageFolder, PackedFolder
     from coordl.delivery.loader import DataLoader
     from coordl.fetch.cache import MinIOCache
+    from coordl.sources.audio import AudioFolder
+    from coordl.sources.coco import CocoDetection, collate_detections
+    from coordl.sources.image_folder import ImageFolder, PackedFolder
+    from coordl.sources.tar_shards import TarShards
 
 __all__ = [
     "SKIP",
+    "AudioFolder",
     "CacheError",
+    "CocoDetection",
     "CoordlError",
     "DataLoader",
     "ImageFolder",
@@ -34,14 +40,21 @@ __all__ = [
     "PackedDataError",
     "PackedFolder",
     "StateError",
+    "TarShardError",
+    "TarShards",
+    "collate_detections",
     "transforms",
 ]
 
 _HOME = {
+    "AudioFolder": "coordl.sources.audio",
+    "CocoDetection": "coordl.sources.coco",
     "DataLoader": "coordl.delivery.loader",
-    "ImageFolder": "coordl.datasets",
+    "ImageFolder": "coordl.sources.image_folder",
     "MinIOCache": "coordl.fetch.cache",
-    "PackedFolder": "coordl.datasets",
+    "PackedFolder": "coordl.sources.image_folder",
+    "TarShards": "coordl.sources.tar_shards",
+    "collate_detections": "coordl.sources.coco",
 }
 
 

@@ -34,7 +34,8 @@ class Admission(StrEnum):
 
 def warm(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="image folder DIR/CLASS/*.jpg, or packed data set")
+        Path,
+        typer.Argument(metavar="DIR", help="image folder DIR/CLASS/*.jpg, packed data set, tars"),
     ],
     ssd: Annotated[
         Path | None, typer.Option(help="directory on a local disk, where the cache stays")
@@ -78,9 +79,12 @@ def warm(
 
 
 def _dataset(directory: Path) -> Any:
-    from coordl.datasets import ImageFolder, PackedFolder
     from coordl.fetch.shards import MANIFEST
+    from coordl.sources.image_folder import ImageFolder, PackedFolder
+    from coordl.sources.tar_shards import KEY, TarShards
 
+    if directory.suffix == ".tar":
+        return TarShards(str(directory), target=KEY)
     kind: Any = PackedFolder if (directory / MANIFEST).exists() else ImageFolder
     return kind(directory)
 

@@ -5,7 +5,8 @@
         ├── ItemError           one sample could not be fetched or prepared; names index and path
         ├── CacheError          the cache cannot be had as asked; says what to change
         ├── PackedDataError     a packed data set is damaged, unfinished or none; names the file
-        └── StateError          a state cannot be gone on from with this loader; says why
+        ├── StateError          a state cannot be gone on from with this loader; says why
+        └── TarShardError       a tar is damaged, or cannot be read by range; names it and the byte
 
 Bad arguments raise ValueError or TypeError; what the kernel refuses raises OSError with its errno.
 
@@ -53,6 +54,10 @@ class CacheError(CoordlError):
 
 class PackedDataError(CoordlError):
     """A packed data set cannot be read, made or gone on with as asked."""
+
+
+class TarShardError(CoordlError):
+    """A tar shard cannot be read by range."""
 
 
 class StateError(CoordlError, AssertionError):

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordl import _native
-from coordl.datasets import ImageFolder
 from coordl.errors import ItemError, PackedDataError
 from coordl.fetch.failure import unreadable_item
 from coordl.fetch.shard_writer import (
@@ -50,6 +49,7 @@ from coordl.fetch.shards import (
     shard_fault,
     shard_name,
 )
+from coordl.sources.image_folder import ImageFolder
 
 SHARD_BYTES = 256 << 20
 FEWEST_SHARD_BYTES = 64 << 10

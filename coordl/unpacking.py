@@ -10,7 +10,7 @@ from coordl.errors import PackedDataError
 from coordl.fetch.failure import damaged_item
 from coordl.fetch.item import Items
 from coordl.fetch.shard_writer import TEMPORARY
-from coordl.fetch.shards import FORMS, Index, PackedData, packed_items
+from coordl.fetch.shards import FORMS, Index, PackedData
 from coordl.fetch.storage import fetch
 from coordl.packing import Tell, in_order, tell_nobody
 
@@ -42,7 +42,7 @@ def unpack(
         raise PackedDataError(
             f"{out} is not empty. Name a new folder; --force writes over files of the same names."
         )
-    index, items = data.index, packed_items(data, keyed=False)
+    index, items = data.index, data.items(keyed=False)
     for folder in sorted({os.path.dirname(name) for name in index.names}):
         os.makedirs(os.path.join(out, folder), exist_ok=True)
     total = 0

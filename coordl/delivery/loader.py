@@ -24,11 +24,11 @@ from coordl.delivery.resume import Resume
 from coordl.delivery.route import Route, describe, route_of
 from coordl.delivery.tended import tended_view
 from coordl.fetch.budget import parse_budget
-from coordl.fetch.cache import MinIOCache, cache_name, check_form
+from coordl.fetch.cache import MinIOCache, check_form
 from coordl.fetch.folder import Folder, find_folder
 from coordl.fetch.opens import COUNTED, Opens
 from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_opens
-from coordl.fetch.source import CachedFolder, FolderItems, cache_figures
+from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, cached
 from coordl.fetch.tally import Tally
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
@@ -55,11 +55,11 @@ class _Local:
 class DataLoader(torch.utils.data.DataLoader[T_co]):
     """torch's DataLoader without data stalls: same arguments, same order of samples.
 
-    Image folders (torchvision's ImageFolder and DatasetFolder, coordl.ImageFolder and PackedFolder,
-    Subsets of them) with the usual transforms are read and prepared by native threads;
-    `num_workers` is then the number of prep threads, and no process is started. Where only the
-    first transforms are known, they run natively in torch's workers. Everything else runs as torch
-    runs it; `plan()` says which and why.
+    Image folders (torchvision's ImageFolder and DatasetFolder, coordl's ImageFolder, PackedFolder
+    and TarShards, Subsets of them) with the usual transforms are read and prepared by native
+    threads; `num_workers` is then the number of prep threads, and no process is started. Where only
+    the first transforms are known, they run natively in torch's workers. Everything else runs as
+    torch runs it; `plan()` says which and why.
 
     Args beyond torch's, all keyword-only and kept as attributes of the same name:
         cache: memory for encoded items, which are never evicted: bytes (int), "2GiB", "65%" (of
@@ -238,7 +238,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 items = items.with_cache(cache)
             local.items = items
         if local.items.cache is not None:
-            local.items.cache.serve(cache_name(folder.root), local.items.items)
+            local.items.cache.serve(folder.cache_name, local.items.items)
             local.items.cache.warn_if_stopped()
         return local.items
 
@@ -250,7 +250,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             files = self._folder_items(route.folder)
             dataset = PrefixedFolder(route.folder, files, route.prefix)
         elif route.cached and route.folder is not None:
-            dataset = CachedFolder(route.folder, self._folder_items(route.folder))
+            dataset = cached(route.folder, self._folder_items(route.folder))
         elif self.cache_opens:
             dataset = serve_opens(dataset, self._opens())
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):

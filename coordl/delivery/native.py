@@ -27,17 +27,17 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torch.utils.data.distributed import DistributedSampler
 
 from coordl import _native
-from coordl.datasets import open_item
 from coordl.delivery.as_torch import Resumed
 from coordl.delivery.carried import NOTHING
 from coordl.delivery.filled import Filled
 from coordl.delivery.history import EpochRecord
 from coordl.delivery.position import Position
 from coordl.errors import ItemError, item_error
-from coordl.fetch.failure import damaged_item, unreadable_item
+from coordl.fetch.failure import changed_shard, damaged_item, unreadable_item
 from coordl.fetch.folder import Folder
 from coordl.prep.keyed import keyed_draws
 from coordl.prep.vision import prepare_image
+from coordl.sources.image_folder import open_item
 
 FETCH_THREADS = 32
 # Encoded bytes read ahead of prep: enough for any burst, small beside the minibatches themselves;
@@ -48,6 +48,7 @@ READ_AHEAD_SHARE = 1 / 16
 READ_AHEAD_SAMPLES = 1024
 # Further minibatches looked at with each that is asked for: the depth comes without a pause.
 _LOOKED_AT = 4
+_NO_WRITES = "Nothing may write to the data set during an epoch."
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         shape = [len(minibatch.rows), *plan.stored_shape]
         images = minibatch.buffer.array(shape, plan.pixel)
         dataset = epoch.folder.dataset
-        targets = [dataset.samples[row][1] for row in minibatch.rows.tolist()]
+        targets = [epoch.folder.target(row) for row in minibatch.rows.tolist()]
         filled = Filled(epoch.on_error, epoch.folder, minibatch.indices, minibatch.rows, self._key)
         for row, what, errno in minibatch.ticket.exceptions():
             with filled.sample(row):
@@ -294,12 +295,11 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         if what == "io_error":
             raise unreadable_item(errno, index, path)
         if what == "truncated":
-            raise ItemError(
-                f"sample {index}: {path} ended early or changed while it was read. "
-                "Nothing may write to the data set during an epoch.",
-                index,
-                path,
-            )
+            said = f"{path} ended early or changed while it was read"
+            raise ItemError(f"sample {index}: {said}. {_NO_WRITES}", index, path)
+        if what == "changed":
+            said = changed_shard(path)
+            raise ItemError(f"sample {index}: {said}. {_NO_WRITES}", index, path)
         if what == "damaged":
             raise damaged_item(index, folder.name(item), path)
         try:

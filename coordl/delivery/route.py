@@ -51,6 +51,8 @@ def route_of(loader: Any) -> Route:
     prefix: Prefix | None = None
     if folder is None:
         reasons.append(str(found))
+    elif folder.python:
+        reasons.append(folder.python)
     else:
         compiled = compile_plan(folder.dataset.transform)
         if isinstance(compiled, Plan):
@@ -63,6 +65,8 @@ def route_of(loader: Any) -> Route:
         if loader.prep == "auto" and (share := folder.native_share()) < _NATIVE_SHARE_WANTED:
             prefix = None
             reasons.append(f"{1 - share:.0%} of the files are no {format_names()} by name")
+        if folder.reads_targets:
+            reasons.append("its targets are read from the tar shards, which would hold up prep")
     if loader.prep == "python":
         prefix = None
         reasons.append("prep='python' was asked for")
@@ -81,13 +85,13 @@ def route_of(loader: Any) -> Route:
 def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
     """The text of plan()."""
     lines = ["order: torch's samplers"]
-    files = "shards" if route.folder is not None and route.folder.packed else "files"
+    files = "files" if route.folder is None else route.folder.kind
     asked = "your own" if isinstance(loader.cache, MinIOCache) else f"{loader.cache}"
     if route.cached:
         form = loader.cache.form if isinstance(loader.cache, MinIOCache) else loader.cache_form
         held = "items held in whichever form is fastest" if form == "auto" else f"items held {form}"
-        if files == "shards":
-            held = "items held as packed"
+        if route.folder is not None and route.folder.form:
+            held = f"items held as {route.folder.form}"
         lines.append(f"fetch: never-evict cache, {asked}: {held}, then {files}")
         lines += describe_cache(cache)
     elif loader.cache_opens:

@@ -347,7 +347,7 @@ class MinIOCache:
         has it. Stopping (Ctrl-C) leaves what was admitted, whole.
 
         Args:
-            dataset: what a DataLoader would get: an ImageFolder, PackedFolder, or Subset of one.
+            dataset: what a DataLoader would get: one of the data sets coordl knows, or a Subset.
             workers: threads that read and rewrite.
             tell: called with items and bytes done since it was last called, from any thread.
 

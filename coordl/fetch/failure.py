@@ -80,6 +80,14 @@ def damaged_item(index: int, name: str, shard: str) -> ItemError:
     )
 
 
+def changed_shard(path: str) -> str:
+    """What is wrong with a shard of a user's that is another file than the one that was indexed."""
+    return (
+        f"{path} is not as it was when its index was made, so no offset in it holds; make the data "
+        "set object anew, which indexes it anew"
+    )
+
+
 def unreadable_item(errno: int, index: int, path: str) -> ItemOSError:
     """The exception for sample `index`, whose file the kernel refused with `errno`."""
     message = f"sample {index}: cannot read {path}: {os.strerror(errno)}."

@@ -1,8 +1,8 @@
-"""Image folders coordl knows: which file is sample i, without calling the data set.
+"""Data sets coordl knows: which bytes are sample i, without calling the data set.
 
-Known are torchvision's ImageFolder and DatasetFolder and our own ImageFolder, by exact type: a
-subclass may do anything in `__getitem__`, so it is left to run as it is. torchvision is never
-imported for this. `torch.utils.data.Subset`s of those count as well.
+Known are torchvision's ImageFolder and DatasetFolder and our own, by exact type: a subclass may do
+anything in `__getitem__`, so it is left to run as it is. torchvision is never imported for this.
+`torch.utils.data.Subset`s of those count as well.
 """
 
 from __future__ import annotations
@@ -10,15 +10,21 @@ from __future__ import annotations
 import operator
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.datasets import ImageFolder, PackedFolder, open_rgb
-from coordl.fetch.shards import PackedData, shard_name
+from coordl.fetch.cache import cache_name
+from coordl.fetch.item import Source
+from coordl.fetch.shards import shard_name
+from coordl.sources.audio import AudioFolder
+from coordl.sources.coco import CocoDetection
+from coordl.sources.image_folder import ImageFolder, PackedFolder, open_rgb
+from coordl.sources.tar_shards import TarShards
 
 _TORCHVISION = "torchvision.datasets.folder"
 _EXTENSIONS = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "webp": (".webp",)}
@@ -26,21 +32,23 @@ _EXTENSIONS = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "we
 
 @dataclass(frozen=True)
 class Folder:
-    """An image folder, of files or packed, possibly seen through subsets.
+    """An image folder, possibly seen through subsets; below, what is read like one.
 
     Attributes:
-        dataset: the ImageFolder or PackedFolder itself.
-        rows: positions in `dataset.samples` by position in the loader's data set, int64;
-            None when they are the same.
-        root: its root folder, absolute and without links: what names its cache.
+        dataset: the data set itself.
+        rows: positions in `dataset` by position in the loader's data set, int64; None when they
+            are the same.
     """
 
     dataset: Any
     rows: np.ndarray | None
-    root: str
+
+    kind: ClassVar[str] = "files"
+    form: ClassVar[str] = ""  # in which the items are already; empty for files as users have them
+    python: ClassVar[str] = ""  # why samples can be made in Python only; the data set has sample()
 
     def __len__(self) -> int:
-        return len(self.dataset.samples) if self.rows is None else len(self.rows)
+        return len(self.dataset) if self.rows is None else len(self.rows)
 
     def positions(self, indices: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         """(indices, rows), int64: negative indices count from the end, as lists have it.
@@ -60,13 +68,17 @@ class Folder:
         return asked, asked if self.rows is None else self.rows[asked]
 
     @property
-    def packed(self) -> bool:
-        return type(self.dataset) is PackedFolder
+    def cache_name(self) -> str:
+        """The arena all its readers share: named by its root folder, absolute, without links."""
+        return cache_name(self.dataset.root)
 
-    def source(self) -> list[str] | PackedData:
-        """Where the items are: the file of each, or shards."""
-        if self.packed:
-            return self.dataset.packed  # type: ignore[no-any-return]
+    @property
+    def reads_targets(self) -> bool:
+        """Whether target() reads items besides the pictures."""
+        return False
+
+    def source(self) -> Source:
+        """Where the items are: the file of each, or who knows the parts of shards."""
         return [sample[0] for sample in self.dataset.samples]
 
     def name(self, row: Any) -> str:
@@ -75,24 +87,91 @@ class Folder:
 
     def path(self, row: Any) -> str:
         """The file that is opened for an item."""
-        if not self.packed:
-            return self.name(row)
-        return os.path.join(
-            self.dataset.root, shard_name(int(self.dataset.packed.index.shards[row]))
-        )
+        return self.name(row)
+
+    def target(self, row: int, read: Callable[[int], bytes | memoryview] | None = None) -> Any:
+        """Before target_transform; `read` gives other items' bytes, see reads_targets."""
+        return self.dataset.samples[row][1]
 
     def native_share(self) -> float:
-        """Share of files whose name says a format the native pass decodes; of some 4,096 of them
+        """Share of pictures whose name says a format the native pass decodes; of some 4,096 of them
         where there are more."""
         ours = tuple(end for name in _native.formats() for end in _EXTENSIONS[name])
-        samples = self.dataset.samples
-        samples = samples[:: max(1, len(samples) // 4096)]
-        named = sum(1 for sample in samples if sample[0].lower().endswith(ours))
-        return float(named / max(1, len(samples)))
+        rows = range(0, len(self.dataset), max(1, len(self.dataset) // 4096))
+        named = sum(1 for row in rows if self.name(row).lower().endswith(ours))
+        return float(named / max(1, len(rows)))
+
+
+class PackedShards(Folder):
+    """A PackedFolder."""
+
+    kind = "shards"
+    form = "packed"
+
+    def source(self) -> Source:
+        return self.dataset.packed  # type: ignore[no-any-return]
+
+    def path(self, row: Any) -> str:
+        number = int(self.dataset.packed.index.shards[row])
+        return os.path.join(self.dataset.root, shard_name(number))
+
+
+class TarPictures(Folder):
+    """A TarShards."""
+
+    kind = "tar shards"
+
+    @property
+    def cache_name(self) -> str:
+        return cache_name(self.dataset.shards)
+
+    @property
+    def reads_targets(self) -> bool:
+        return bool(self.dataset.read_fields)
+
+    def source(self) -> Source:
+        return self.dataset  # type: ignore[no-any-return]
+
+    def name(self, row: Any) -> str:
+        return str(self.dataset.name(int(row)))
+
+    def path(self, row: Any) -> str:
+        return str(self.dataset.shards[self.dataset.index.shards[row]])
+
+    def target(self, row: int, read: Callable[[int], bytes | memoryview] | None = None) -> Any:
+        return self.dataset.target_of(row, read)
+
+    def native_share(self) -> float:
+        ours = tuple(end for name in _native.formats() for end in _EXTENSIONS[name])
+        counts = self.dataset.index.field_counts(self.dataset.pictures)
+        named = sum(n for field, n in counts.items() if f".{field}".endswith(ours))
+        return float(named / max(1, len(self.dataset)))
+
+
+class AudioFiles(Folder):
+    """An AudioFolder."""
+
+    form = "original"
+    python = "audio is decoded in Python (soundfile)"
+
+
+class DetectionFiles(Folder):
+    """A CocoDetection."""
+
+    python = "boxes are moved along with the pixels in Python"
+
+
+_OURS: dict[type, type[Folder]] = {
+    ImageFolder: Folder,
+    PackedFolder: PackedShards,
+    TarShards: TarPictures,
+    AudioFolder: AudioFiles,
+    CocoDetection: DetectionFiles,
+}
 
 
 def find_folder(dataset: Any) -> Folder | str:
-    """The folder a data set is, or why it is none coordl knows."""
+    """The data set as coordl reads it, or why it is none coordl knows."""
     rows: np.ndarray | None = None
     while type(dataset) is torch.utils.data.Subset:
         chosen = np.asarray(dataset.indices, dtype=np.int64)
@@ -100,22 +179,23 @@ def find_folder(dataset: Any) -> Folder | str:
         dataset = dataset.dataset
     name = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
     torchvisions = (f"{_TORCHVISION}.ImageFolder", f"{_TORCHVISION}.DatasetFolder")
-    packed = type(dataset) is PackedFolder
-    if type(dataset) is not ImageFolder and not packed and name not in torchvisions:
+    kind = Folder if name in torchvisions else _OURS.get(type(dataset))
+    if kind is None:
+        ours = ", ".join(known.__qualname__ for known in _OURS)
         return (
             f"the data set is a {name}; coordl reads files itself for torchvision's ImageFolder "
-            "and DatasetFolder, coordl.ImageFolder and PackedFolder, and Subsets of them"
+            f"and DatasetFolder, coordl's {ours}, and Subsets of them"
         )
     if "__getitem__" in vars(dataset):
         return f"the {name} has a __getitem__ of its own"
-    if not packed and not _is_stock_loader(dataset.loader):
+    if kind is Folder and not _is_stock_loader(dataset.loader):
         return f"its loader is {_name(dataset.loader)}, which may do anything with the file"
     if rows is not None and len(rows):
-        count = len(dataset.samples)
+        count = len(dataset)
         if rows.min() < -count or rows.max() >= count:
             return f"a Subset names samples beyond the {count} there are"
         rows = np.where(rows < 0, rows + count, rows)
-    return Folder(dataset, rows, os.path.realpath(dataset.root))
+    return kind(dataset, rows)
 
 
 def _is_stock_loader(loader: Any) -> bool:

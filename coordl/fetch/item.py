@@ -7,6 +7,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,11 @@ class Parts:
     """Where items lie that are byte ranges of shards, not files of their own.
 
     Attributes:
-        names: N names to call them by.
+        names: N names to call them by; empty where nobody asks for them.
         shards: (N,) uint32, positions in `paths`.
-        offsets, lengths, checksums: (N,) uint64; checksums as shards.item_checksum() has them.
+        offsets, lengths: (N,) uint64.
+        checksums: (N,) uint64, as shards.item_checksum() has them. None: the bytes are a user's,
+            known only by the size and time the shard had.
         paths: S shards. sizes, mtimes_ns: (S,) int64, of the shards.
     """
 
@@ -30,7 +33,7 @@ class Parts:
     shards: NDArray[np.uint32]
     offsets: NDArray[np.uint64]
     lengths: NDArray[np.uint64]
-    checksums: NDArray[np.uint64]
+    checksums: NDArray[np.uint64] | None
     paths: Sequence[str]
     sizes: NDArray[np.int64]
     mtimes_ns: NDArray[np.int64]
@@ -46,6 +49,7 @@ class Items:
         mtimes_ns: (N,) int64, nanoseconds since 1970, of the file or shard.
         keys: (N, 2) uint64, C order: high and low half of each item's 128-bit key.
         parts: None where every item is a file.
+        fields: how many items a sample has: those of sample i are i, i + N / fields, and so on.
     """
 
     paths: Sequence[str]
@@ -53,14 +57,29 @@ class Items:
     mtimes_ns: NDArray[np.int64]
     keys: NDArray[np.uint64]
     parts: Parts | None = None
+    fields: int = 1
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def sample(self, item: int) -> int:
+        """The sample an item belongs to."""
+        return item % (len(self) // self.fields)
 
     @property
     def total_bytes(self) -> int:
         """Encoded bytes of all items."""
         return int(self.sizes.sum())
+
+
+class Shards(Protocol):
+    """Who knows the parts of shards that are a data set's items."""
+
+    def items(self, keyed: bool) -> Items:
+        """All of them; `keyed`: with keys, for a cache."""
+
+
+Source = list[str] | Shards  # files, or parts of shards
 
 
 def identify(paths: Sequence[str], *, threads: int = 8) -> Items:
@@ -87,7 +106,7 @@ def identify(paths: Sequence[str], *, threads: int = 8) -> Items:
     return Items(paths, sizes, mtimes_ns, _keys(paths, sizes, mtimes_ns, 0 * sizes, sizes))
 
 
-def identify_parts(parts: Parts, *, keyed: bool = True) -> Items:
+def identify_parts(parts: Parts, *, keyed: bool = True, fields: int = 1) -> Items:
     """The same for parts of shards; the shards' sizes and times are those in `parts`.
 
     Without `keyed` the keys are zeros: only a cache needs them.
@@ -100,7 +119,7 @@ def identify_parts(parts: Parts, *, keyed: bool = True) -> Items:
     keys = np.zeros((len(paths), 2), np.uint64)
     if keyed:
         keys = _keys(paths, sizes, mtimes_ns, offsets, offsets + lengths)
-    return Items(paths, lengths, mtimes_ns, keys, parts)
+    return Items(paths, lengths, mtimes_ns, keys, parts, fields)
 
 
 def _keys(

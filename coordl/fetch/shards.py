@@ -230,14 +230,13 @@ class PackedData:
     def shard_paths(self) -> list[str]:
         return [os.path.join(self.root, shard_name(i)) for i in range(len(self.index.shard_sizes))]
 
-
-def packed_items(data: PackedData, keyed: bool) -> Items:
-    """The items of a packed data set, with its shards' sizes and times as they are now (0 where one
-    cannot be looked at: its items fail when their turn comes). Keys, for a cache, on request."""
-    index, paths = data.index, data.shard_paths()
-    sizes, mtimes_ns, _ = _native.stat_files(paths)
-    columns = index.shards, index.offsets, index.lengths, index.checksums
-    return identify_parts(Parts(index.names, *columns, paths, sizes, mtimes_ns), keyed=keyed)
+    def items(self, keyed: bool) -> Items:
+        """The items, with the shards' sizes and times as they are now (0 where one cannot be looked
+        at: its items fail when their turn comes). Keys, for a cache, on request."""
+        index, paths = self.index, self.shard_paths()
+        sizes, mtimes_ns, _ = _native.stat_files(paths)
+        columns = index.shards, index.offsets, index.lengths, index.checksums
+        return identify_parts(Parts(index.names, *columns, paths, sizes, mtimes_ns), keyed=keyed)
 
 
 def open_packed(root: str | os.PathLike[str]) -> PackedData:

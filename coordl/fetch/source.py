@@ -10,14 +10,13 @@ import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.datasets import open_item
 from coordl.errors import ItemError, item_error
 from coordl.fetch.budget import format_bytes
 from coordl.fetch.cache import FORMS, MinIOCache
 from coordl.fetch.folder import Folder
-from coordl.fetch.item import Items, identify
-from coordl.fetch.shards import PackedData, packed_items
+from coordl.fetch.item import Items, Source, identify
 from coordl.fetch.storage import fetch
+from coordl.sources.image_folder import open_item
 
 _STAT_THREADS = 16
 
@@ -27,7 +26,7 @@ class FolderItems:
     """The files of an image folder as they were when last looked at.
 
     Attributes:
-        source: the paths, or a packed data set.
+        source: the paths, or who knows the parts of shards.
         items: paths, and with a cache their sizes, times and keys (zeros where a file could not
             be looked at: it fails when its turn comes). Without a cache nobody asks the file
             system, and they are zeros throughout.
@@ -35,17 +34,15 @@ class FolderItems:
         cache: None without one.
     """
 
-    source: list[str] | PackedData
+    source: Source
     items: Items
     table: _native.ItemTable
     cache: MinIOCache | None
 
     @classmethod
-    def of(
-        cls, source: list[str] | PackedData, identified: bool, cache: MinIOCache | None
-    ) -> FolderItems:
-        if isinstance(source, PackedData):
-            items = packed_items(source, keyed=identified)
+    def of(cls, source: Source, identified: bool, cache: MinIOCache | None) -> FolderItems:
+        if not isinstance(source, list):
+            items = source.items(keyed=identified)
         else:
             items = _identify(source) if identified else _unidentified(source)
         return cls(source, items, _table(items), cache)
@@ -57,11 +54,10 @@ class FolderItems:
     def with_cache(self, cache: MinIOCache) -> FolderItems:
         return replace(self, cache=cache)
 
-    def renewed(self, source: list[str] | PackedData) -> FolderItems:
+    def renewed(self, source: Source) -> FolderItems:
         """These, or new ones where paths or files are others now. A changed file is a new item."""
         identified = self.cache is not None
-        packed = isinstance(source, PackedData)
-        same = source is self.source if packed else source == self.source
+        same = source == self.source if isinstance(source, list) else source is self.source
         if same and not (identified and _changed(self.items)):
             return self
         return FolderItems.of(source, identified, self.cache)
@@ -180,11 +176,11 @@ class CachedFolder(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         indices, rows = self.folder.positions([index])
         dataset, row, index = self.folder.dataset, int(rows[0]), int(indices[0])
-        path, target = dataset.samples[row]
         try:
             picture = self._opened(self._fetch(row), index)
+            target = self.folder.target(row, self._fetch)
         except Exception as error:
-            raise item_error(error, index, path) from error
+            raise item_error(error, index, self.folder.name(row)) from error
         picture = self._transformed(picture)
         if dataset.target_transform is not None:
             target = dataset.target_transform(target)
@@ -219,6 +215,19 @@ class CachedFolder(torch.utils.data.Dataset):
 
     def reset_counters(self) -> None:
         self._counters = _zeros()
+
+
+class CachedSamples(CachedFolder):
+    """The same for data sets that make a whole sample of its item's bytes, by their sample()."""
+
+    def __getitem__(self, index: int) -> Any:
+        indices, rows = self.folder.positions([index])
+        return self.folder.dataset.sample(int(rows[0]), int(indices[0]), self._fetch)
+
+
+def cached(folder: Folder, files: FolderItems) -> CachedFolder:
+    """The data set with its reads through the cache."""
+    return (CachedSamples if folder.python else CachedFolder)(folder, files)
 
 
 def _zeros() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 from coordl import _native
 from coordl.errors import ItemError
 from coordl.fetch.cache import MinIOCache
-from coordl.fetch.failure import damaged_item, unreadable_item
+from coordl.fetch.failure import changed_shard, damaged_item, unreadable_item
 from coordl.fetch.item import Items
 from coordl.fetch.shards import item_checksum
 
@@ -16,7 +16,7 @@ from coordl.fetch.shards import item_checksum
 def fetch(
     items: Items, index: int, cache: MinIOCache | None = None, form: str | None = None
 ) -> bytes | memoryview:
-    """The encoded bytes of sample `index`: a read-only view of the cache, or bytes read now.
+    """The encoded bytes of item `index`: a read-only view of the cache, or bytes read now.
 
     What was read is admitted to the cache when the file still is the one identified; a file that
     was replaced since is delivered as it is now (as torch would) and stays out of the cache. The
@@ -28,26 +28,26 @@ def fetch(
     see native reads too.
 
     Raises:
-        ItemError: names index and path (of a packed item: its name and shard). Also an OSError
-            (FileNotFoundError, PermissionError, ...) when the kernel refused the file; a plain
-            ItemError when it changed while it was read,
-            or when a shard's bytes are damaged.
+        ItemError: names the sample's index and path (of a packed item: its name and shard). Also an
+            OSError (FileNotFoundError, PermissionError, ...) when the kernel refused the file; a
+            plain ItemError when it changed while it was read or, of a shard, since it was indexed,
+            or when a packed shard's bytes are damaged.
     """
     key = items.keys[index]
     if cache is not None:
         held = cache.get(key)
         if held is not None:
             return held
-    path = items.paths[index]
+    path, sample = items.paths[index], items.sample(index)
     sys.audit("open", path, None, os.O_RDONLY)
     try:
         data, unchanged = _read(items, index)
     except OSError as error:
-        raise unreadable_item(error.errno or 0, index, path) from error
+        raise unreadable_item(error.errno or 0, sample, path) from error
     except EOFError as error:
         raise ItemError(
-            f"sample {index}: {error}. Nothing may write to the data set during an epoch.",
-            index,
+            f"sample {sample}: {error}. Nothing may write to the data set during an epoch.",
+            sample,
             path,
         ) from error
     if cache is not None and unchanged and cache.takes(key, len(data)):
@@ -76,10 +76,15 @@ def _read(items: Items, index: int) -> tuple[bytes, bool]:
         return data, bool(unchanged) and _native.check_item(data)
     offset = int(parts.offsets[index])
     data, size, found_ns = _native.read_part(path, offset, int(parts.lengths[index]))
+    there = bool(size == parts.sizes[parts.shards[index]] and found_ns == mtime_ns)
+    if parts.checksums is None:
+        if not there:
+            raise EOFError(changed_shard(path))
+        return data, _native.check_item(data)
     # Shards may come from anywhere. What goes into the cache is looked at here, and never again.
     if item_checksum(data, offset) != parts.checksums[index] or not _native.check_item(data):
         raise damaged_item(index, parts.names[index], path)
-    return data, bool(size == parts.sizes[parts.shards[index]] and found_ns == mtime_ns)
+    return data, there
 
 
 def _held(data: bytes, form: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from coordl.errors import ItemError
-from coordl.fetch.cache import MinIOCache, cache_name
+from coordl.fetch.cache import MinIOCache
 from coordl.fetch.folder import find_folder
 from coordl.fetch.source import FolderItems
 from coordl.fetch.storage import fetch
@@ -41,7 +41,7 @@ class Warming:
 
     Args:
         cache: opened by the data set's name unless it is open.
-        dataset: what a DataLoader would get: an ImageFolder, PackedFolder, or Subset of one.
+        dataset: what a DataLoader would get: one of the data sets coordl knows, or a Subset.
 
     Raises:
         ValueError: it is no such data set; says why.
@@ -53,8 +53,10 @@ class Warming:
             raise ValueError(f"this data set cannot be warmed: {folder}")
         self.cache = cache
         self.items = FolderItems.of(folder.source(), True, None).items
-        cache.serve(cache_name(folder.root), self.items)
-        rows = np.arange(len(self.items)) if folder.rows is None else np.unique(folder.rows)
+        cache.serve(folder.cache_name, self.items)
+        rows = np.arange(len(folder.dataset)) if folder.rows is None else np.unique(folder.rows)
+        starts = len(folder.dataset) * np.arange(self.items.fields)
+        rows = (rows[:, None] + starts).ravel()  # sample by sample, as their bytes lie
         self.rows: list[int] = rows.tolist()
         self.total_bytes = int(self.items.sizes[self.rows].sum())
         self.form = cache.form

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from coordl import _native
-from coordl.datasets import open_item
 from coordl.fetch.folder import Folder
 from coordl.fetch.source import CachedFolder, FolderItems
 from coordl.prep.keyed import current_key
 from coordl.prep.recipe import Prefix
 from coordl.prep.vision import prepare_image
+from coordl.sources.image_folder import open_item
 
 _STORED = {
     torch.uint8: np.uint8,

@@ -138,9 +138,22 @@ def center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
     if image.width < width or image.height < height:
         from PIL import ImageOps
 
-        left, top = max(0, (width - image.width) // 2), max(0, (height - image.height) // 2)
+        left, top = _center_padding(image, width, height)
         right = max(0, (width - image.width + 1) // 2)
         bottom = max(0, (height - image.height + 1) // 2)
         image = ImageOps.expand(image, (left, top, right, bottom))
     x, y = center_offset(image.width, width), center_offset(image.height, height)
     return image.crop((x, y, x + width, y + height))
+
+
+def _center_padding(image: Image.Image, width: int, height: int) -> tuple[int, int]:
+    """(left, top) of what center_crop() adds."""
+    return max(0, (width - image.width) // 2), max(0, (height - image.height) // 2)
+
+
+def center_shift(image: Image.Image, width: int, height: int) -> tuple[int, int]:
+    """By how much center_crop() moves the pixels, (right, down)."""
+    left, top = _center_padding(image, width, height)
+    x = center_offset(max(image.width, width), width)
+    y = center_offset(max(image.height, height), height)
+    return left - x, top - y

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from coordl.transforms.boxes import Move
 from coordl.transforms.checks import (
     check_image,
     check_probability,
@@ -24,7 +25,18 @@ _FILTERS = ("bilinear", "bicubic", "nearest")
 _PAD_MODES = ("constant", "edge", "reflect", "symmetric")
 
 
-class RandomResizedCrop:
+class _Geometry:
+    """A transform that says where it brought the pixels, for boxes to follow."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return self.moved(image)[0]
+
+    def moved(self, image: Image.Image) -> tuple[Image.Image, Move]:
+        """The image after the transform, and where its points went."""
+        raise NotImplementedError
+
+
+class RandomResizedCrop(_Geometry):
     """Crops a random part of random shape and resizes it to `size`, with antialias.
 
     Args:
@@ -48,11 +60,13 @@ class RandomResizedCrop:
         self.scale = low_high(scale, "scale")
         self.ratio = low_high(ratio, "ratio")
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def moved(self, image: Image.Image) -> tuple[Image.Image, Move]:
         check_image(image)
         top, left, height, width = self.get_params(image, self.scale, self.ratio)
         crop = image.crop((left, top, left + width, top + height))
-        return crop.resize((self.size[1], self.size[0]), _resampling(self.interpolation))
+        x, y = self.size[1] / width, self.size[0] / height
+        resized = crop.resize((self.size[1], self.size[0]), _resampling(self.interpolation))
+        return resized, Move(x, -left * x, y, -top * y)
 
     @staticmethod
     def get_params(
@@ -82,7 +96,7 @@ class RandomResizedCrop:
         return f"RandomResizedCrop(size={self.size}, scale={scale}, ratio={ratio})"
 
 
-class Resize:
+class Resize(_Geometry):
     """Resizes, with antialias.
 
     Args:
@@ -100,7 +114,7 @@ class Resize:
         height_width(size)
         self.size: int | tuple[int, int] = size if isinstance(size, int) else height_width(size)
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def moved(self, image: Image.Image) -> tuple[Image.Image, Move]:
         check_image(image)
         if isinstance(self.size, tuple):
             height, width = self.size
@@ -108,13 +122,14 @@ class Resize:
             width, height = self.size, int(self.size * image.height / image.width)
         else:
             width, height = int(self.size * image.width / image.height), self.size
-        return image.resize((width, height), _resampling(self.interpolation))
+        move = Move(scale_x=width / image.width, scale_y=height / image.height)
+        return image.resize((width, height), _resampling(self.interpolation)), move
 
     def __repr__(self) -> str:
         return f"Resize(size={self.size})"
 
 
-class CenterCrop:
+class CenterCrop(_Geometry):
     """Cuts the middle out; an image smaller than that is padded with black.
 
     Args:
@@ -124,17 +139,19 @@ class CenterCrop:
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = height_width(size)
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def moved(self, image: Image.Image) -> tuple[Image.Image, Move]:
         check_image(image)
-        from coordl.prep.vision import center_crop
+        from coordl.prep.vision import center_crop, center_shift
 
-        return center_crop(image, self.size[1], self.size[0])
+        height, width = self.size
+        shift_x, shift_y = center_shift(image, width, height)
+        return center_crop(image, width, height), Move(shift_x=shift_x, shift_y=shift_y)
 
     def __repr__(self) -> str:
         return f"CenterCrop(size={self.size})"
 
 
-class RandomCrop:
+class RandomCrop(_Geometry):
     """Cuts a random part of `size` out, after padding.
 
     Args:
@@ -163,17 +180,22 @@ class RandomCrop:
         self.padding, self.pad_if_needed = padding, pad_if_needed
         self.fill, self.padding_mode = fill, padding_mode
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def moved(self, image: Image.Image) -> tuple[Image.Image, Move]:
         check_image(image)
         height, width = self.size
+        x = y = 0
         if self.padding is not None:
+            x, y, _, _ = _sides(self.padding)
             image = self._pad(image, self.padding)
         if self.pad_if_needed and image.width < width:
+            x += width - image.width
             image = self._pad(image, (width - image.width, 0))
         if self.pad_if_needed and image.height < height:
+            y += height - image.height
             image = self._pad(image, (0, height - image.height))
         top, left, height, width = self.get_params(image, self.size)
-        return image.crop((left, top, left + width, top + height))
+        crop = image.crop((left, top, left + width, top + height))
+        return crop, Move(shift_x=x - left, shift_y=y - top)
 
     @staticmethod
     def get_params(image: Image.Image, output_size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -194,8 +216,7 @@ class RandomCrop:
         import numpy as np
         from PIL import Image, ImageOps
 
-        pads = [padding] if isinstance(padding, int) else list(padding)
-        left, top, right, bottom = pads if len(pads) == 4 else [pads[0], pads[-1]] * 2
+        left, top, right, bottom = _sides(padding)
         if self.padding_mode == "constant":
             fill: Any = self.fill
             if len(image.getbands()) > 1:
@@ -209,18 +230,21 @@ class RandomCrop:
         return f"RandomCrop(size={self.size}, padding={self.padding})"
 
 
-class _RandomFlip:
+class _RandomFlip(_Geometry):
     direction = ""  # Pillow's name of the transpose
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = check_probability(p)
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def moved(self, image: Image.Image) -> tuple[Image.Image, Move]:
         library = pillow()
         check_image(image)
-        if torch.rand(1).item() < self.p:
-            return image.transpose(library.Transpose[self.direction])
-        return image
+        if torch.rand(1).item() >= self.p:
+            return image, Move()
+        return image.transpose(library.Transpose[self.direction]), self._mirrored(image)
+
+    def _mirrored(self, image: Image.Image) -> Move:
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(p={self.p})"
@@ -231,11 +255,23 @@ class RandomHorizontalFlip(_RandomFlip):
 
     direction = "FLIP_LEFT_RIGHT"
 
+    def _mirrored(self, image: Image.Image) -> Move:
+        return Move(scale_x=-1, shift_x=image.width)
+
 
 class RandomVerticalFlip(_RandomFlip):
     """Mirrors top and bottom with probability `p`."""
 
     direction = "FLIP_TOP_BOTTOM"
+
+    def _mirrored(self, image: Image.Image) -> Move:
+        return Move(scale_y=-1, shift_y=image.height)
+
+
+def _sides(padding: int | Sequence[int]) -> list[int]:
+    """Left, top, right, bottom."""
+    pads = [padding] if isinstance(padding, int) else list(padding)
+    return pads if len(pads) == 4 else [pads[0], pads[-1]] * 2
 
 
 def _filter_name(interpolation: Any) -> str:

@@ -3,11 +3,13 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -56,14 +58,14 @@ std::shared_ptr<ItemTable> make_table(const nb::list& paths, Vector<std::int64_t
 std::shared_ptr<ItemTable> make_parts(const nb::list& paths, Vector<std::int64_t> sizes,
                                       Vector<std::int64_t> mtimes_ns, Vector<std::uint32_t> shards,
                                       Vector<std::uint64_t> offsets, Vector<std::uint64_t> lengths,
-                                      Vector<std::uint64_t> checksums,
+                                      std::optional<Vector<std::uint64_t>> checksums,
                                       Array<std::uint64_t, nb::shape<-1, 2>> keys) {
   const std::size_t count = keys.shape(0);
   if (sizes.shape(0) != paths.size() || mtimes_ns.shape(0) != paths.size()) {
     throw nb::value_error("paths, sizes and mtimes_ns differ in length");
   }
   if (shards.shape(0) != count || offsets.shape(0) != count || lengths.shape(0) != count ||
-      checksums.shape(0) != count) {
+      (checksums && checksums->shape(0) != count)) {
     throw nb::value_error("shards, offsets, lengths, checksums and keys differ in length");
   }
   auto table = std::make_shared<ItemTable>();
@@ -75,7 +77,9 @@ std::shared_ptr<ItemTable> make_parts(const nb::list& paths, Vector<std::int64_t
   }
   for (std::size_t i = 0; i < count; ++i) {
     if (shards(i) >= paths.size()) throw nb::value_error("an item lies in a shard beyond the paths");
-    table->add_part({offsets(i), lengths(i), checksums(i), shards(i)}, {keys(i, 0), keys(i, 1)});
+    const std::uint64_t sum = checksums ? (*checksums)(i) : 0;
+    table->add_part({offsets(i), lengths(i), sum, shards(i), checksums.has_value()},
+                    {keys(i, 0), keys(i, 1)});
   }
   return table;
 }
@@ -113,6 +117,7 @@ const char* status_name(RowStatus status) {
     case RowStatus::io_error: return "io_error";
     case RowStatus::truncated: return "truncated";
     case RowStatus::damaged: return "damaged";
+    case RowStatus::changed: return "changed";
     case RowStatus::done: return "done";
     case RowStatus::pending: break;
   }
@@ -195,9 +200,10 @@ void bind_workers(nb::module_& m) {
   nb::class_<ItemTable>(m, "ItemTable", "Paths and identities of a data set's items; immutable.")
       .def(nb::new_(&make_table), "paths"_a, "sizes"_a, "mtimes_ns"_a, "keys"_a)
       .def_static("of_parts", &make_parts, "paths"_a, "sizes"_a, "mtimes_ns"_a, "shards"_a,
-                  "offsets"_a, "lengths"_a, "checksums"_a, "keys"_a,
+                  "offsets"_a, "lengths"_a, "checksums"_a.none(), "keys"_a,
                   "Items that are parts of shards: paths, sizes and times of the S shards; shard,\n"
-                  "offset, length, checksum and key of the N items.")
+                  "offset, length, checksum and key of the N items. Without checksums the shards are a\n"
+                  "user's: their bytes hold while a shard has its size and time.")
       .def("__len__", &ItemTable::size);
 
   nb::class_<Buffer>(m, "Buffer", "Memory of one minibatch.")

@@ -14,10 +14,12 @@
 namespace coordl {
 
 // Bytes of a shard that are an item. The checksum is that of checksum({offset, length}, bytes): the
-// same bytes at another place are wrong.
+// same bytes at another place are wrong. Without one the shard is a user's: its bytes hold as long as
+// it has the table's identity, and are nothing but an original.
 struct Part {
   std::uint64_t offset = 0, length = 0, checksum = 0;
   std::uint32_t file = 0;
+  bool summed = true;  // has a checksum
 };
 
 // Where the items of a data set are and what they were when they were last looked at. Immutable.

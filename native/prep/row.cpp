@@ -34,7 +34,9 @@ FileRead read_item(const std::string& path, const Part* part, std::vector<std::b
 // What was read comes from outside: whatever calls itself an item of ours is decoded without further
 // checks. Pending: go on. Our form in a file of the user's is his loader's affair.
 RowStatus vet(const Part* part, std::span<const std::byte> bytes) {
-  if (part == nullptr) return form_of(bytes) == Form::original ? RowStatus::pending : RowStatus::not_ours;
+  if (part == nullptr || !part->summed) {
+    return form_of(bytes) == Form::original ? RowStatus::pending : RowStatus::not_ours;
+  }
   const bool whole = checksum({part->offset, part->length}, bytes) == part->checksum;
   return whole && check_item(bytes) ? RowStatus::pending : RowStatus::damaged;
 }
@@ -66,6 +68,11 @@ void RowSteps::read(Row& row, std::vector<std::byte>& bytes) {
   add(counters_.misses, 1);
   const Part* const part = items_.part(row.item);
   const FileRead read = read_item(items_.path(row.item), part, bytes, forms_.storage());
+  if (read.error == 0 && part != nullptr && !part->summed &&
+      read.identity != items_.identity(row.item)) {
+    row.status = RowStatus::changed;  // at its offset there may be anything now
+    return;
+  }
   if (read.error != 0 || read.truncated) {
     row.status = read.error != 0 ? RowStatus::io_error : RowStatus::truncated;
     row.error = read.error;
@@ -90,7 +97,7 @@ void RowSteps::admit(Row& row, PrepThread& thread) noexcept {
     const DataSetSize size{double(items_.size()), double(items_.total_bytes()),
                            double(cache_->budget_bytes())};
     std::span<const std::byte> bytes = row.view;
-    Form form = form_of(bytes);  // a shard's items are in theirs already
+    Form form = form_of(bytes);  // a packed shard's items are in theirs already
     const Form wanted = form == Form::original ? forms_.choose(key, size) : form;
     if (wanted != form && thread.decoder.recode(bytes, wanted, true, thread.rewritten) &&
         cache_->takes(key, thread.rewritten.size())) {

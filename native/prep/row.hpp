@@ -41,6 +41,7 @@ enum class RowStatus : std::uint8_t {
   io_error,   // the row has the errno
   truncated,  // the file ended early or changed while it was read
   damaged,    // a shard's bytes are not those its index speaks of
+  changed,    // a shard of the user's is another file than the one that was indexed
 };
 
 struct Row {

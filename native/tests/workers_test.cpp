@@ -278,3 +278,28 @@ TEST(buffers_outlive_their_pools_owner_and_come_back) {
   pool.reset();
   second->bytes()[99] = std::byte{1};
 }
+
+TEST(parts_of_a_users_shard_are_read_only_while_it_is_the_one_that_was_indexed) {
+  char name[] = "/tmp/coordl-shard-XXXXXX";
+  CHECK(mkdtemp(name) != nullptr);
+  const std::string path = std::string(name) + "/shard";
+  std::ofstream(path) << "one two";
+  FileStat found;
+  stat_files({&path, 1}, 1, {&found, 1});
+  const auto table = std::make_shared<ItemTable>();
+  table->add_shard(path, found.identity);
+  table->add_part({.offset = 0, .length = 3, .summed = false}, {1, 0});
+  table->add_part({.offset = 4, .length = 3, .summed = false}, {1, 1});
+  const auto pool = BufferPool::create(1);
+  Workers workers(table, small_pass(), nullptr, {1, 1});
+  const auto before = start(workers, *pool, 0, 2);
+  CHECK(wait_long(workers, *before));
+  CHECK(before->status(0) == RowStatus::not_ours && text(before->item(0)) == "one");
+  CHECK(before->status(1) == RowStatus::not_ours && text(before->item(1)) == "two");
+  std::ofstream(path) << "zero one two";
+  const auto after = start(workers, *pool, 0, 2);
+  CHECK(wait_long(workers, *after));
+  CHECK(after->status(0) == RowStatus::changed && after->item(0).empty());
+  CHECK(after->status(1) == RowStatus::changed && after->item(1).empty());
+  std::filesystem::remove_all(name);
+}

@@ -23,7 +23,6 @@ from coordl.fetch.shards import (
     encode_index,
     item_checksum,
     open_packed,
-    packed_items,
 )
 from coordl.fetch.storage import fetch
 from coordl.packing import Order, list_source, pack
@@ -224,7 +223,7 @@ def test_an_index_of_another_data_set_is_refused(packed: Path) -> None:
 
 @pytest.fixture
 def items(packed: Path) -> Items:
-    return packed_items(open_packed(packed), keyed=True)
+    return open_packed(packed).items(keyed=True)
 
 
 def test_items_are_parts_with_keys_of_their_own(items: Items, index: Index) -> None:
@@ -255,7 +254,7 @@ def test_a_flipped_bit_names_index_file_and_shard_and_is_not_cached(
     packed: Path, index: Index, at: int
 ) -> None:
     flip(packed, index, 2, at % int(index.lengths[2]))
-    items = packed_items(open_packed(packed), keyed=True)
+    items = open_packed(packed).items(keyed=True)
     with MinIOCache("10MiB", name="t-flipped") as cache:
         said = r"sample 2: class0/2\.jpg is damaged in .*shard-0000\d\.cds"
         with pytest.raises(ItemError, match=said) as caught:
@@ -283,7 +282,7 @@ def test_an_item_with_a_fitting_checksum_and_an_impossible_inside_is_damage(
     checksums = index.checksums.copy()
     checksums[1] = item_checksum(shard[offset : offset + length], offset)
     (packed / INDEX).write_bytes(rewritten(index, checksums=checksums))
-    items = packed_items(open_packed(packed), keyed=False)
+    items = open_packed(packed).items(keyed=False)
     with pytest.raises(ItemError, match=r"sample 1: .* is damaged in"):
         fetch(items, 1)
 

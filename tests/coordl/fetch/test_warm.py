@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,17 @@ def test_the_command_fills_a_disk_that_the_next_process_finds(
     assert "ssd holds 12 items" in done.stdout and "12 of 12 items of the data" in done.stdout
     again = run(pictures, "--ssd", tmp_path / "ssd")
     assert "12 of 12 items" in again.stdout and "; 0 B were read" in again.stdout
+
+
+def test_the_command_takes_tars_by_pattern(pictures: Path, tmp_path: Path) -> None:
+    for shard, path in enumerate(sorted(pictures.rglob("*.jpg"))[:2]):
+        with tarfile.open(tmp_path / f"t-{shard:02}.tar", "w") as tar:
+            tar.add(path, "a.jpg")
+    done = run(tmp_path / "t-{00..01}.tar", "--ssd", tmp_path / "ssd")
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 items of the data" in done.stdout
+    done = run(tmp_path / "t-{00..02}.tar", "--ssd", tmp_path / "ssd")
+    assert done.exit_code == 2 and "t-02.tar', named by" in done.output
 
 
 def test_the_command_fills_memory_that_stays_until_it_is_cleared(

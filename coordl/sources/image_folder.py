@@ -18,8 +18,9 @@ import torch.utils.data
 from coordl import _native
 from coordl.errors import PackedDataError, item_error
 from coordl.fetch.item import Items
-from coordl.fetch.shards import open_packed, packed_items
+from coordl.fetch.shards import open_packed
 from coordl.fetch.storage import fetch
+from coordl.sources.class_folders import find_classes, find_samples
 
 IMAGE_EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
@@ -98,9 +99,9 @@ class ImageFolder(torch.utils.data.Dataset):
         self.target_transform = target_transform
         self.loader = loader
         self.extensions = IMAGE_EXTENSIONS
-        self.classes = _find_classes(self.root)
+        self.classes = find_classes(self.root, "pictures", "<picture>.jpg")
         self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
-        self.samples = _find_samples(self.root, self.class_to_idx)
+        self.samples = find_samples(self.root, self.class_to_idx, IMAGE_EXTENSIONS, "pictures")
         self.imgs = self.samples
         self.targets = [target for _, target in self.samples]
 
@@ -171,7 +172,7 @@ class PackedFolder(torch.utils.data.Dataset):
         """(picture, target), transformed. Errors name index, original path and shard."""
         name, target = self.samples[index]
         if self._items is None:
-            self._items = packed_items(self.packed, keyed=False)
+            self._items = self.packed.items(keyed=False)
         row = range(len(self))[index]  # negative ones count from the end
         try:
             picture = open_item(fetch(self._items, row))
@@ -188,46 +189,3 @@ class PackedFolder(torch.utils.data.Dataset):
         return (
             f"coordl.PackedFolder({self.root!r}: {len(self)} pictures, {len(self.classes)} classes)"
         )
-
-
-def _find_classes(root: str) -> list[str]:
-    if not os.path.exists(root):
-        raise FileNotFoundError(
-            f"There is no folder {root!r}. Name the folder that holds one folder per class."
-        )
-    with os.scandir(root) as entries:  # NotADirectoryError names it when root is a file
-        classes = sorted(entry.name for entry in entries if entry.is_dir())
-    if not classes:
-        raise FileNotFoundError(
-            f"{root!r} holds no class folders. Pictures belong into one folder per class: "
-            f"{root}/<class>/<picture>.jpg"
-        )
-    return classes
-
-
-def _find_samples(root: str, class_to_idx: dict[str, int]) -> list[tuple[str, int]]:
-    samples: list[tuple[str, int]] = []
-    empty: list[str] = []
-    for name, number in class_to_idx.items():
-        before = len(samples)
-        for folder, _, files in sorted(os.walk(os.path.join(root, name), followlinks=True)):
-            samples += [
-                (os.path.join(folder, file), number)
-                for file in sorted(files)
-                if file.lower().endswith(IMAGE_EXTENSIONS)
-            ]
-        if len(samples) == before:
-            empty.append(name)
-    if not empty:
-        return samples
-    known = ", ".join(IMAGE_EXTENSIONS)
-    if not samples:
-        raise FileNotFoundError(
-            f"No pictures in any of the {len(class_to_idx)} class folders of {root!r}. "
-            f"Files count as pictures by their extension: {known}"
-        )
-    shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-    raise FileNotFoundError(
-        f"No pictures in {len(empty)} class folder(s) of {root!r}: {shown}. Remove them or add "
-        f"pictures; extensions known: {known}"
-    )

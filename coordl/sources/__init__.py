@@ -1,0 +1,1 @@
+"""Data sets: image folders, and what else coordl reads; docs/sources.md."""

@@ -1,0 +1,112 @@
+"""Audio in class folders: crops at one rate, decoded from the crop's place on.
+
+root/class_a/1.wav
+root/class_b/sub/2.flac
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.utils.data
+
+from coordl.errors import item_error
+from coordl.fetch.held_file import HeldFile
+from coordl.sources.class_folders import find_classes, find_samples
+from coordl.sources.clip import Cut, Place, library, read_clip
+
+AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
+
+
+class AudioFolder(torch.utils.data.Dataset):
+    """Audio files in class folders, as (waveform, sample rate, class number).
+
+    Waveforms are float32 tensors (channels, frames), in [-1, 1] but for what resampling
+    overshoots. WAV, FLAC, OGG and MP3 are read with libsndfile, resampled with soxr. A crop is
+    sought and only its part decoded (MP3s from the start). Random crops draw from torch's global
+    generator: coordl.DataLoader(seed=) keys them by (seed, epoch, index).
+
+    Args:
+        root: folder with one folder per class; files may lie deeper in it.
+        transform: from waveform to what the model takes.
+        target_transform: from class number to target.
+        seconds: length of the crop; shorter files end in zeros. None: the whole file.
+        crop: where it lies: "random", "center" or "start".
+        sample_rate: of the waveforms, in Hz; None: as the file has it.
+        mono: average the channels into one; else they stay as in the file.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: as ImageFolder.
+        ImportError: soundfile, or for sample_rate= soxr, is not installed.
+        ValueError: a bad argument.
+
+    Attributes:
+        classes, class_to_idx, samples, targets: as ImageFolder has them.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        transform: Callable[[torch.Tensor], Any] | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
+        *,
+        seconds: float | None = None,
+        crop: Place = "random",
+        sample_rate: int | None = None,
+        mono: bool = True,
+    ) -> None:
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"seconds is a positive length or None, got {seconds!r}")
+        if crop not in ("random", "center", "start"):
+            raise ValueError(f"crop is 'random', 'center' or 'start', got {crop!r}")
+        if sample_rate is not None and sample_rate < 1:
+            raise ValueError(f"sample_rate is in Hz, or None, got {sample_rate!r}")
+        library("soundfile")
+        if sample_rate is not None:
+            library("soxr")
+        self.root = os.fspath(root)
+        self.transform = transform
+        self.target_transform = target_transform
+        self.cut = Cut(seconds, crop, sample_rate, mono)
+        self.classes = find_classes(self.root, "audio files", "<recording>.wav")
+        self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
+        self.samples = find_samples(self.root, self.class_to_idx, AUDIO_EXTENSIONS, "audio files")
+        self.targets = [target for _, target in self.samples]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, int, Any]:
+        """(waveform, sample rate, target), transformed. Errors name index and path."""
+        return self.sample(index, int(index))
+
+    def sample(
+        self, row: int, index: int, read: Callable[[int], bytes | memoryview] | None = None
+    ) -> tuple[Any, int, Any]:
+        """Sample `row`, called `index` in errors; its file's bytes from `read`, if given."""
+        path, target = self.samples[row]
+        try:
+            if read is not None:
+                with HeldFile(read(row), path) as file:
+                    samples, rate = read_clip(file, self.cut, _below)
+            else:
+                with open(path, "rb", buffering=0) as file:
+                    samples, rate = read_clip(file.fileno(), self.cut, _below)
+        except Exception as error:
+            raise item_error(error, index, path) from error
+        waveform: Any = torch.from_numpy(samples)
+        if self.transform is not None:
+            waveform = self.transform(waveform)
+        if self.target_transform is not None:
+            target = self.target_transform(target)
+        return waveform, rate, target
+
+    def __repr__(self) -> str:
+        return f"coordl.AudioFolder({self.root!r}: {len(self)} files, {len(self.classes)} classes)"
+
+
+def _below(count: int) -> int:
+    return int(torch.randint(count, ()).item())
