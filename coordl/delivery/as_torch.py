@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
 from torch.utils.data.dataloader import (
@@ -44,9 +44,10 @@ class _Counted:
             self._begin(loader)
         super()._reset(loader, first_iter)  # type: ignore[misc]
 
-    def __next__(self) -> Any:
+    # Not __next__: torch's warnings point at who called that.
+    def _next_data(self) -> Any:
         start = time.perf_counter()
-        data = super().__next__()  # type: ignore[misc]
+        data = super()._next_data()  # type: ignore[misc]
         size = self._sizes.popleft() if self._sizes else 0
         self._history.count(self._record, size, time.perf_counter() - start)
         return data
@@ -69,7 +70,9 @@ class PythonWorkersIterator(_Counted, _MultiProcessingDataLoaderIter):
 def _note(iterator: Any, index: Any) -> Any:
     """Remembers the minibatch's size; adds the epoch for a keyed data set."""
     many = iterator._auto_collation
-    iterator._sizes.append(len(index) if many else 1)
+    if many and not isinstance(index, Sized) and isinstance(index, Iterable):
+        index = list(index)  # a batch sampler may yield an iterator, which could be counted once
+    iterator._sizes.append(len(index) if many and isinstance(index, Sized) else 1)
     if not iterator._keyed:
         return index
     epoch = iterator._record.epoch

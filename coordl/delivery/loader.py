@@ -14,6 +14,7 @@ import torch
 import torch.utils.data
 
 from coordl import _native
+from coordl.cores import auto_workers, usable_cores
 from coordl.delivery.as_torch import PythonIterator, PythonWorkersIterator
 from coordl.delivery.history import EpochRecord, History
 from coordl.delivery.layout import FORMATS, InMemoryFormat
@@ -68,6 +69,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     first transforms are known, they run natively in torch's workers. Everything else runs as torch
     runs it; `plan()` says which and why.
 
+    `num_workers="auto"`: native threads for the usable cores (affinity, CPU quota, ranks of this
+    machine), or worker processes for those of them that a short measurement finds free; the
+    attribute is the number.
+
     Args beyond torch's, all keyword-only and kept as attributes of the same name:
         cache: memory for encoded items, which are never evicted: bytes (int), "2GiB", "65%" (of
             the data set's encoded bytes), "auto" (what the machine's limits allow), or a
@@ -97,7 +102,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         shuffle: bool | None = None,
         sampler: torch.utils.data.Sampler | Iterable | None = None,
         batch_sampler: torch.utils.data.Sampler[list] | Iterable[list] | None = None,
-        num_workers: int = 0,
+        num_workers: int | str = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
@@ -146,13 +151,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.seed = seed
         self.prep = prep
         self._local = _Local()
+        auto = isinstance(num_workers, str) and num_workers == "auto"
         super().__init__(
             dataset,
             batch_size,
             shuffle,
             sampler,
             batch_sampler,
-            num_workers,
+            usable_cores() if auto else num_workers,  # type: ignore[arg-type]
             collate_fn,
             pin_memory,
             drop_last,
@@ -168,6 +174,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         route = route_of(self)
         if prep == "native" and not route.native:
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
+        self._auto = ""  # why num_workers="auto" is the number it is
+        if auto:
+            self.num_workers, self._auto = auto_workers(route.native)
 
     def __iter__(self) -> Any:
         if isinstance(self._iterator, PythonWorkersIterator) and self.cache is not None:
