@@ -93,7 +93,8 @@ def _group_folders(groups: list[str], mounts: list[str]) -> Iterator[str]:
             if controllers and "cpu" not in options.split(","):
                 continue
             below = PurePosixPath(place) / _below(path, base)
-            yield from (str(folder) for folder in (below, *below.parents) if _within(folder, place))
+            above = (below, *below.parents)
+            yield from (str(folder) for folder in above if folder.is_relative_to(place))
 
 
 def _below(path: str, base: str) -> str:
@@ -102,10 +103,6 @@ def _below(path: str, base: str) -> str:
     if not inside or ".." in PurePosixPath(path).parts:
         return ""
     return path[len(base.rstrip("/")) :].lstrip("/")
-
-
-def _within(folder: PurePosixPath, place: str) -> bool:
-    return folder.is_relative_to(place)
 
 
 def _quota_of(folder: Path) -> float | None:

@@ -27,6 +27,7 @@ from coordl.fetch.opens import COUNTED, Opens
 from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_opens
 from coordl.fetch.source import CachedFolder, FolderItems, cache_figures
 from coordl.fetch.tally import Tally
+from coordl.integrations.accelerate import keep_acceleration
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
 from coordl.user_warning import warn_user
@@ -339,6 +340,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """What runs natively, what in Python, and why; for reading. Once the cache is open, with
         the budget in force and what is held."""
         return describe(self, route_of(self), self._cache_in_use())
+
+
+keep_acceleration(DataLoader)
 
 
 def _check_form_has_a_cache(form: str, cache: int | str | MinIOCache | None) -> None:

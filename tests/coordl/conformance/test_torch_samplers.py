@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 import coordl
+from coordl import transforms as T
 
 pytestmark = pytest.mark.area("samplers")
 
@@ -99,6 +101,22 @@ def test_a_minibatch_may_be_named_by_an_iterator(folder: Any, workers: int) -> N
 
 def _iterator(numbers: list[int]) -> Iterator[int]:
     yield from numbers
+
+
+@pytest.mark.area("random transforms")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_named_twice_is_drawn_twice_unless_a_seed_keys_it(
+    pictures: Path, workers: int
+) -> None:
+    steps = T.Compose([T.RandomResizedCrop(16), T.RandomHorizontalFlip(), T.PILToTensor()])
+    data = coordl.ImageFolder(pictures, steps)
+    for seed in (None, 3):
+        torch.manual_seed(1)
+        options: dict[str, Any] = {"sampler": [4] * 10, "num_workers": workers, "seed": seed}
+        loader = coordl.DataLoader(data, 5, prep="native", **options)
+        crops = torch.cat([images for images, _ in loader])
+        different = len({crop.numpy().tobytes() for crop in crops})
+        assert different == (1 if seed else 10)
 
 
 @pytest.mark.area("batch samplers")
