@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coordl import _native
+from coordl.cores import cpu_quota
 from coordl.fetch.budget import format_bytes
 
 _GIB = 1024**3
@@ -70,7 +71,7 @@ def _memory() -> Iterator[Finding]:
 
 def _cores() -> Finding:
     cores = len(os.sched_getaffinity(0))
-    quota = _cpu_quota()
+    quota = cpu_quota()
     if quota is not None and quota < cores:
         return Finding(
             "cores",
@@ -78,27 +79,6 @@ def _cores() -> Finding:
             "more workers than the quota are throttled: use as many as the quota.",
         )
     return Finding("cores", f"{cores} of {os.cpu_count()} by affinity")
-
-
-def _cpu_quota() -> float | None:
-    """Cores the CPU cgroup grants, None without a quota."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        try:
-            if controllers == "":
-                text = Path("/sys/fs/cgroup" + path, "cpu.max").read_text().split()
-                quota, period = text[0], text[1]
-            elif "cpu" in controllers.split(","):
-                folder = Path("/sys/fs/cgroup/cpu" + path)
-                quota = (folder / "cpu.cfs_quota_us").read_text()
-                period = (folder / "cpu.cfs_period_us").read_text()
-            else:
-                continue
-            if quota != "max" and int(quota) > 0:
-                return int(quota) / int(period)
-        except (OSError, ValueError, IndexError):
-            continue
-    return None
 
 
 def _descriptors() -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import Any, NamedTuple
 
 from torch.utils.data.dataloader import (
@@ -51,6 +51,7 @@ class _Counted(Resumed):
     """Books what an iterator of torch's yields; hands keyed data sets their epoch."""
 
     _auto_collation: bool
+    _next_minibatch: Callable[[], Any]  # that is booked, and of which something is left
     _finish: Any = None
 
     def __init__(self, view: Any, loader: Any, source: Any) -> None:
@@ -97,15 +98,22 @@ class _Counted(Resumed):
             self._size -= data.bad.skipped
         return data.data
 
-    def __next__(self) -> Any:
+    # Not in __next__: torch's warnings point at who called that.
+    def _next_data(self) -> Any:
         start, position = time.perf_counter(), self._position
         try:
-            data = super().__next__()  # type: ignore[misc]
+            data = self._next_minibatch()
         except StopIteration:
             position.finish()
             raise
         position.history.count(position.record, self._size, time.perf_counter() - start)
         return data
+
+    def _torchs_next(self) -> Any:
+        return super()._next_data()  # type: ignore[misc]
+
+    def _samples_in(self, index: Any) -> int:
+        return len(index) if self._auto_collation and isinstance(index, Sized) else 1
 
 
 class PythonIterator(_Counted, _SingleProcessDataLoaderIter):  # type: ignore[misc]
@@ -121,14 +129,14 @@ class PythonIterator(_Counted, _SingleProcessDataLoaderIter):  # type: ignore[mi
 
     def _next_index(self) -> Any:
         number, index, replay = self._position.order.draw(self._sampler_iter)
-        self._asked = len(index) if self._auto_collation else 1
+        self._asked = self._samples_in(index)
         return self._addressed(index, number, replay)
 
-    def _next_data(self) -> Any:
+    def _next_minibatch(self) -> Any:
         position = self._position
         while True:
             try:
-                data = super()._next_data()  # type: ignore[no-untyped-call]
+                data = self._torchs_next()
             except StopIteration:
                 raise
             except Exception:  # who goes on after it gets the next one, as ever
@@ -200,7 +208,7 @@ class PythonWorkersIterator(_Counted, _MultiProcessingDataLoaderIter):  # type: 
         while self._first_worker:
             next(self._worker_queue_idx_cycle)
             self._first_worker -= 1
-        size = len(index) if self._auto_collation else 1
+        size = self._samples_in(index)
         self._sent[self._send_idx] = _Sent(number, size, replay)
         return self._addressed(index, number, replay)
 
@@ -218,15 +226,15 @@ class PythonWorkersIterator(_Counted, _MultiProcessingDataLoaderIter):  # type: 
         self._unheard.discard(worker)
         return _Given(sent, worker, data)
 
-    def _next_data(self) -> Any:
+    def _next_minibatch(self) -> Any:
         while True:
-            given = self._early.popleft() if self._early else self._received()
+            given = self._early.popleft() if self._early else self._next_given()
             data = self._booked(given)
             if data is not NOTHING:
                 return data
 
-    def _received(self) -> _Given:
-        given: _Given = super()._next_data()  # type: ignore[no-untyped-call]
+    def _next_given(self) -> _Given:
+        given: _Given = self._torchs_next()
         return given
 
     def _booked(self, given: _Given) -> Any:
@@ -257,7 +265,7 @@ class PythonWorkersIterator(_Counted, _MultiProcessingDataLoaderIter):  # type: 
         self._listening = True
         try:
             while any(self._workers_status[worker] for worker in self._unheard):
-                given = self._received()
+                given = self._next_given()
                 self._early.append(given)
                 if type(given.data) is Carried and self._position.tally is not None:
                     self._position.tally.heard_first(given.worker, given.data)

@@ -14,6 +14,7 @@ import torch
 import torch.utils.data
 
 from coordl import _native
+from coordl.cores import auto_workers, usable_cores
 from coordl.delivery.as_torch import PythonIterator, PythonWorkersIterator
 from coordl.delivery.history import History
 from coordl.delivery.layout import FORMATS, InMemoryFormat
@@ -30,6 +31,7 @@ from coordl.fetch.opens import COUNTED, Opens
 from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_opens
 from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, cached
 from coordl.fetch.tally import Tally
+from coordl.integrations.accelerate import keep_acceleration
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
 from coordl.user_warning import warn_user
@@ -60,6 +62,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     threads; `num_workers` is then the number of prep threads, and no process is started. Where only
     the first transforms are known, they run natively in torch's workers. Everything else runs as
     torch runs it; `plan()` says which and why.
+
+    `num_workers="auto"`: native threads for the usable cores (affinity, CPU quota, ranks of this
+    machine), or worker processes for those of them that a short measurement finds free; the
+    attribute is the number.
 
     Args beyond torch's, all keyword-only and kept as attributes of the same name:
         cache: memory for encoded items, which are never evicted: bytes (int), "2GiB", "65%" (of
@@ -99,7 +105,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         shuffle: bool | None = None,
         sampler: torch.utils.data.Sampler | Iterable | None = None,
         batch_sampler: torch.utils.data.Sampler[list] | Iterable[list] | None = None,
-        num_workers: int = 0,
+        num_workers: int | str = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
@@ -155,13 +161,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.on_error = on_error
         self.snapshot_every_n_steps = snapshot_every_n_steps
         self._local = _Local()
+        auto = isinstance(num_workers, str) and num_workers == "auto"
         super().__init__(
             dataset,
             batch_size,
             shuffle,
             sampler,
             batch_sampler,
-            num_workers,
+            usable_cores() if auto else num_workers,  # type: ignore[arg-type]
             collate_fn,
             pin_memory,
             drop_last,
@@ -177,6 +184,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         route = route_of(self)
         if prep == "native" and not route.native:
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
+        self._auto = ""  # why num_workers="auto" is the number it is
+        if auto:
+            self.num_workers, self._auto = auto_workers(route.native)
 
     def __iter__(self) -> Any:
         if (early := self._local.resume.take_early()) is not None:
@@ -357,6 +367,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """What runs natively, what in Python, and why; for reading. Once the cache is open, with
         the budget in force and what is held."""
         return describe(self, route_of(self), self._cache_in_use())
+
+
+keep_acceleration(DataLoader)
 
 
 def _check_form_has_a_cache(form: str, cache: int | str | MinIOCache | None) -> None:

@@ -80,6 +80,7 @@ class _Minibatch:
 
     indices: np.ndarray
     rows: np.ndarray
+    draws: np.ndarray  # what keys each sample's draws, beside (seed, epoch)
     buffer: Any = None
     ticket: Any = None
     error: Exception | None = None  # raised at its place in the order, not when it was found
@@ -162,6 +163,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         self._window: deque[_Minibatch] = deque()  # submitted
         self._announced: deque[_Minibatch] = deque()  # after them: only read ahead
         self._looked_at = position.order.consumed()  # of the order, in minibatches
+        self._samples_looked_at = position.order.begin.mark.samples
         self._missing = 0  # samples of those that storage has to give
         # How many minibatches of the order may be looked at before torch would. Without workers
         # torch draws one when it is asked for, and so do we.
@@ -198,16 +200,26 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         try:
             indices, rows = epoch.folder.positions(asked)
         except IndexError as error:
-            self._announced.append(_Minibatch(none, none, error=error))
+            self._announced.append(_Minibatch(none, none, none, error=error))
             return True
-        ticket = self._workers.ticket(rows, indices, *self._key)
+        draws = self._draws(indices)
+        ticket = self._workers.ticket(rows, draws, *self._key)
         for row in ticket.missing:
             # Native reads raise no audit event of their own; whoever watches reads wants them.
             sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
         self._workers.announce(ticket)
         self._missing += len(ticket.missing)
-        self._announced.append(_Minibatch(indices, rows, ticket=ticket))
+        self._announced.append(_Minibatch(indices, rows, draws, ticket=ticket))
         return True
+
+    def _draws(self, indices: np.ndarray) -> np.ndarray:
+        """With `seed=` a sample's draws are its index's. Without, its place's in the order: what a
+        sampler names twice is drawn twice, and endless samplers go on drawing anew, as in torch."""
+        if self._epoch.seed is not None:
+            return indices
+        first = self._samples_looked_at
+        self._samples_looked_at += len(indices)
+        return np.arange(first, first + len(indices))
 
     def _put(self) -> bool:
         """Starts the next minibatch of the order; False when there is none."""
@@ -277,10 +289,10 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             with filled.sample(row):
                 images[row] = self._by_the_users_loader(minibatch, row, what, errno)
         if dataset.target_transform is not None:
-            for row, index in enumerate(minibatch.indices.tolist()):
+            for row, drawn in enumerate(minibatch.draws.tolist()):
                 if row in filled.instead:
                     continue
-                with filled.sample(row), keyed_draws(*self._key, index):  # as its crop's are
+                with filled.sample(row), keyed_draws(*self._key, drawn):  # as its crop's are
                     targets[row] = dataset.target_transform(targets[row])
         self._position.record.bad.add(filled.bad)
         self._samples = len(targets) - filled.bad.skipped
@@ -304,6 +316,6 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             raise damaged_item(index, folder.name(item), path)
         try:
             image = open_item(minibatch.ticket.item(row))
-            return prepare_image(image, self._epoch.plan, *self._key, index)
+            return prepare_image(image, self._epoch.plan, *self._key, int(minibatch.draws[row]))
         except Exception as error:
             raise item_error(error, index, folder.name(item)) from error

@@ -11,7 +11,7 @@ import copy
 import itertools
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -36,7 +36,8 @@ class Mark(NamedTuple):
 
     def after(self, indices: list[Any]) -> Mark:
         digest = zlib.crc32(_bytes(indices), self.digest)
-        return Mark(self.minibatches + 1, self.samples + len(indices), digest)
+        samples = len(indices) if isinstance(indices, Sized) else 1
+        return Mark(self.minibatches + 1, self.samples + samples, digest)
 
 
 _START = Mark()
@@ -46,7 +47,7 @@ def _bytes(indices: list[Any]) -> bytes:
     try:
         return array("q", indices).tobytes()
     except (TypeError, OverflowError):  # data sets may be indexed by anything: names, tuples
-        return "".join(map(repr, indices)).encode()
+        return repr(indices).encode()
 
 
 @dataclass
@@ -119,7 +120,9 @@ class Order:
         self.start(torchs)
         assert self._stream is not None
         while True:
-            indices = self._next.pop() if self._next else next(self._stream)
+            indices: Any = self._next.pop() if self._next else next(self._stream)
+            if not isinstance(indices, Sized) and isinstance(indices, Iterable):
+                indices = list(indices)  # a batch sampler may yield an iterator: to be read once
             number, self.drawn = self.drawn, self.drawn + 1
             replay = number < self.begin.mark.minibatches
             if not replay and not self.endless:

@@ -105,11 +105,13 @@ def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
         lines.append("fetch: as the data set does; the cache cannot serve it")
     else:
         lines.append(f"fetch: {files}, no cache")
+    chosen = f' (num_workers="auto": {loader._auto})' if loader._auto else ""
     if route.native:
         assert route.plan is not None
-        lines += [*route.plan.describe(), f"  threads: {max(1, loader.num_workers)}"]
+        lines += [*route.plan.describe(), f"  threads: {max(1, loader.num_workers)}{chosen}"]
     else:
         where = f"{loader.num_workers} worker process(es)" if loader.num_workers else "this process"
+        where += chosen
         lines.append(f"prep: Python, {where}, because")
         lines += [f"  - {reason}" for reason in route.reasons]
         lines += route.prefix.describe() if route.prefix else []

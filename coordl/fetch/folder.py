@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,7 +50,7 @@ class Folder:
     def __len__(self) -> int:
         return len(self.dataset) if self.rows is None else len(self.rows)
 
-    def positions(self, indices: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    def positions(self, indices: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
         """(indices, rows), int64: negative indices count from the end, as lists have it.
 
         Raises:
@@ -59,7 +59,7 @@ class Folder:
         count = len(self)
         asked = np.asarray(indices) if type(indices) is list else np.empty(0)
         if asked.dtype != np.int64:  # tensors, NumPy numbers, whatever has __index__
-            asked = np.fromiter((operator.index(i) for i in indices), np.int64, len(indices))
+            asked = np.fromiter((operator.index(i) for i in indices), np.int64)
         if len(asked) and (asked.min() < 0 or asked.max() >= count):
             wrong = (asked < -count) | (asked >= count)
             if wrong.any():
@@ -172,10 +172,9 @@ _OURS: dict[type, type[Folder]] = {
 
 def find_folder(dataset: Any) -> Folder | str:
     """The data set as coordl reads it, or why it is none coordl knows."""
-    rows: np.ndarray | None = None
+    subsets: list[Any] = []  # outermost first; what they hold is read once it is known to be files
     while type(dataset) is torch.utils.data.Subset:
-        chosen = np.asarray(dataset.indices, dtype=np.int64)
-        rows = chosen if rows is None else chosen[rows]
+        subsets.append(dataset.indices)
         dataset = dataset.dataset
     name = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
     torchvisions = (f"{_TORCHVISION}.ImageFolder", f"{_TORCHVISION}.DatasetFolder")
@@ -190,12 +189,28 @@ def find_folder(dataset: Any) -> Folder | str:
         return f"the {name} has a __getitem__ of its own"
     if kind is Folder and not _is_stock_loader(dataset.loader):
         return f"its loader is {_name(dataset.loader)}, which may do anything with the file"
+    try:
+        rows = _rows_of(subsets)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return "a Subset's indices are no list of numbers, or beyond the Subset below it"
     if rows is not None and len(rows):
         count = len(dataset)
         if rows.min() < -count or rows.max() >= count:
             return f"a Subset names samples beyond the {count} there are"
         rows = np.where(rows < 0, rows + count, rows)
     return kind(dataset, rows)
+
+
+def _rows_of(subsets: list[Any]) -> np.ndarray | None:
+    """Positions in the data set below all subsets."""
+    rows: np.ndarray | None = None
+    for indices in subsets:
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1 or (len(chosen) and chosen.dtype.kind not in "iub"):
+            raise TypeError("not a list of integers")
+        chosen = chosen.astype(np.int64)
+        rows = chosen if rows is None else chosen[rows]
+    return rows
 
 
 def _is_stock_loader(loader: Any) -> bool:

@@ -1,0 +1,1 @@
+"""Other packages, met where they would lose what coordl.DataLoader does."""
