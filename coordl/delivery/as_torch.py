@@ -8,12 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from torch.utils.data.dataloader import (
-    _MultiProcessingDataLoaderIter,
-    _SingleProcessDataLoaderIter,
-)
+from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
 from coordl.delivery.history import EpochRecord, History
+from coordl.staging.iterator import StagedWorkers
 
 
 class _Counted:
@@ -59,8 +57,8 @@ class PythonIterator(_Counted, _SingleProcessDataLoaderIter):
         return _note(self, super()._next_index())
 
 
-class PythonWorkersIterator(_Counted, _MultiProcessingDataLoaderIter):
-    """torch's iterator with worker processes."""
+class PythonWorkersIterator(_Counted, StagedWorkers):
+    """torch's iterator with worker processes, tensors coming in slots."""
 
     def _next_index(self) -> Any:
         return _note(self, super()._next_index())
