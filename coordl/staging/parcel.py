@@ -38,9 +38,9 @@ class Packer(ForkingPickler):
         self.as_torch = 0  # tensors left to torch
 
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is not torch.Tensor:
+        if not isinstance(obj, torch.Tensor):
             return NotImplemented
-        form = self._form_of(obj) if _is_plain(obj) else None
+        form = self._form_of(obj) if type(obj) is torch.Tensor and _is_plain(obj) else None
         if form is None:
             self.as_torch += 1
             return NotImplemented

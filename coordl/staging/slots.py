@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,8 @@ class Slot:
         """Its first bytes, at least `size`: a new array, uint8, which keeps the memory alive."""
         if self._mapping is None or len(self._mapping) < size:
             self._mapping = _native.SharedMapping(self.name.fd, size)
-            self._mapping.populate()
+            with suppress(OSError):  # all pages are there: this only spares their first touch
+                self._mapping.populate()
         return self._mapping.array()
 
     def let_children_see_it(self) -> None:

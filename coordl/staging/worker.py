@@ -81,17 +81,15 @@ class Station:
             if not name.once:
                 self._reached[name.number] = self._slot
 
-    def stack(self, batch: list[torch.Tensor]) -> Any:
-        """As torch.stack, in the slot where there is room for it."""
-        first = batch[0]
-        size = len(batch) * first.nbytes
+    def storage(self, size: int) -> torch.UntypedStorage | None:
+        """Memory in the slot, or None where there is none."""
         place = self._place(size)
         if place is None:
-            return _stacked(batch)
+            return None
         array, offset = place
         storage = storage_over(array, size, offset)
         self._placed[storage.data_ptr()] = offset
-        return _stacked(batch, storage)
+        return storage
 
     def pack(self, data: Any) -> Parcel:
         """The minibatch, ready for the result queue. Raises whatever pickling it raises."""
@@ -135,20 +133,23 @@ class Station:
         """The slot, made larger where it is smaller than `size`."""
         fd = name.open(self._setup.consumer)
         try:
-            has = os.fstat(fd).st_size
+            has, wanted = os.fstat(fd).st_size, 0
             if has < size:
                 unit = _HUGE if size >= _HUGE else _PAGE
                 wanted = -(-max(size, self._wanted) // unit) * unit
                 if wanted - has > room():
                     raise MemoryError(f"no memory for a slot of {wanted:,} bytes and some to spare")
                 os.ftruncate(fd, wanted)
-                has = wanted
-            mapping = _native.SharedMapping(fd, has)
-            if not mapping.populate():
-                os.posix_fallocate(fd, 0, has)
+            try:
+                mapping = _native.SharedMapping(fd, max(has, wanted))
+                if not mapping.populate():
+                    os.posix_fallocate(fd, 0, max(has, wanted))
+            except OSError:
+                os.ftruncate(fd, has)
+                raise
+            return mapping
         finally:
             os.close(fd)
-        return mapping
 
 
 class Indices:
@@ -207,71 +208,50 @@ class Results:
 
 
 class CollateIntoSlot:
-    """torch's default_collate, but that plain tensors are stacked in the slot."""
+    """torch's default_collate, but that tensors are stacked in the slot."""
 
     def __init__(self, station: Station) -> None:
-        self._station = station
+        self._stack = Stack(station.storage)
 
     def __call__(self, samples: Any) -> Any:
         functions: dict[Any, Any] = dict(torch_collate.default_collate_fn_map)
-        if isinstance(functions.get(torch.Tensor), PrivateStack):  # not one of the user's
-            functions[torch.Tensor] = self._tensors
+        if isinstance(functions.get(torch.Tensor), Stack):  # not one of the user's
+            functions[torch.Tensor] = self._stack
         return torch_collate.collate(samples, collate_fn_map=functions)
 
-    def _tensors(
-        self, batch: list[torch.Tensor], *, collate_fn_map: Mapping[Any, Any] | None = None
-    ) -> Any:
-        first = batch[0]
-        size = len(batch) * first.nbytes
-        if not _stackable(batch):
-            return torch_collate.collate_tensor_fn(batch, collate_fn_map=dict(collate_fn_map or {}))
-        return _stacked(batch) if size <= INLINE_BYTES else self._station.stack(batch)
 
+class Stack:
+    """What torch's collate_tensor_fn does in a worker, with the same `out`, but in memory of ours.
 
-class PrivateStack:
-    """What default_collate does with tensors when a collate_fn of the user's calls it: torch would
-    take fresh shared memory; ours is private, used again, and copied to the slot when it leaves."""
+    So results and errors are torch's, whatever samples there are: of classes of their own, ragged,
+    of mixed types, in any layout of strides.
+    """
 
-    def __init__(self) -> None:
-        self._pool = _native.BufferPool(4)
+    def __init__(self, storage: Callable[[int], torch.UntypedStorage | None]) -> None:
+        self._storage = storage
 
     def __call__(
         self, batch: list[torch.Tensor], *, collate_fn_map: Mapping[Any, Any] | None = None
     ) -> Any:
         first = batch[0]
-        size = len(batch) * first.nbytes
-        if not _stackable(batch):
-            return torch_collate.collate_tensor_fn(batch, collate_fn_map=dict(collate_fn_map or {}))
-        if size <= INLINE_BYTES:
-            return _stacked(batch)
-        return _stacked(batch, storage_over(self._pool.take(size).array([size], "uint8"), size))
+        dense = first.layout is torch.strided and not first.is_nested and not first.is_quantized
+        count = sum(one.numel() for one in batch) if dense and first.device.type == "cpu" else 0
+        if count == 0:
+            return torch_collate.collate_tensor_fn(batch)
+        size = count * first.element_size()
+        storage = self._storage(size) if size > INLINE_BYTES else None
+        if storage is None:
+            storage = torch.UntypedStorage(size)
+        typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=first.dtype, _internal=True)
+        out = first.new(typed).resize_(len(batch), *first.size())
+        return torch.stack(batch, 0, out=out)
 
 
-def _stacked(batch: list[torch.Tensor], storage: torch.UntypedStorage | None = None) -> Any:
-    """Contiguous, as torch's workers make it, whatever the strides of the samples."""
-    shape = (len(batch), *batch[0].shape)
-    out: Any = torch.empty(0 if storage is not None else shape, dtype=batch[0].dtype)
-    if storage is not None:
-        out.set_(storage, 0, shape)
-    return torch.stack(batch, out=out)
-
-
-def _stackable(batch: list[torch.Tensor]) -> bool:
-    """Plain tensors of one shape and type. What is not is torch's to stack, or to refuse."""
-    first = batch[0]
-    shape, dtype = first.shape, first.dtype
-    if first.layout is not torch.strided or first.device.type != "cpu" or first.is_quantized:
-        return False
-    if first.is_nested or not first.numel():
-        return False
-    return all(
-        type(one) is torch.Tensor
-        and one.shape == shape
-        and one.dtype == dtype
-        and one.device == first.device
-        and not one.requires_grad
-        for one in batch
-    )
+def private_stack() -> Stack:
+    """For a collate_fn of the user's that calls default_collate: torch would take fresh shared
+    memory; ours is private, used again, and copied to the slot when it leaves."""
+    pool = _native.BufferPool(4)
+    return Stack(lambda size: storage_over(pool.take(size).array([size], "uint8"), size))
 
 
 def run(
@@ -296,7 +276,7 @@ def run(
         collate_fn = CollateIntoSlot(station)
     stacked = torch_collate.default_collate_fn_map
     if stacked.get(torch.Tensor) is torch_collate.collate_tensor_fn:
-        stacked[torch.Tensor] = PrivateStack()
+        stacked[torch.Tensor] = private_stack()
     one_by_one = auto_collation and not getattr(dataset, "__getitems__", None)
     loop(
         dataset_kind,

@@ -30,6 +30,10 @@ class Box:
         self.tensor = tensor
 
 
+class Sub(torch.Tensor):
+    """A tensor of a class of its own."""
+
+
 def sample(kind: str, i: int) -> Any:
     """Sample `i` of a structure that default_collate takes."""
     image = large(i)
@@ -55,6 +59,10 @@ def sample(kind: str, i: int) -> Any:
         return torch.empty(0, 3), image
     if kind == "scalars":
         return torch.tensor(i), torch.tensor(i % 2 == 0), image
+    if kind == "subclass":
+        return image.as_subclass(Sub), i
+    if kind == "mixed types":
+        return (image if i % 4 else image.double()), i
     if kind.startswith("dtype "):
         return large(i, getattr(torch, kind.split()[1]))
     raise ValueError(kind)
@@ -72,6 +80,8 @@ STRUCTURES = [
     "permuted",
     "empty",
     "scalars",
+    "subclass",
+    "mixed types",
     *(
         f"dtype {name}"
         for name in (
