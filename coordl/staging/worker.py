@@ -241,8 +241,8 @@ class Stack:
         size = count * first.element_size()
         storage = self._storage(size) if size > INLINE_BYTES else None
         if storage is None:
-            storage = torch.UntypedStorage(size)
-        typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=first.dtype, _internal=True)
+            storage = torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
+        typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=first.dtype, _internal=True)  # type: ignore[no-untyped-call]
         out = first.new(typed).resize_(len(batch), *first.size())
         return torch.stack(batch, 0, out=out)
 
