@@ -1,4 +1,4 @@
-"""Native core of coordl: fetch and prep."""
+"""Native core of coordl: fetch, prep and staging."""
 
 from collections.abc import Sequence
 import os
@@ -249,6 +249,29 @@ def jpeg_header(item: bytes | bytearray | memoryview) -> bytes:
     """
     The JPEG's own header that a packed or indexed item carries; empty without one.
     """
+
+class SharedMapping:
+    """
+    Memory that processes share by a descriptor; not given to forked
+    children unless inherit(True) says so.
+    """
+
+    def __init__(self, fd: int, bytes: int) -> None:
+        """Maps the file's first bytes. Raises OSError."""
+
+    def __len__(self) -> int: ...
+
+    def array(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,))]:
+        """A new writable uint8 array over it, which keeps it alive."""
+
+    def populate(self) -> bool:
+        """
+        Has the kernel provide all pages now. False where it cannot be asked; raises OSError
+        where there is no memory.
+        """
+
+    def inherit(self, wanted: bool) -> None:
+        """Whether children forked from now on see it."""
 
 class ItemTable:
     """Paths and identities of a data set's items; immutable."""

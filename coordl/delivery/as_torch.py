@@ -8,15 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sized
 from typing import Any, NamedTuple
 
-from torch.utils.data.dataloader import (
-    _MultiProcessingDataLoaderIter,
-    _SingleProcessDataLoaderIter,
-)
+from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
 from coordl.delivery.carried import NOTHING, Carried
 from coordl.delivery.position import Position
 from coordl.delivery.stateful import Stream, is_stateful
 from coordl.delivery.tended import FROM_INIT, Tended
+from coordl.staging.iterator import StagedWorkers
 
 
 class Resumed:
@@ -167,8 +165,8 @@ class _Given(NamedTuple):
     error: Exception | None = None
 
 
-class PythonWorkersIterator(_Counted, _MultiProcessingDataLoaderIter):  # type: ignore[misc]
-    """torch's iterator with worker processes."""
+class PythonWorkersIterator(_Counted, StagedWorkers):  # type: ignore[misc]
+    """torch's iterator with worker processes, tensors coming in slots."""
 
     def __init__(self, view: Any, loader: Any, source: Any) -> None:
         super().__init__(view, loader, source)

@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from coordl.delivery.on_error import BadSamples
+from coordl.staging.around import AroundCollate
 
 
 class Nothing:
@@ -62,7 +63,7 @@ class Made:
     snapshot: Callable[[], bytes] | None = None
 
 
-class CarryingCollate:
+class CarryingCollate(AroundCollate):
     """The loader's collate function, for samples that come with something else."""
 
     def __init__(self, collate: Callable[[Any], Any]) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from coordl.staging.around import AroundCollate
+
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
 
-class InMemoryFormat:
+class InMemoryFormat(AroundCollate):
     """A collate function whose images, the tensors of four dimensions, come in one memory format.
 
     They are looked for where samples put them: in the minibatch itself, its sequence or mapping.

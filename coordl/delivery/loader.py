@@ -34,6 +34,8 @@ from coordl.fetch.tally import Tally
 from coordl.integrations.accelerate import keep_acceleration
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
+from coordl.staging.paths import SharedSamples
+from coordl.staging.slots import SlotPool
 from coordl.user_warning import warn_user
 
 T_co = TypeVar("T_co", covariant=True)
@@ -48,6 +50,8 @@ class _Local:
         self.items: FolderItems | None = None
         self.pool: _native.BufferPool | None = None
         self.opens_cache: MinIOCache | None = None
+        self.slots: SlotPool | None = None
+        self.samples = SharedSamples()
         self.warned = False
 
     def __reduce__(self) -> tuple:
@@ -206,7 +210,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._warn_of_useless_cache(route)
         view, source = self._with_dataset(self._python_dataset(route))
         saved = self._local.resume.saved(self)
-        view = tended_view(self, view, saved.workers if saved else {}, bool(saved and saved.again))
+        own, workers = self._for_workers(self.dataset), saved.workers if saved else {}
+        view = tended_view(self, view, own, workers, bool(saved and saved.again))
         kind = PythonIterator
         if self.num_workers > 0:
             self.check_worker_number_rationality()
@@ -263,9 +268,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             dataset = cached(route.folder, self._folder_items(route.folder))
         elif self.cache_opens:
             dataset = serve_opens(dataset, self._opens())
+        dataset = self._for_workers(dataset)
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
         return dataset
+
+    def _for_workers(self, dataset: Any) -> Any:
+        """The same samples, as memory worker processes share."""
+        if self.num_workers == 0 or self.worker_init_fn is not None:  # it may look at the data set
+            return dataset
+        return self._local.samples.view(dataset)
 
     def _opens(self) -> Opens:
         folder = opens_folder(self.dataset, self.cache_opens)
@@ -353,10 +365,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         cache_bytes and cache_budget (the one in force) in bytes of memory; cache_limit: why that is
         another than the one asked for, or what "auto" was chosen from, or empty; ssd_bytes and
         ssd_budget of the disk, cache_forms in items, admission the policy. None without a cache in
-        use.
+        use. staging: how Python workers' minibatches came, "staged" in slots or inline, with
+        tensors sent "as_torch" does and "why", in slots used "once"; "slots" kept and "slot_bytes".
+        None without such workers.
         """
         figures = self._local.history.as_dict()
         figures.update(cache_figures(self._cache_in_use()))
+        figures["staging"] = self._local.slots.stats() if self._local.slots else None
         return figures
 
     def _cache_in_use(self) -> MinIOCache | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +93,7 @@ def path_of(dataset: Any, index: Any) -> str:
             dataset, index = dataset.dataset, dataset.indices[index]
         for name in _TABLES:
             table = getattr(dataset, name, None)
-            if isinstance(table, list | tuple):
+            if isinstance(table, Sequence) and not isinstance(table, str):
                 entry = table[index]
                 entry = entry[0] if isinstance(entry, list | tuple) else entry
                 if isinstance(entry, str | os.PathLike):

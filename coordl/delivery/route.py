@@ -115,6 +115,8 @@ def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
         lines.append(f"prep: Python, {where}, because")
         lines += [f"  - {reason}" for reason in route.reasons]
         lines += route.prefix.describe() if route.prefix else []
+        if loader.num_workers:
+            lines.append("staging: plain CPU tensors in shared slots, others as torch sends")
     keyed = "torch's base seed" if loader.seed is None else f"seed {loader.seed}, epoch, index"
     if route.native or loader.seed is not None:
         lines.append(f"draws: keyed by {keyed}")

@@ -16,6 +16,7 @@ import torch.utils.data
 
 from coordl.delivery.carried import NOTHING, Carried
 from coordl.fetch.served import ServedIterator
+from coordl.staging.around import AroundCollate
 
 _END = object()  # within a worker: its samples end here
 
@@ -140,7 +141,7 @@ class _Tracked:
         return sample
 
 
-class StreamCollate:
+class StreamCollate(AroundCollate):
     """A worker's collate function for a Stream.
 
     Args:

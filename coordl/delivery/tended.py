@@ -53,8 +53,13 @@ class Tended(torch.utils.data.Dataset):
         self.own = own
         self.on_error = on_error
         self.saved = saved
-        self._batches = has_batches(dataset)
+        self.in_batches = has_batches(dataset)
         self._turn = -1
+
+    @property
+    def tended(self) -> Any:
+        """What is read."""
+        return self.dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -80,7 +85,7 @@ class Tended(torch.utils.data.Dataset):
             return Made(NOTHING if sample is SKIP else sample, bad)
 
     def _many(self, asked: Any) -> Any:
-        if self._batches:
+        if self.in_batches:
             try:
                 return self.dataset.__getitems__(asked)
             except Exception as error:
@@ -91,7 +96,7 @@ class Tended(torch.utils.data.Dataset):
         bad, samples = BadSamples(), []
         for one in asked:
             try:
-                sample = self.dataset.__getitems__([one])[0] if self._batches else self.dataset[one]
+                sample = self.dataset.__getitems__([one])[0] if self.in_batches else self.dataset[one]
             except Exception as error:
                 sample = self._instead(error, one, bad)
                 if sample is SKIP:
@@ -166,16 +171,19 @@ class OwnDataset:
 FROM_INIT = "raised by worker_init_fn"
 
 
-def tended_view(loader: Any, view: Any, saved: dict[int, dict[str, Any]], again: bool) -> Any:
+def tended_view(
+    loader: Any, view: Any, own: Any, saved: dict[int, dict[str, Any]], again: bool
+) -> Any:
     """A view of the loader over its data set as this module describes it.
 
     Args:
         loader: the user's.
         view: it, over the data set to read.
+        own: the user's data set, as workers hold it.
         saved: by worker, states to go on from.
         again: they are those of a pass's end, and the next pass begins.
     """
-    dataset, own, workers = view.dataset, loader.dataset, view.num_workers
+    dataset, workers = view.dataset, view.num_workers
     if isinstance(dataset, IterDataPipe | MapDataPipe):
         return view  # torch shards and seeds them by their type
     every = steps_between_states(loader)

@@ -8,14 +8,16 @@ void bind_items(nb::module_& m);
 void bind_pass(nb::module_& m);
 void bind_prep(nb::module_& m);
 void bind_shards(nb::module_& m);
+void bind_staging(nb::module_& m);
 void bind_workers(nb::module_& m);
 
 NB_MODULE(_native, m) {
-  m.doc() = "Native core of coordl: fetch and prep.";
+  m.doc() = "Native core of coordl: fetch, prep and staging.";
   bind_fetch(m);
   bind_items(m);
   bind_pass(m);
   bind_prep(m);
   bind_shards(m);
+  bind_staging(m);
   bind_workers(m);
 }
