@@ -81,8 +81,9 @@ class BadSamples:
 
 def named(error: Exception, index: Any, path: str) -> Exception:
     """The error as it is: class, arguments and text stay, its traceback ends with the sample."""
-    if not isinstance(error, ItemError):
-        error.add_note(sample_name(index, path))
+    note = sample_name(index, path)
+    if not isinstance(error, ItemError) and note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
     return error
 
 

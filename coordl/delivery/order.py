@@ -193,7 +193,8 @@ class Order:
 
     def _minibatches(self, torchs: Iterator[Any]) -> Iterator[list[Any]]:
         sampler = self.sampler
-        plain = type(sampler) is BatchSampler  # its minibatches can be cut anew from the samples
+        # Minibatches of torch's can be cut anew from the samples.
+        plain = self.many and type(sampler) is BatchSampler
         inner = sampler.sampler if plain else sampler
         source = self._restored(inner, None if plain else torchs)
         goal = self.begin.kept if self.begin.replay else self.begin.mark

@@ -113,7 +113,8 @@ def length_of(dataset: Any) -> int | None:
 
 def sampler_of(loader: Any) -> Any:
     """The sampler of single samples, where there is one of torch's kind."""
-    return getattr(loader.batch_sampler, "sampler", None) or loader.sampler
+    inner = getattr(loader.batch_sampler, "sampler", None)
+    return loader.sampler if inner is None else inner
 
 
 def ranks_of(loader: Any) -> dict[str, int] | None:

@@ -96,7 +96,9 @@ class Tended(torch.utils.data.Dataset):
         bad, samples = BadSamples(), []
         for one in asked:
             try:
-                sample = self.dataset.__getitems__([one])[0] if self.in_batches else self.dataset[one]
+                sample = (
+                    self.dataset.__getitems__([one])[0] if self.in_batches else self.dataset[one]
+                )
             except Exception as error:
                 sample = self._instead(error, one, bad)
                 if sample is SKIP:
