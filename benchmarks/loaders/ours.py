@@ -1,4 +1,4 @@
-"""The same script with coordl's DataLoader: python -m benchmarks.loaders.ours FOLDER BATCH DTYPE FORM
+"""The same script with coordl's DataLoader: python -m benchmarks.loaders.ours ...
 
 Settings: two prep threads. FORM "none": no cache, files from the page cache; else the form of the
 items in a cache that has room for all of them. `prep_share`: how much of the threads' time
@@ -24,8 +24,12 @@ CACHE = "4GiB"  # room for everything, packed
 def main(folder: str, batch: int, dtype: str, form: str) -> None:
     """Epochs until nobody asks for one."""
     # A name of its own: contenders of other forms read the same folder.
-    cache = None if form == "none" else coordl.MinIOCache(
-        CACHE, name=f"end-to-end.{form}.{os.getpid()}", form=form, expected_items=1 << 16
+    cache = (
+        None
+        if form == "none"
+        else coordl.MinIOCache(
+            CACHE, name=f"end-to-end.{form}.{os.getpid()}", form=form, expected_items=1 << 16
+        )
     )
     loader = coordl.DataLoader(
         pillow(folder, dtype == "float32"),
@@ -40,7 +44,10 @@ def main(folder: str, batch: int, dtype: str, form: str) -> None:
     def epoch() -> dict[str, Any]:
         samples = sum(len(images) for images, _ in loader)
         last = loader.stats()["epochs"][-1]
-        return {"samples": samples, **{name: last[name] for name in ("prep_s", "fetch_s", "admit_s")}}
+        return {
+            "samples": samples,
+            **{name: last[name] for name in ("prep_s", "fetch_s", "admit_s")},
+        }
 
     serve(epoch)
 

@@ -1,4 +1,6 @@
-"""torch's DataLoader over an image folder: python -m benchmarks.loaders.torchs FOLDER BATCH DTYPE RECIPE WORKERS
+"""torch's DataLoader over an image folder.
+
+    python -m benchmarks.loaders.torchs FOLDER BATCH DTYPE RECIPE WORKERS
 
 Settings: persistent worker processes, torch's prefetch_factor, one thread each. RECIPE "pillow" is
 ImageFolder's classic: Pillow, torchvision's first transforms (here coordl.transforms, which are the

@@ -19,6 +19,7 @@ from coordl.delivery.history import EpochRecord, History
 from coordl.delivery.layout import FORMATS, InMemoryFormat
 from coordl.delivery.native import NativeEpoch, NativeIterator
 from coordl.delivery.route import Route, describe, route_of
+from coordl.fetch.admission import check_first_come
 from coordl.fetch.budget import parse_budget
 from coordl.fetch.cache import MinIOCache, cache_name, check_form
 from coordl.fetch.folder import Folder, find_folder
@@ -140,6 +141,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             raise ValueError("cache_opens serves from a cache: give its size as cache=")
         if cache_opens:
             opens_folder(dataset, cache_opens)  # a wrong one is told now
+            if isinstance(cache, MinIOCache):
+                check_first_come(cache.admission, "cache_opens")
         self.cache_form = cache_form
         self.cache_opens = cache_opens
         self.memory_format = memory_format
