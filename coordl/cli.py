@@ -259,7 +259,7 @@ def _arena_table(arenas: list[dict[str, Any]]) -> Table:
     for arena in arenas:
         users = str(arena["users"]) + (", kept" if arena["persist"] else "")
         if not arena["readable"]:
-            table.add_row(arena["name"], "another version's", "", "", "", users)
+            table.add_row(arena["name"], "cannot be read", "", "", "", users)
             continue
         budget, used = arena["budget_bytes"], arena["used_bytes"]
         sizes = format_bytes(budget), format_bytes(used), f"{100 * used / budget:.0f} %"

@@ -24,6 +24,7 @@ from coordl.delivery.position import Position, sampler_epoch
 from coordl.delivery.resume import Resume
 from coordl.delivery.route import Route, describe, route_of
 from coordl.delivery.tended import tended_view
+from coordl.fetch.admission import check_first_come
 from coordl.fetch.budget import parse_budget
 from coordl.fetch.cache import MinIOCache, check_form
 from coordl.fetch.folder import Folder, find_folder
@@ -157,6 +158,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             raise ValueError("cache_opens serves from a cache: give its size as cache=")
         if cache_opens:
             opens_folder(dataset, cache_opens)  # a wrong one is told now
+            if isinstance(cache, MinIOCache):
+                check_first_come(cache.admission, "cache_opens")
         self.cache_form = cache_form
         self.cache_opens = cache_opens
         self.memory_format = memory_format

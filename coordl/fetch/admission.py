@@ -15,6 +15,15 @@ def check_policy(admission: str) -> None:
         raise ValueError(f"admission={admission!r} is unknown: use {known}")
 
 
+def check_first_come(admission: str, where: str) -> None:
+    """Raises ValueError where a random subset is asked of what is not known beforehand."""
+    if admission == "random":
+        raise ValueError(
+            f'admission="random" chooses among the items of a data set, which {where} does not '
+            'know beforehand: use admission="first"'
+        )
+
+
 def admission_limit(numbers: NDArray[np.uint64], sizes: NDArray[np.int64], budget: int) -> int:
     """The largest limit such that all items with a number up to it fit the budget together.
 

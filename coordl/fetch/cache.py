@@ -21,11 +21,13 @@ from coordl.fetch.admission import admission_limit, check_policy
 from coordl.fetch.budget import auto_budget, format_bytes, is_auto, parse_budget
 from coordl.fetch.item import Items
 from coordl.fetch.tier import Tier, limit_advice
+from coordl.user_warning import warn_user
 
 if TYPE_CHECKING:
     from coordl.fetch.warm import Warmed
 
 _MEAN_ITEM_BYTES = 8192  # small for an image: an index with room to spare costs 0.2 % of the budget
+_NO_SIZE_BYTES = 512  # whoever asks for less meant another unit
 _LEAST_BYTES = 1 << 20  # as native/fetch has it: less is no cache
 # What holding every item takes at most, all of them packed, in bytes of the files. The same for
 # every form: loaders of several forms share one arena, and its budget.
@@ -155,6 +157,11 @@ class MinIOCache:
     def _open(self, name: str, dataset_bytes: int | None, expected_items: int | None) -> None:
         memory, disk = self._sizes(dataset_bytes)
         items = expected_items or max(1024, (memory + disk) // _MEAN_ITEM_BYTES)
+        if 0 < memory + disk < _NO_SIZE_BYTES:
+            warn_user(
+                f"a cache of {memory + disk} bytes holds hardly an item: sizes are bytes, or have "
+                "a unit or a percent sign, as '20GiB' and '65%'."
+            )
         self._open_tiers(name, memory, disk, items)
         for tier in self._tiers_open:
             tier.warn_if_other_than_asked(expected_items or 0)

@@ -25,6 +25,7 @@ from hashlib import blake2b
 from types import TracebackType
 from typing import Any
 
+from coordl import _native
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.held_file import HeldFile, memory_descriptor
 from coordl.fetch.tally import Tally
@@ -114,7 +115,8 @@ class Opens:
             if len(data) != before.st_size or _key(path, os.fstat(descriptor)) != key:
                 return None
             self.tally.add("misses", 1)
-            if self.cache.admit(key, data):
+            # (What only looks like an item of ours is a file like any other, but cannot be held.)
+            if _native.check_item(data) and self.cache.admit(key, data):
                 self.tally.add("admitted_bytes", len(data))
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # held twice otherwise
             return data

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from coordl import _native
+from coordl.fetch.admission import check_first_come
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.failure import unreadable_object
 from coordl.fetch.retry import InconsistentReadError, Retry
@@ -194,6 +196,7 @@ class ObjectReader:
         recheck_s: float = 0.0,
         timeout_s: float = 60.0,
     ) -> None:
+        check_first_come(cache.admission, "a storage")
         self.cache = cache
         self.retry = retry or Retry()
         self.recheck_s = recheck_s
@@ -310,7 +313,8 @@ class ObjectReader:
         if identify_object(fs, path, self.timeout_s) != identity:
             raise InconsistentReadError("the object was replaced while it was read")
         key = identity.key()
-        if self.cache.admit(key, data):
+        # (What only looks like an item of ours is an object like any other, but cannot be held.)
+        if _native.check_item(data) and self.cache.admit(key, data):
             self._count("admitted_bytes", len(data))
 
     def _identity(self, fs: Any, path: str) -> Identity:

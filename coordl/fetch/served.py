@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.utils.data
 
+from coordl.fetch.admission import check_first_come
 from coordl.fetch.cache import MinIOCache, cache_name
 from coordl.fetch.opens import COUNTED, Opens
 from coordl.fetch.tally import Tally
@@ -114,6 +115,7 @@ def opens_cache(cache: int | str | MinIOCache, folder: str) -> MinIOCache:
     """The cache of a folder's files: the one given, or the arena all its readers share."""
     if not isinstance(cache, MinIOCache):
         cache = MinIOCache(cache, form="original")
+    check_first_come(cache.admission, "cache_opens")
     if not cache.is_open:
         cache.open_for(cache_name(folder), *_folder_size(folder))
     return cache

@@ -3,23 +3,39 @@
 #include <nanobind/nanobind.h>
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <vector>
 
 namespace coordl {
 
+// What a memoryview of an item in the cache points to. Keeps what the item lies in mapped as long as
+// any view lives.
+struct HeldItem {
+  std::shared_ptr<const void> home;
+  std::span<const std::byte> bytes;
+};
+
+// What a memoryview is of; other objects themselves.
+inline nanobind::handle owner_of(nanobind::handle object) {
+  if (!PyMemoryView_Check(object.ptr())) return object;
+  PyObject* const owner = PyMemoryView_GET_BUFFER(object.ptr())->obj;
+  return owner == nullptr ? object : nanobind::handle(owner);
+}
+
 // Made and destroyed with the GIL held; span() may be read without it.
 //
 // What can be written, another thread may write as soon as the GIL is released, also between the check
-// of an item and its decoding, which trusts that check. So writable buffers (bytearray, numpy arrays)
-// are copied while the GIL is held; bytes and read-only views are not. A read-only view of memory that
-// its owner goes on writing is the one thing this cannot see.
+// of an item and its decoding, which trusts that check. So everything is copied while the GIL is held
+// but bytes and what the cache gave out, and views of these: a read-only view of anything else says
+// nothing of who writes to it.
 class Bytes {
  public:
   explicit Bytes(nanobind::handle object) {
     if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nanobind::python_error();
     span_ = {static_cast<const std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)};
-    if (view_.readonly != 0) return;
+    const nanobind::handle owner = owner_of(object);
+    if (PyBytes_Check(owner.ptr()) || nanobind::isinstance<HeldItem>(owner)) return;
     try {
       copy_.assign(span_.begin(), span_.end());
     } catch (...) {
@@ -35,7 +51,7 @@ class Bytes {
 
  private:
   Py_buffer view_{};
-  std::vector<std::byte> copy_;  // of a writable buffer
+  std::vector<std::byte> copy_;
   std::span<const std::byte> span_;
 };
 

@@ -68,6 +68,10 @@ std::string file_path(nb::handle object) {
 }
 
 int item_buffer(PyObject* self, Py_buffer* view, int flags) {
+  if (!nb::inst_ready(self)) {  // made by __new__ alone
+    PyErr_SetString(PyExc_BufferError, "no item");
+    return -1;
+  }
   const HeldItem* item = nb::inst_ptr<HeldItem>(self);
   return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(item->bytes.data()),
                            static_cast<Py_ssize_t>(item->bytes.size()), /*readonly=*/1, flags);
@@ -258,8 +262,7 @@ nb::dict memory_limits() {
 
 // Shared memory, or the disk of that directory.
 coordl::ArenaPlace place_of(const std::optional<std::string>& kept_in) {
-  if (!kept_in) return {};
-  return {.directory = *kept_in, .check = &coordl::check_item};
+  return {.directory = kept_in.value_or(""), .check = &coordl::check_item};
 }
 
 void bind_arena(nb::module_& m) {

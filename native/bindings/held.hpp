@@ -1,9 +1,8 @@
-// What a memoryview of an item in the cache points to.
+// Items as Python hands them over: checked, unless they come from the cache.
 #pragma once
 #include <nanobind/nanobind.h>
 
 #include <cstddef>
-#include <memory>
 #include <span>
 
 #include "bindings/bytes.hpp"
@@ -11,18 +10,11 @@
 
 namespace coordl {
 
-// Keeps what the item lies in mapped as long as any view lives.
-struct HeldItem {
-  std::shared_ptr<const void> home;
-  std::span<const std::byte> bytes;
-};
-
 // Whether `bytes`, taken from `object`, are an item that the cache gave out, whole: it was checked when
 // it was admitted, or read from a disk. REQUIRES the GIL.
 inline bool is_held_item(nanobind::handle object, const Bytes& bytes) {
-  PyObject* owner = object.ptr();
-  if (PyMemoryView_Check(owner)) owner = PyMemoryView_GET_BUFFER(owner)->obj;
-  if (owner == nullptr || !nanobind::isinstance<HeldItem>(owner)) return false;
+  const nanobind::handle owner = owner_of(object);
+  if (!nanobind::isinstance<HeldItem>(owner)) return false;
   const HeldItem* held = nanobind::inst_ptr<HeldItem>(owner);
   return held->bytes.data() == bytes.span().data() && held->bytes.size() == bytes.span().size();
 }

@@ -46,10 +46,10 @@ using ItemCheck = bool (*)(std::span<const std::byte>) noexcept;
 struct ArenaPlace {
   bool persist = false;      // it outlives its last user, until clear_arena()
   bool raise_budget = true;  // false: one that is there is taken with the budget it has
-  std::string directory;     // empty: arena_directory()
-  // Given for an arena on a disk, which persists, and is made anew where it cannot be read. Its bytes
-  // come from outside: each record's checksum and then this check come before its first use in a
-  // process, and what fails is never found.
+  std::string directory;     // of a disk: it persists, and is made anew where it cannot be read; empty:
+                             // shared memory, arena_directory()
+  // What an arena that persists held before comes from outside: each record's checksum and then this
+  // check come before its first use in a process, and what fails is never found.
   ItemCheck check = nullptr;
 };
 

@@ -20,7 +20,7 @@ std::string directory_of(const ArenaPlace& place) {
 }
 
 std::string file_prefix(const ArenaPlace& place) {
-  std::string prefix(place.check != nullptr ? "coordl-kept." : "coordl.");
+  std::string prefix(!place.directory.empty() ? "coordl-kept." : "coordl.");
   return prefix.append(std::to_string(::geteuid())).append(".");
 }
 
@@ -34,6 +34,7 @@ std::string arena_directory() {
 ArenaPaths::ArenaPaths(const std::string& given, const ArenaPlace& place)
     : name(given),
       directory(directory_of(place)),
+      on_disk(!place.directory.empty()),
       check(place.check) {
   const auto allowed = [](unsigned char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||

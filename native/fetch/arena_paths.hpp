@@ -11,7 +11,8 @@ namespace coordl {
 struct ArenaPaths {
   explicit ArenaPaths(const std::string& name, const ArenaPlace& place = {});
   std::string name, directory, file, lock;
-  ItemCheck check;  // of an arena on a disk; its files have names that no reaping looks for
+  bool on_disk;  // its files then have names that no reaping looks for
+  ItemCheck check;
 };
 
 // Names of this user's arenas at that place, alive or not.

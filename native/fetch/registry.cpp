@@ -218,7 +218,7 @@ ArenaMemory create_memory(const ArenaPaths& paths, const Request& request) {
   // On a disk people look at file sizes, and copy files: there a few times the budget must do.
   const std::uint64_t machine =
       std::min({limits.shm_bytes, limits.cgroup_bytes, limits.memory_bytes, kMostSpace,
-                paths.check != nullptr ? 4 * budget : kMostSpace});
+                paths.on_disk ? 4 * budget : kMostSpace});
   for (const std::uint64_t capacity : {std::max(machine, budget), budget}) {
     const layout::Plan plan = layout::make_plan(capacity, request.expected_items);
     remove_arena_file(paths.file);  // left by the dead, or by one killed half-way
@@ -226,7 +226,8 @@ ArenaMemory create_memory(const ArenaPaths& paths, const Request& request) {
       SharedFile file = SharedFile::create(paths.file, plan.file_bytes);
       at_step("open:sized");
       return ArenaMemory::create(std::move(file), plan, budget, request.budget_bytes,
-                                 request.place.persist, paths.directory, paths.check);
+                                 request.place.persist, paths.directory,
+                                 paths.on_disk ? paths.check : nullptr);
     } catch (const std::system_error& error) {
       remove_arena_file(paths.file);
       const int code = error.code().value();
@@ -238,11 +239,13 @@ ArenaMemory create_memory(const ArenaPaths& paths, const Request& request) {
 
 ArenaMemory attach_memory(const ArenaPaths& paths, bool in_use) {
   try {
-    return ArenaMemory::attach(SharedFile::open(paths.file), paths.directory, paths.check);
+    const bool outside = paths.on_disk || persists(paths);
+    return ArenaMemory::attach(SharedFile::open(paths.file), paths.directory,
+                               outside ? paths.check : nullptr);
   } catch (const std::system_error& error) {
     if (error.code().value() != EPROTO) throw;
     std::string clear = "run coordl clear " + paths.name;
-    if (paths.check != nullptr) clear += " --ssd " + paths.directory;
+    if (paths.on_disk) clear += " --ssd " + paths.directory;
     fail(EPROTO, paths.file + (in_use ? " is in use" : " is kept (persist=True)") +
                      " and cannot be joined: " + error.what() +
                      (in_use ? ". End the jobs that use it, or " : ". To be rid of it, ") + clear +
@@ -267,7 +270,7 @@ std::shared_ptr<Core> join_or_create(const ArenaPaths& paths, std::shared_ptr<Lo
         return core;
       } catch (const std::system_error& error) {
         // A cache on a disk that cannot be read nobody misses: it is made anew.
-        if (in_use || paths.check == nullptr || error.code().value() != EPROTO) throw;
+        if (in_use || !paths.on_disk || error.code().value() != EPROTO) throw;
       }
     }
     return std::make_shared<Core>(paths, lock, create_memory(paths, request));
@@ -281,7 +284,7 @@ std::shared_ptr<Core> join_or_create(const ArenaPaths& paths, std::shared_ptr<Lo
 
 std::shared_ptr<Core> open_core(const std::string& name, Request request) {
   const ArenaPaths paths(name, request.place);
-  request.place.persist |= paths.check != nullptr;
+  request.place.persist |= paths.on_disk;
   if (request.budget_bytes == 0 || request.budget_bytes > kMostBudget) {
     fail(EINVAL, "a budget of " + std::to_string(request.budget_bytes) + " bytes: 1 byte to 16 TiB");
   }
@@ -369,9 +372,12 @@ std::vector<ArenaInfo> list_arenas(const ArenaPlace& place) {
       } else if (::access(paths.lock.c_str(), F_OK) == 0) {
         users = open_lock(paths.lock, false)->other_users();
       }
-      if (users == 0 && !persists(paths)) continue;
       info.stats.users = users;
-      found.push_back(info);  // whatever else is wrong with it
+      found.push_back(info);  // whatever is wrong with it
+      if (users == 0 && !persists(paths)) {
+        found.pop_back();
+        continue;
+      }
       ArenaStats stats =
           ArenaMemory::attach(SharedFile::open(paths.file, false), paths.directory, nullptr).stats();
       stats.users = users;

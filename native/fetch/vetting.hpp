@@ -1,5 +1,5 @@
-// Records of an arena that was kept on a disk: bytes from outside, checked once before their first use
-// in a process. Read errors are a miss, not a SIGBUS, where the kernel can read ahead of a page fault
+// Records of an arena that was kept, on a disk or in memory: bytes from outside, checked once before
+// their first use in a process. Read errors are a miss, not a SIGBUS, where the kernel can read ahead of a page fault
 // (MADV_POPULATE_READ, Linux 5.14).
 //
 // Thread safety: any thread at any time; two may check the same record, with the same result.

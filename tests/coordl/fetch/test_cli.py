@@ -209,3 +209,13 @@ def test_a_value_that_is_none_of_the_choices_is_told_without_jargon() -> None:
 
 def test_an_unknown_command_is_status_2() -> None:
     assert run("bogus").exit_code == 2
+
+
+def test_an_arena_with_other_permissions_is_listed_and_can_be_cleared(shm_dir: Path) -> None:
+    with MinIOCache("2MiB", name="t-mode", persist=True):
+        pass
+    (file,) = [path for path in shm_dir.iterdir() if path.suffix != ".lock"]
+    file.chmod(0o640)
+    assert "cannot be read" in run("status").stdout
+    assert run("clear").stdout == "Cleared t-mode.\n"
+    assert list(shm_dir.iterdir()) == []

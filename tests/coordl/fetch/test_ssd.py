@@ -278,3 +278,41 @@ def test_bad_budgets_are_called_by_their_names(tmp_path: Path) -> None:
         MinIOCache(0)
     with pytest.raises(CacheError, match="not open yet"):
         MinIOCache("50%").get((1, 1))
+
+
+def test_what_memory_kept_from_other_jobs_is_checked_before_its_first_use(
+    shm_dir: Path, in_fork: InFork
+) -> None:
+    photo = Path(__file__).parents[2] / "data" / "coffee.jpg"
+    packed = _native.recode(photo.read_bytes(), "packed")
+
+    def fill() -> None:
+        with MinIOCache("8MiB", name="t-kept", expected_items=10, persist=True) as cache:
+            assert cache.admit((1, 1), packed) and cache.admit((2, 2), item(7))
+
+    assert in_fork(fill) == 0
+    (file,) = [path for path in shm_dir.iterdir() if path.suffix != ".lock"]
+    with file.open("r+b") as arena:
+        arena.seek(arena.read(8 << 20).index(packed[24:88]) + 500)
+        arena.write(b"\xff" * 400)
+    try:
+        with MinIOCache("8MiB", name="t-kept", expected_items=10) as cache:
+            assert cache.get((1, 1)) is None
+            assert cache.get((2, 2)) == item(7)
+            assert len(cache.verify()) == 1
+    finally:
+        _native.clear_arena("t-kept", True)
+
+
+def test_a_view_of_memory_that_is_written_to_is_copied_before_it_is_checked() -> None:
+    """Otherwise other bytes than those checked could be admitted: here, the view says so."""
+    buffer = bytearray(item(1))
+    with MinIOCache("1MiB", name="t-view", expected_items=10) as cache:
+        assert cache.admit((1, 1), memoryview(buffer).toreadonly())
+        buffer[:] = bytes(len(buffer))
+        assert cache.get((1, 1)) == item(1)
+
+
+def test_an_exporter_of_items_cannot_be_made_from_nothing() -> None:
+    with pytest.raises((BufferError, TypeError)):
+        memoryview(_native._Item.__new__(_native._Item))

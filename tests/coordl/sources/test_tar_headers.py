@@ -74,6 +74,7 @@ def test_folders_and_devices_are_passed_over(tmp_path: Path) -> None:
     assert [member.name for member in read_members(str(path))[0]] == [b"a.jpg"]
 
 
+@pytest.mark.slow
 def test_a_size_beyond_the_octal_field_is_read(tmp_path: Path) -> None:
     """In binary, as GNU writes it from 8 GiB on; the file itself has a hole there."""
     info = tarfile.TarInfo("large.bin")

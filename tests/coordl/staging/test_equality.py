@@ -39,7 +39,7 @@ def test_any_number_of_workers_gives_the_same(workers: int, nothing_left: None) 
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("persistent", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_start_method_stages(method: str, persistent: bool) -> None:
     loader = coordl.DataLoader(
         data.Structures("tuple"),

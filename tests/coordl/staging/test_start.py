@@ -96,9 +96,12 @@ def test_a_sample_list_reads_as_the_list_does(nothing_left: None) -> None:
         SampleList.of([("/a", "no number")])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("subset", [False, True])
-@pytest.mark.parametrize("cache", [None, "4MiB"])
+SLOW = pytest.mark.slow  # a new process imports everything
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", pytest.param("forkserver", marks=SLOW)])
+@pytest.mark.parametrize("subset", [False, pytest.param(True, marks=SLOW)])
+@pytest.mark.parametrize("cache", [None, pytest.param("4MiB", marks=SLOW)])
 def test_folders_give_the_same_samples_through_arrays(
     pictures: Any, method: str, subset: bool, cache: str | None
 ) -> None:

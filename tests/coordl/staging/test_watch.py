@@ -177,7 +177,7 @@ print("same")
 """
 
 
-@pytest.mark.parametrize("collate", ["none", "with_views"])
+@pytest.mark.parametrize("collate", ["none", pytest.param("with_views", marks=pytest.mark.slow)])
 def test_a_full_dev_shm_stops_nothing(tmp_path: Path, collate: str) -> None:
     """64 KiB of /dev/shm: two tensors of torch's would not fit."""
     probe = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
