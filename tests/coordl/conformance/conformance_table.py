@@ -7,6 +7,7 @@ from pathlib import Path
 
 NATIVE = "native threads"
 OURS = "ours, in torch's processes"
+SLOTS = "torch's workers, our slots"
 TORCH = "torch's own"
 _BEGIN, _END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 
@@ -26,7 +27,7 @@ def write_table(path: Path, areas: Mapping[str, Mapping[str, set[str]]]) -> None
 
 
 def _table(areas: Mapping[str, Mapping[str, set[str]]]) -> str:
-    columns = (NATIVE, OURS, TORCH)
+    columns = (NATIVE, OURS, SLOTS, TORCH)
     lines = [
         "| area | " + " | ".join(columns) + " |",
         "|---|" + "---:|" * len(columns),

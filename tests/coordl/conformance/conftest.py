@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from conformance_data import COUNT, Engine, Numbers, as_float
-from conformance_table import NATIVE, OURS, TORCH, write_table
+from conformance_table import NATIVE, OURS, SLOTS, TORCH, write_table
 
 import coordl
 from coordl import transforms as T
 from coordl.delivery.native import NativeIterator
+from coordl.staging.iterator import StagedWorkers
 
 _AREAS: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
 
@@ -40,7 +41,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def _served_by(loader: coordl.DataLoader, iterator: Any) -> str:
     if isinstance(iterator, NativeIterator):
         return NATIVE
-    return TORCH if iterator._dataset is loader.dataset else OURS
+    if getattr(iterator._dataset, "tended", loader.dataset) is not loader.dataset:
+        return OURS
+    return SLOTS if isinstance(iterator, StagedWorkers) else TORCH
 
 
 @pytest.fixture(autouse=True)
