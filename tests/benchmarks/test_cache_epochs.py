@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,17 +11,8 @@ import pytest
 sys.path.append(str(Path(__file__).parent.parent.parent))
 
 from benchmarks import cache
+from benchmarks.peers import pictures
 from benchmarks.storage.contender import Contender, ContenderError
-
-
-@pytest.fixture
-def photo_folder(tmp_path, photos):
-    """Eight pictures in two classes."""
-    for number in range(8):
-        place = tmp_path / "photos" / f"class{number % 2}"
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(photos[number % len(photos)], place / f"{number}.jpg")
-    return tmp_path / "photos"
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0.5, 0.8])
@@ -47,7 +37,7 @@ def test_files_are_linked_not_copied_and_gone_afterwards(tmp_path):
     source.mkdir()
     for number in range(5):
         (source / f"{number}.jpg").write_bytes(bytes([number]) * 10)
-    with cache.linked(source, 3, seed=1) as folder:
+    with pictures.linked(source, 3, seed=1) as folder:
         paths = list(cache.paths_of(folder))
         assert len(paths) == 3
         assert {Path(path).stat().st_nlink for path in paths} == {2}
@@ -56,7 +46,9 @@ def test_files_are_linked_not_copied_and_gone_afterwards(tmp_path):
 
 
 def test_a_contender_answers_epoch_by_epoch(tmp_path, photo_folder):
-    with Contender(sys.executable, "ours", [str(photo_folder), "4", "100%"]) as contender:
+    with Contender(
+        sys.executable, "benchmarks.storage.ours", [str(photo_folder), "4", "100%"]
+    ) as contender:
         first, second = contender.epoch(), contender.epoch()
     assert first["samples"] == second["samples"] == 8
     assert (first["missed"], second["missed"]) == (8, 0)
@@ -66,7 +58,7 @@ def test_a_contender_answers_epoch_by_epoch(tmp_path, photo_folder):
 
 def test_a_contender_that_fails_says_why(tmp_path):
     with pytest.raises(ContenderError, match="nowhere"):
-        Contender(sys.executable, "stock", [str(tmp_path / "nowhere"), "4"])
+        Contender(sys.executable, "benchmarks.storage.stock", [str(tmp_path / "nowhere"), "4"])
 
 
 def test_the_table_has_a_row_for_every_run():
