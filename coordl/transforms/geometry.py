@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,15 @@ _FILTERS = ("bilinear", "bicubic", "nearest")
 _PAD_MODES = ("constant", "edge", "reflect", "symmetric")
 
 
-class _Geometry:
+class _Geometry(ABC):
     """A transform that says where it brought the pixels, for boxes to follow."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         return self.moved(image)[0]
 
+    @abstractmethod
     def moved(self, image: Image.Image) -> tuple[Image.Image, Move]:
         """The image after the transform, and where its points went."""
-        raise NotImplementedError
 
 
 class RandomResizedCrop(_Geometry):
@@ -243,8 +244,9 @@ class _RandomFlip(_Geometry):
             return image, Move()
         return image.transpose(library.Transpose[self.direction]), self._mirrored(image)
 
+    @abstractmethod
     def _mirrored(self, image: Image.Image) -> Move:
-        raise NotImplementedError
+        """Where its points go."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(p={self.p})"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+
+from coordl import _native
 
 ENCODINGS: dict[str, dict[str, Any]] = {
     "4:2:0": {"subsampling": "4:2:0"},
@@ -27,6 +30,17 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     "grey progressive": {"mode": "L", "progressive": True},
     "low quality": {"quality": 20},
 }
+
+
+@pytest.fixture
+def arenas(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """A directory of arenas of its own; empty again after the test."""
+    home = tmp_path_factory.mktemp("arenas")
+    monkeypatch.setenv("COORDL_SHM_DIR", str(home))
+    yield home
+    gc.collect()
+    _native.reap_arenas()
+    assert [f.name for f in home.rglob("*") if f.is_file() and not f.name.endswith(".lock")] == []
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from recipe import train_transform
 import coordl
 from coordl import _native
 
+pytestmark = pytest.mark.usefixtures("arenas")
 _opened: list[str] | None = None
 
 
@@ -37,19 +38,6 @@ def opened() -> Iterator[list[str]]:
     _opened = []
     yield _opened
     _opened = None
-
-
-@pytest.fixture(autouse=True)
-def arenas(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """A directory of arenas of its own; empty again after the test."""
-    home = tmp_path_factory.mktemp("arenas")
-    monkeypatch.setenv("COORDL_SHM_DIR", str(home))
-    yield home
-    import gc
-
-    gc.collect()
-    _native.reap_arenas()
-    assert [f.name for f in home.rglob("*") if f.is_file() and not f.name.endswith(".lock")] == []
 
 
 def folder_bytes(data: coordl.ImageFolder) -> int:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,11 @@ from PIL import Image, ImageOps
 from recipe import train_transform
 
 import coordl
-from coordl import ItemError, PackedFolder, _native
+from coordl import ItemError, PackedFolder
 from coordl import transforms as T
 from coordl.packing import Order, list_source, pack
 
-
-@pytest.fixture(autouse=True)
-def arenas(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """A directory of arenas of its own; empty again after the test."""
-    home = tmp_path_factory.mktemp("arenas")
-    monkeypatch.setenv("COORDL_SHM_DIR", str(home))
-    yield home
-    gc.collect()
-    _native.reap_arenas()
-    assert [f.name for f in home.rglob("*") if f.is_file() and not f.name.endswith(".lock")] == []
+pytestmark = pytest.mark.usefixtures("arenas")
 
 
 @pytest.fixture

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from coordl import _native
-
 
 @pytest.fixture(autouse=True)
-def arenas(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """A directory of arenas of its own; empty again after the test."""
-    home = tmp_path_factory.mktemp("arenas")
-    monkeypatch.setenv("COORDL_SHM_DIR", str(home))
-    yield home
-    gc.collect()
-    _native.reap_arenas()
-    assert [f.name for f in home.rglob("*") if f.is_file() and not f.name.endswith(".lock")] == []
+def _arenas(arenas: Path) -> None:
+    """Every test has arenas of its own."""
 
 
 @pytest.fixture(autouse=True)
