@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,6 +33,20 @@ def environment(run_dir: Path) -> dict[str, str]:
     return variables
 
 
+def bound_to_tool(throttle: ReadThrottle | None) -> Callable[[], None]:
+    """What a child does between fork and exec: it dies with the tool, and joins the throttle."""
+    tool = os.getpid()
+
+    def before_exec() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != tool:  # it died in between
+            os._exit(1)
+        if throttle is not None:
+            throttle.join()
+
+    return before_exec
+
+
 class Job:
     """A running training command; context manager that leaves no process behind."""
 
@@ -44,15 +58,6 @@ class Job:
         throttle: ReadThrottle | None = None,
         output: Any = None,
     ) -> None:
-        tool = os.getpid()
-
-        def before_exec() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != tool:  # it died in between
-                os._exit(1)
-            if throttle is not None:
-                throttle.join()
-
         self._process = subprocess.Popen(
             command,
             env=environment(run_dir),
@@ -60,7 +65,7 @@ class Job:
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,
             start_new_session=True,
-            preexec_fn=before_exec,
+            preexec_fn=bound_to_tool(throttle),
         )
         self.pid = self._process.pid
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from dsanalyzer.job import Job
+from dsanalyzer.job import Job, bound_to_tool
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle, reap_stale
 from dsanalyzer.observer import Observer
@@ -306,7 +306,7 @@ class Session:
             [sys.executable, "-m", "dsanalyzer.measure.storage", str(request)],
             capture_output=True,
             text=True,
-            preexec_fn=throttle.join if throttle is not None else None,
+            preexec_fn=bound_to_tool(throttle),
         )
         if done.returncode:
             raise NotMeasured("reading items from storage failed", done.stderr)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup/blkio")
 _PREFIX = "dsanalyzer-"
+_REMOVAL_S = 2.0  # a killed process stays in its group until the kernel has taken it down
 
 
 def disk_of(path: str) -> str | None:
@@ -54,10 +56,12 @@ class ReadThrottle:
         try:
             group.mkdir(exist_ok=True)
             (group / "blkio.throttle.read_bps_device").write_text(f"{disk} {int(bytes_per_s)}")
-        except OSError:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 group.rmdir()
-            return
+            if isinstance(error, OSError):
+                return
+            raise
         self._group, self._disk = group, disk
         self.method = "blkio cgroup"
 
@@ -78,13 +82,20 @@ class ReadThrottle:
         return 0
 
     def close(self) -> None:
-        if self._group is not None:
+        if self._group is None:
+            return
+        patience = time.monotonic() + _REMOVAL_S
+        while self._group.exists():
             for pid in (self._group / "cgroup.procs").read_text().split():
                 with contextlib.suppress(OSError):  # a straggler goes back to the root group
                     (_ROOT / "cgroup.procs").write_text(pid)
-            with contextlib.suppress(OSError):
+            try:
                 self._group.rmdir()
-            self._group = None
+            except OSError:  # a process on its way out; the next run removes what is left
+                if time.monotonic() > patience:
+                    break
+                time.sleep(0.01)
+        self._group = None
 
     def __enter__(self) -> ReadThrottle:
         return self

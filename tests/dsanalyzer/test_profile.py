@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -222,6 +224,30 @@ def test_a_cgroup_of_a_live_owner_is_left_alone():
         assert mine.exists()
     finally:
         mine.rmdir()
+
+
+def test_a_throttle_closed_over_dying_processes_leaves_no_cgroup(on_disk):
+    from dsanalyzer.job import bound_to_tool
+    from dsanalyzer.measure.throttle import ReadThrottle
+
+    dying = "import os; memory = bytearray(1 << 28); print(flush=True); os.kill(os.getpid(), 9)"
+    for _ in range(5):
+        with ReadThrottle(str(on_disk), 20e6) as throttle:
+            if throttle.method == "pacing":
+                pytest.skip("no writable blkio control group here")
+            children = [
+                subprocess.Popen(
+                    [sys.executable, "-c", dying],
+                    stdout=subprocess.PIPE,
+                    preexec_fn=bound_to_tool(throttle),
+                )
+                for _ in range(3)
+            ]
+            for child in children:
+                child.stdout.readline()
+        assert not Path(f"/sys/fs/cgroup/blkio/dsanalyzer-{os.getpid()}").exists()
+        for child in children:
+            child.communicate()
 
 
 def test_an_iterable_data_set_is_refused_with_the_reason(cli, on_disk):
