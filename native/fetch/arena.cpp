@@ -13,7 +13,7 @@ class Handle final : public Arena {
   explicit Handle(std::shared_ptr<Core> core) : core_(std::move(core)) {}
   ~Handle() override {
     Handle::close();
-    drop_core(std::move(core_));
+    drop_segment(std::move(core_));
   }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
@@ -80,7 +80,7 @@ std::shared_ptr<Arena> Arena::open(const std::string& name, std::uint64_t budget
     return std::make_shared<Handle>(core);
   } catch (...) {
     close_handle(*core);
-    drop_core(std::move(core));
+    drop_segment(std::move(core));
     throw;
   }
 }

@@ -4,13 +4,14 @@
 #include <string>
 
 #include "fetch/arena.hpp"
+#include "os/segment.hpp"
 
 namespace coordl {
 
 // The paths of one arena. Throws std::system_error EINVAL for a bad name.
-struct ArenaPaths {
+struct ArenaPaths : SegmentPaths {
   explicit ArenaPaths(const std::string& name, const ArenaPlace& place = {});
-  std::string name, directory, file, lock;
+  std::string name;
   bool on_disk;  // its files then have names that no reaping looks for
   ItemCheck check;
 };

@@ -1,37 +1,30 @@
-// The arenas this process has open, and the protocol by which files appear and disappear.
-//
-// One Core per arena file and process, however many Arena objects share it: POSIX record locks
-// belong to the process, and closing a second descriptor of a lock file would drop them all.
-// Everything here is done under process_mutex().
+// The arenas this process has open: what is particular to arenas in how segments come and go
+// (os/segment.hpp).
 #pragma once
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "fetch/arena_memory.hpp"
 #include "fetch/arena_paths.hpp"
-#include "os/lock_file.hpp"
+#include "os/segment.hpp"
 
 namespace coordl {
 
-struct Core {
+struct Core final : Segment {
   Core(ArenaPaths paths, std::shared_ptr<LockFile> lock, ArenaMemory memory)
-      : paths(std::move(paths)), lock(std::move(lock)), memory(std::move(memory)) {}
+      : Segment(paths, std::move(lock)), paths(std::move(paths)), memory(std::move(memory)) {}
+
+  void enter(std::uint32_t member) noexcept override;
+  bool busy() const noexcept override { return admitting.load() != 0; }
+  void forget_threads() noexcept override { admitting.store(0); }
+  bool outlives_users() const noexcept override { return memory.persists(); }
+  std::uint32_t most_members() const noexcept override { return layout::kMembers; }
 
   const ArenaPaths paths;
-  const std::shared_ptr<LockFile> lock;  // GUARDED_BY process_mutex()
   ArenaMemory memory;
-  std::uint32_t member = 0;                       // valid while leased
-  std::atomic<std::uint64_t> leased_generation{0};  // fork_generation() it was leased in, or 0
   std::atomic<std::uint32_t> admitting{0};  // threads inside admit(); none may be when the lease ends
-  std::atomic<bool> detached{false};              // cleared or lost: usable, but never to be found
-  std::uint32_t handles = 0;                      // GUARDED_BY process_mutex(): open Arena objects
-
-  bool leased() const noexcept {
-    return leased_generation.load() == fork_generation();
-  }
 };
 
 // What an opener asks for.
@@ -41,14 +34,5 @@ struct Request {
 };
 
 std::shared_ptr<Core> open_core(const std::string& name, Request request);
-// Leases for this process if it has none, as after fork. False when detached.
-bool ensure_lease(Core& core) noexcept;
-// One handle less; the last gives the lease back and, as the last user, unlinks the arena unless it
-// persists.
-void close_handle(Core& core) noexcept;
-// Gives the caller's reference up; the last of them unmaps the arena.
-void drop_core(std::shared_ptr<Core> core) noexcept;
-// Live users, this process included.
-std::uint64_t count_users(Core& core) noexcept;
 
 }  // namespace coordl

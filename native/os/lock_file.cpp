@@ -11,8 +11,6 @@
 #include <system_error>
 #include <thread>
 
-#include "fetch/layout.hpp"
-
 namespace coordl {
 namespace {
 
@@ -96,8 +94,8 @@ bool LockFile::is_at(const std::string& path) const noexcept {
   return ::lstat(path.c_str(), &info) == 0 && same_file(info.st_dev, info.st_ino);
 }
 
-std::optional<std::uint32_t> LockFile::take_lease() noexcept {
-  for (std::uint32_t member = 0; member < layout::kMembers; ++member) {
+std::optional<std::uint32_t> LockFile::take_lease_below(std::uint32_t members) noexcept {
+  for (std::uint32_t member = 0; member < members; ++member) {
     if (take_lease(member)) return member;
   }
   return std::nullopt;
@@ -112,7 +110,11 @@ void LockFile::drop_lease(std::uint32_t member) noexcept {
 }
 
 std::uint32_t LockFile::other_users() const noexcept {
-  return count_locks(fd_.get(), kLeases, kLeases + layout::kMembers);
+  return count_locks(fd_.get(), kLeases, kLeases + kMost);
+}
+
+bool LockFile::held_by_other(std::uint32_t member) const noexcept {
+  return count_locks(fd_.get(), kLeases + member, kLeases + member + 1) > 0;
 }
 
 }  // namespace coordl

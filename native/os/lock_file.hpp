@@ -5,7 +5,7 @@
 //
 // POSIX record locks are not inherited by fork (a forked child cannot keep its dead parent alive),
 // but drop at ANY close of the file by their process. So a process keeps exactly one LockFile per
-// file (arena.cpp's registry sees to it) and every use of one is under process_mutex().
+// file (segment.hpp sees to it) and every use of one is under process_mutex().
 #pragma once
 #include <cstdint>
 #include <mutex>
@@ -24,7 +24,7 @@ std::uint64_t fork_generation() noexcept;
 
 class LockFile {
  public:
-  // REQUIRES process_mutex(), as do all members.
+  // REQUIRES process_mutex(), as do all members but held_by_other().
   static LockFile open(const std::string& path, bool create);
 
   // Waits for the gate; false when `wait_ms` ran out (its holder is stopped).
@@ -36,12 +36,17 @@ class LockFile {
     return device == device_ && inode == inode_;
   }
 
-  // Takes the lowest free lease; nullopt when all are taken.
-  std::optional<std::uint32_t> take_lease() noexcept;
+  // Takes the lowest free lease of the first `members`; nullopt when all are taken.
+  std::optional<std::uint32_t> take_lease_below(std::uint32_t members) noexcept;
   bool take_lease(std::uint32_t member) noexcept;
   void drop_lease(std::uint32_t member) noexcept;
   // Other live processes that hold a lease. (Locks of this process do not show.)
   std::uint32_t other_users() const noexcept;
+  // Whether another live process is that member. It only asks the kernel: callable without the mutex,
+  // from any thread, while the LockFile lives.
+  bool held_by_other(std::uint32_t member) const noexcept;
+
+  static constexpr std::uint32_t kMost = 1024;  // members
 
  private:
   LockFile(Descriptor fd, std::uint64_t device, std::uint64_t inode)
