@@ -27,4 +27,12 @@ inline constexpr std::array kSteps = {
     "close:gate",      "close:left",        "close:unlinked",
 };
 
+// Those of a staging ring; its open, close and reaping have the names above.
+inline constexpr std::array kStagingSteps = {
+    "ring:sized",      "ring:set_aside",   "ring:described",  "ring:magic",     "claim:cleared",
+    "claim:claimed",   "claim:taken",      "fill:begun",      "fill:sample",    "publish:noted",
+    "publish:staged",  "publish:told",     "read:entered",    "read:copied",    "read:left",
+    "release:freed",
+};
+
 }  // namespace coordl
