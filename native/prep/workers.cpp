@@ -71,6 +71,7 @@ struct Workers::State {
   std::size_t fetched_bytes = 0;      // read or being read, not yet prepared, not in the cache
   std::size_t largest = kUnknownBytes;  // item so far
   std::uint64_t announced = 0;
+  std::size_t preparing = 0, prep_limit = 0;  // threads at work, and how many may be
   bool stop = false;
   std::size_t fetch_threads = 0;
   std::vector<std::thread> threads;
@@ -127,10 +128,12 @@ void Workers::State::make_ready(const std::shared_ptr<Ticket>& ticket, std::size
 void Workers::State::finish(Ticket& ticket) {
   counters.samples.fetch_add(1, std::memory_order_relaxed);
   --pending_rows;
-  if (--ticket.unfinished_ > 0) return;
+  const std::size_t left = --ticket.unfinished_;
+  if (ticket.place_.ended) ticket.place_.ended(left);
+  if (left > 0) return;
   // Now, not when the last thread lets go of the ticket: the consumer may drop the minibatch at
   // once and ask the pool for the next.
-  ticket.buffer_.reset();
+  ticket.place_ = {};
   ticket_done.notify_all();
 }
 
@@ -185,8 +188,9 @@ void Workers::State::prep_loop(std::size_t number) {
   for (;;) {
     {
       std::unique_lock lock(mutex);
-      prep_wake.wait(lock, [&] { return stop || !ready.empty(); });
+      prep_wake.wait(lock, [&] { return stop || (!ready.empty() && preparing < prep_limit); });
       if (stop) return;
+      ++preparing;
       std::pop_heap(ready.begin(), ready.end(), Later{});
       job = std::move(ready.back());
       ready.pop_back();
@@ -194,7 +198,7 @@ void Workers::State::prep_loop(std::size_t number) {
     Row& row = job.ticket->rows_[job.row];
     const std::size_t bytes = pass.sample_bytes();
     steps.prepare(row, job.ticket->key_,
-                  job.ticket->buffer_->bytes().subspan(job.row * bytes, bytes), *prep_threads[number]);
+                  job.ticket->place_.memory.subspan(job.row * bytes, bytes), *prep_threads[number]);
     {
       std::lock_guard lock(mutex);
       if (row.charged > 0) {
@@ -205,6 +209,7 @@ void Workers::State::prep_loop(std::size_t number) {
         row.view = {};
         if (row.owned.capacity() > 0) give_back(std::move(row.owned));
       }
+      --preparing;  // this thread itself takes the next: nobody whom the limit held back is needed
       finish(*job.ticket);
     }
     job.ticket.reset();  // outside the lock: the last owner may unmap a buffer
@@ -225,6 +230,7 @@ Workers::Workers(std::shared_ptr<const ItemTable> items, Pass pass, std::shared_
   for (int i = 0; i < options.prep_threads; ++i) {
     state_->prep_threads.push_back(std::make_unique<PrepThread>());
   }
+  state_->prep_limit = state_->prep_threads.size();
   try {
     std::lock_guard lock(state_->mutex);
     for (int i = 0; i < options.prep_threads; ++i) {
@@ -304,9 +310,9 @@ void Workers::announce(const std::shared_ptr<Ticket>& ticket) {
   state_->announce(ticket);
 }
 
-void Workers::submit(const std::shared_ptr<Ticket>& ticket, std::shared_ptr<Buffer> buffer) {
+void Workers::submit(const std::shared_ptr<Ticket>& ticket, Place place) {
   check_process();
-  if (buffer->bytes().size() < ticket->rows_.size() * pass_.sample_bytes()) {
+  if (place.memory.size() < ticket->rows_.size() * pass_.sample_bytes()) {
     throw std::invalid_argument("the buffer is smaller than the minibatch");
   }
   State& state = *state_;
@@ -315,13 +321,30 @@ void Workers::submit(const std::shared_ptr<Ticket>& ticket, std::shared_ptr<Buff
   if (ticket->stage_ == Ticket::Stage::submitted) throw std::logic_error("a ticket is submitted once");
   if (ticket->stage_ == Ticket::Stage::made) state.announce(ticket);
   ticket->stage_ = Ticket::Stage::submitted;
-  if (ticket->unfinished_ == 0) return;  // nothing could be read
-  ticket->buffer_ = std::move(buffer);
+  if (ticket->unfinished_ == 0) {  // nothing could be read
+    if (place.ended) place.ended(0);
+    return;
+  }
+  ticket->place_ = std::move(place);
   for (std::size_t row = 0; row < ticket->rows_.size(); ++row) {
     const Row& here = ticket->rows_[row];
     if (!here.fetching && here.status == RowStatus::pending) state.make_ready(ticket, row);
   }
   state.prep_wake.notify_all();
+}
+
+void Workers::limit_prep(int threads) {
+  check_process();
+  std::lock_guard lock(state_->mutex);
+  state_->prep_limit = std::clamp<std::size_t>(static_cast<std::size_t>(std::max(threads, 1)), 1,
+                                               state_->prep_threads.size());
+  state_->prep_wake.notify_all();
+}
+
+std::size_t Workers::waiting_for_prep() const {
+  check_process();
+  std::lock_guard lock(state_->mutex);
+  return state_->ready.size();
 }
 
 bool Workers::wait(const Ticket& ticket, std::chrono::nanoseconds timeout) {

@@ -18,6 +18,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -30,6 +31,15 @@
 #include "prep/row.hpp"
 
 namespace coordl {
+
+// Where a ticket's samples go, one after the other.
+struct Place {
+  std::span<std::byte> memory;
+  std::shared_ptr<const void> owner;  // held until the last row ended
+  // Called as each row ends, with the number of rows left: in one of the threads, with the workers'
+  // mutex held. It must not call them nor throw.
+  std::function<void(std::size_t left)> ended;
+};
 
 // One minibatch on its way: which items, into which buffer, and how each row ended.
 class Ticket {
@@ -46,7 +56,7 @@ class Ticket {
   friend class Workers;
   enum class Stage : std::uint8_t { made, announced, submitted };
   std::shared_ptr<Tiers> cache_;  // keeps the views valid
-  std::shared_ptr<Buffer> buffer_;
+  Place place_;
   std::vector<Row> rows_;
   std::vector<std::size_t> missing_;
   DrawKey key_;
@@ -79,9 +89,16 @@ class Workers {
                                  std::span<const std::int64_t> indices, DrawKey key) const;
   // Fetches what it lacks. Once per ticket, in the order in which the tickets will be submitted.
   void announce(const std::shared_ptr<Ticket>& ticket);
-  // Prepares row i of `buffer` from items[i]; announces first what was not. Once per ticket. Throws
-  // std::invalid_argument unless the buffer holds size() * pass.sample_bytes() bytes.
-  void submit(const std::shared_ptr<Ticket>& ticket, std::shared_ptr<Buffer> buffer);
+  // Prepares row i of the place from items[i]; announces first what was not. Once per ticket. Throws
+  // std::invalid_argument unless the place holds size() * pass.sample_bytes() bytes.
+  void submit(const std::shared_ptr<Ticket>& ticket, Place place);
+  void submit(const std::shared_ptr<Ticket>& ticket, const std::shared_ptr<Buffer>& buffer) {
+    submit(ticket, Place{buffer->bytes(), buffer, {}});
+  }
+  // From now on at most so many prep threads work at a time (1 to all of them).
+  void limit_prep(int threads);
+  // Samples that wait for a prep thread now: submitted, and their bytes are here.
+  std::size_t waiting_for_prep() const;
   // True when every row ended within `timeout`; throws when the workers were closed before.
   bool wait(const Ticket& ticket, std::chrono::nanoseconds timeout);
   // Stops after the samples in hand and joins. Idempotent.

@@ -1,0 +1,429 @@
+#include "staging/feed.hpp"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <list>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "os/signals_blocked.hpp"
+#include "os/steps.hpp"
+
+namespace coordl {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How often the ring is looked at while something is wanted of it, should no bell ring; and a holder
+// that is silent for as long is looked after: it may be dead.
+constexpr int kLookMs = 20;
+constexpr int kIdleMs = 1000;
+// Samples of claimed runs that are not prepared yet: how deep storage's queue may be.
+constexpr std::size_t kMostClaimed = 256;
+constexpr std::size_t kLeastClaims = 2;  // one to prepare, one to come
+// Runs whose change wakes us; the others are looked at on that occasion.
+constexpr std::size_t kListened = 4;
+constexpr auto kShareEvery = std::chrono::milliseconds(100);
+
+}  // namespace
+
+struct Feed::State {
+  // The part of a minibatch that is in one run.
+  struct Piece {
+    std::shared_ptr<Portion> portion;
+    std::uint64_t run = 0;              // of all epochs
+    std::uint64_t from = 0, count = 0;  // samples of the run
+    std::size_t row = 0;                // of the minibatch
+    std::optional<Clock::time_point> refused{};  // since when its slot could not be claimed
+  };
+  // A run this process prepares for all.
+  struct Claim {
+    std::shared_ptr<Ticket> ticket;
+    std::size_t left = 0;
+  };
+  // A member's last sign of life, as seen from here.
+  struct Sign {
+    std::optional<std::uint64_t> beat;
+    Clock::time_point since{};
+    bool given_up = false;
+  };
+
+  State(std::shared_ptr<Ring> with, std::shared_ptr<Workers> threads, std::vector<std::int64_t> all,
+        std::vector<std::int64_t> drawn, FeedOptions asked)
+      : ring(std::move(with)),
+        workers(std::move(threads)),
+        items(std::move(all)),
+        indices(std::move(drawn)),
+        options(asked),
+        prepared_here(ring->epoch_runs()) {}
+
+  void loop() noexcept;
+  void take_share();
+  bool settle(Piece& piece);
+  bool copy(Piece& piece);
+  bool claim_dead(Piece& piece, Sign& sign, Clock::time_point now);
+  void prepare(std::uint64_t run);
+  void alone(Portion& portion, std::uint64_t run, std::uint64_t from, std::uint64_t count,
+             std::size_t row);
+  bool may_claim();
+  Sign& sign_of(std::uint32_t holder, Clock::time_point now);
+  void row_ended(std::uint64_t run, std::size_t left) noexcept;
+  void piece_ended(Portion& portion) noexcept;
+  std::shared_ptr<Ticket> ticket_of(std::uint64_t run, std::uint64_t from, std::uint64_t count) const;
+
+  const pid_t pid = ::getpid();
+  const std::shared_ptr<Ring> ring;
+  const std::shared_ptr<Workers> workers;
+  const std::vector<std::int64_t> items, indices;
+  const FeedOptions options;
+
+  // Of the feed's thread alone:
+  std::list<Piece> pieces;
+  std::array<Sign, ring_layout::kMembers> signs;
+  Clock::time_point shared_at{};
+  int share = 0;
+  std::vector<bool> prepared_here;  // runs of this epoch
+
+  mutable std::mutex mutex;  // guards what follows; taken last
+  std::condition_variable ready;
+  std::deque<Piece> incoming;
+  std::map<std::uint64_t, Claim> claims;
+  FeedCounts counts;
+  std::exception_ptr error;  // that ended the thread
+  bool stop = false;
+  std::thread thread;
+};
+
+void Feed::State::loop() noexcept {
+  try {
+    for (;;) {
+      const std::uint32_t heard = ring->bell();
+      {
+        const std::lock_guard lock(mutex);
+        if (stop) return;
+        for (Piece& piece : incoming) pieces.push_back(std::move(piece));
+        incoming.clear();
+      }
+      take_share();
+      std::size_t listened = 0;
+      pieces.remove_if([&](Piece& piece) {
+        if (listened < kListened) ring->listen(piece.run);
+        const bool settled = settle(piece);
+        if (!settled) ++listened;
+        return settled;
+      });
+      ring->wait(heard, pieces.empty() ? kIdleMs : kLookMs);
+    }
+  } catch (...) {
+    const std::lock_guard lock(mutex);
+    error = std::current_exception();
+    ready.notify_all();
+  }
+}
+
+// Each member may have its share of the cores at work.
+void Feed::State::take_share() {
+  const auto now = Clock::now();
+  if (share != 0 && now - shared_at < kShareEvery) return;
+  shared_at = now;
+  const int members = static_cast<int>(ring->active());
+  const int threads = std::clamp((options.cores + members - 1) / members, 1, options.prep_threads);
+  if (threads != share) workers->limit_prep(threads);
+  share = threads;
+}
+
+Feed::State::Sign& Feed::State::sign_of(std::uint32_t holder, Clock::time_point now) {
+  Sign& sign = signs[holder];
+  const std::uint64_t beat = ring->beat_of(holder);
+  if (sign.beat != beat) sign = {beat, now};
+  return sign;
+}
+
+// True when the piece needs no more looking at.
+bool Feed::State::settle(Piece& piece) {
+  const auto now = Clock::now();
+  std::uint32_t holder = 0;
+  switch (ring->look(piece.run, holder)) {
+    case Run::staged:
+      return copy(piece);
+    case Run::mine:
+      return false;
+    case Run::open:
+      if (!may_claim()) return false;
+      if (ring->claim(piece.run)) {
+        prepare(piece.run);
+        return false;
+      }
+      // Somebody was faster, or reads what the slot holds.
+      if (!piece.refused) piece.refused = now;
+      if (now - *piece.refused < options.patience) return false;
+      break;
+    case Run::others: {
+      Sign& sign = sign_of(holder, now);
+      if (claim_dead(piece, sign, now)) return false;
+      if (now - sign.since < options.patience) return false;
+      if (!sign.given_up) {
+        sign.given_up = true;
+        const std::lock_guard lock(mutex);
+        ++counts.waits;
+      }
+      break;
+    }
+    case Run::gone:
+      break;
+  }
+  alone(*piece.portion, piece.run, piece.from, piece.count, piece.row);
+  piece_ended(*piece.portion);
+  return true;
+}
+
+bool Feed::State::claim_dead(Piece& piece, Sign& sign, Clock::time_point now) {
+  if (now - sign.since < std::chrono::milliseconds(kLookMs) || !may_claim()) return false;
+  if (!ring->claim(piece.run)) return false;  // it lives
+  {
+    const std::lock_guard lock(mutex);
+    ++counts.taken;
+  }
+  prepare(piece.run);
+  return true;
+}
+
+bool Feed::State::copy(Piece& piece) {
+  const std::size_t bytes = ring->shape().sample_bytes;
+  std::vector<bool> done(piece.count);
+  const auto out = piece.portion->buffer_->bytes().subspan(piece.row * bytes, piece.count * bytes);
+  if (!ring->read(piece.run, piece.from, piece.count, out, done)) return false;
+  std::uint64_t staged = piece.count;
+  for (std::uint64_t i = 0; i < piece.count; ++i) {
+    if (done[i]) continue;
+    --staged;  // what could not be prepared natively each job makes as its own data set does
+    alone(*piece.portion, piece.run, piece.from + i, 1, piece.row + i);
+  }
+  if (!prepared_here[piece.run % ring->epoch_runs()]) {
+    ring->count(0, 0, staged);
+    const std::lock_guard lock(mutex);
+    counts.staged += staged;
+  }
+  piece_ended(*piece.portion);
+  return true;
+}
+
+std::shared_ptr<Ticket> Feed::State::ticket_of(std::uint64_t run, std::uint64_t from,
+                                               std::uint64_t count) const {
+  const std::uint64_t at = run % ring->epoch_runs() * ring->shape().run_samples + from;
+  return workers->ticket(std::span(items).subspan(at, count), std::span(indices).subspan(at, count),
+                         options.key);
+}
+
+// Two runs always; more while threads would be idle without, and storage's queue is not deep.
+bool Feed::State::may_claim() {
+  std::size_t left = 0;
+  {
+    const std::lock_guard lock(mutex);
+    if (claims.size() < kLeastClaims) return true;
+    for (const auto& [run, claim] : claims) left += claim.left;
+  }
+  return left < kMostClaimed && workers->waiting_for_prep() < 2 * static_cast<std::size_t>(share);
+}
+
+void Feed::State::prepare(std::uint64_t run) {
+  const std::uint64_t first = run % ring->epoch_runs() * ring->shape().run_samples;
+  const std::uint64_t count =
+      std::min(ring->shape().run_samples, ring->shape().epoch_samples - first);
+  prepared_here[run % ring->epoch_runs()] = true;
+  try {
+    const auto ticket = ticket_of(run, 0, count);
+    {
+      const std::lock_guard lock(mutex);
+      claims[run] = {ticket, count};
+    }
+    at_step("fill:begun");
+    workers->submit(ticket, Place{ring->memory(run), ring,
+                                  [this, run](std::size_t left) { row_ended(run, left); }});
+  } catch (...) {
+    {
+      const std::lock_guard lock(mutex);
+      claims.erase(run);
+    }
+    ring->release(run);
+    throw;
+  }
+}
+
+// In a thread of the workers.
+void Feed::State::row_ended(std::uint64_t run, std::size_t left) noexcept {
+  ring->beat();
+  at_step("fill:sample");
+  std::shared_ptr<Ticket> ticket;
+  {
+    const std::lock_guard lock(mutex);
+    const auto found = claims.find(run);
+    found->second.left = left;
+    if (left > 0) return;
+    ticket = std::move(found->second.ticket);
+    claims.erase(found);
+    counts.prepared += ticket->size();
+  }
+  std::array<std::uint64_t, ring_layout::kMostRunSamples / 64> done{};
+  for (std::size_t row = 0; row < ticket->size(); ++row) {
+    if (ticket->status(row) == RowStatus::done) done[row / 64] |= std::uint64_t(1) << row % 64;
+  }
+  ring->publish(run, done);
+  ring->count(ticket->size(), 0, 0);
+  ring->ring();
+}
+
+void Feed::State::alone(Portion& portion, std::uint64_t run, std::uint64_t from, std::uint64_t count,
+                        std::size_t row) {
+  const auto ticket = ticket_of(run, from, count);
+  {
+    const std::lock_guard lock(mutex);
+    portion.own_.push_back({row, ticket});
+    ++portion.pieces_;
+    counts.alone += count;
+  }
+  ring->count(0, count, 0);
+  const std::size_t bytes = ring->shape().sample_bytes;
+  // Weak: a portion nobody waits for any more may go, and its tickets with it.
+  workers->submit(ticket,
+                  Place{portion.buffer_->bytes().subspan(row * bytes, count * bytes), portion.buffer_,
+                        [this, weak = portion.weak_from_this()](std::size_t left) {
+                          const auto held = left == 0 ? weak.lock() : nullptr;
+                          if (held) piece_ended(*held);
+                        }});
+}
+
+void Feed::State::piece_ended(Portion& portion) noexcept {
+  const std::lock_guard lock(mutex);
+  if (--portion.pieces_ > 0) return;
+  portion.buffer_.reset();
+  ready.notify_all();
+}
+
+Feed::Feed(std::shared_ptr<Ring> ring, std::shared_ptr<Workers> workers,
+           std::vector<std::int64_t> items, std::vector<std::int64_t> indices, FeedOptions options) {
+  const RingShape& shape = ring->shape();
+  if (items.size() != shape.epoch_samples || indices.size() != shape.epoch_samples ||
+      workers->pass().sample_bytes() != shape.sample_bytes) {
+    throw std::invalid_argument(
+        "the ring has " + std::to_string(shape.epoch_samples) + " samples of " +
+        std::to_string(shape.sample_bytes) + " bytes an epoch, the order " +
+        std::to_string(items.size()) + " of " + std::to_string(workers->pass().sample_bytes()));
+  }
+  if (options.epoch >= ring_layout::kMostRuns / ring->epoch_runs() || options.prep_threads < 1) {
+    throw std::invalid_argument("an epoch beyond what a ring counts, or no prep thread");
+  }
+  ring->ensure_lease();
+  state_ = std::make_unique<State>(std::move(ring), std::move(workers), std::move(items),
+                                   std::move(indices), options);
+  state_->ring->count_pass(1);
+  try {
+    SignalsBlocked blocked;
+    state_->thread = std::thread(&State::loop, state_.get());
+    pthread_setname_np(state_->thread.native_handle(), "coordl-share");
+  } catch (...) {
+    state_->ring->count_pass(-1);
+    throw;
+  }
+}
+
+Feed::~Feed() {
+  close();
+  // The thread was not copied into a forked child; destroying what it waits on would hang.
+  if (state_ && state_->pid != ::getpid()) static_cast<void>(state_.release());
+}
+
+void Feed::check_process() const {
+  if (state_->pid != ::getpid()) {
+    throw std::runtime_error("this iterator's threads live in process " +
+                             std::to_string(state_->pid) + ", this is process " +
+                             std::to_string(::getpid()) +
+                             ", forked from it. Call iter() on the loader again in this process.");
+  }
+}
+
+std::shared_ptr<Portion> Feed::put(std::uint64_t first, std::size_t count,
+                                   std::shared_ptr<Buffer> buffer) {
+  check_process();
+  State& state = *state_;
+  const RingShape& shape = state.ring->shape();
+  if (count == 0 || first > shape.epoch_samples || count > shape.epoch_samples - first ||
+      buffer->bytes().size() < count * shape.sample_bytes) {
+    throw std::invalid_argument("a minibatch beyond the epoch, or larger than its buffer");
+  }
+  auto portion = std::make_shared<Portion>();
+  portion->buffer_ = std::move(buffer);
+  portion->first_ = first;
+  portion->count_ = count;
+  const std::uint64_t runs = state.ring->epoch_runs(), size = shape.run_samples;
+  std::vector<State::Piece> pieces;
+  for (std::uint64_t at = first; at < first + count;) {
+    const std::uint64_t end = std::min<std::uint64_t>((at / size + 1) * size, first + count);
+    pieces.push_back({portion, state.options.epoch * runs + at / size, at % size, end - at,
+                      static_cast<std::size_t>(at - first)});
+    at = end;
+  }
+  state.ring->at(pieces.front().run);
+  {
+    const std::lock_guard lock(state.mutex);
+    if (state.stop) throw std::logic_error("put() after close()");
+    portion->pieces_ = pieces.size();
+    for (State::Piece& piece : pieces) state.incoming.push_back(std::move(piece));
+  }
+  state.ring->ring();
+  return portion;
+}
+
+bool Feed::wait(const Portion& portion, std::chrono::nanoseconds timeout) {
+  check_process();
+  State& state = *state_;
+  std::unique_lock lock(state.mutex);
+  const auto ended = [&] { return portion.pieces_ == 0; };
+  state.ready.wait_for(lock, timeout, [&] { return ended() || state.stop || state.error; });
+  if (!ended() && state.error) std::rethrow_exception(state.error);
+  if (!ended() && state.stop) throw std::logic_error("wait() after close()");
+  return ended();
+}
+
+FeedCounts Feed::counts() const {
+  if (state_->pid != ::getpid()) return {};
+  const std::lock_guard lock(state_->mutex);
+  return state_->counts;
+}
+
+void Feed::close() noexcept {
+  if (!state_ || state_->pid != ::getpid()) return;
+  State& state = *state_;
+  std::thread thread;
+  {
+    const std::lock_guard lock(state.mutex);
+    if (state.stop) return;
+    state.stop = true;
+    thread.swap(state.thread);
+  }
+  state.ready.notify_all();
+  state.ring->ring();
+  thread.join();
+  state.workers->close();  // its threads publish what they had in hand, or leave it
+  std::map<std::uint64_t, State::Claim> claims;
+  {
+    const std::lock_guard lock(state.mutex);
+    claims.swap(state.claims);
+    state.incoming.clear();
+  }
+  for (const auto& [run, claim] : claims) state.ring->release(run);
+  state.pieces.clear();
+  state.ring->count_pass(-1);
+}
+
+}  // namespace coordl
