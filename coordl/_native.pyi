@@ -224,6 +224,84 @@ def simd() -> str:
     Name of the kernels in use: scalar, avx2, avx512 or neon; COORDL_SIMD chooses one.
     """
 
+class Ring:
+    """
+    The staging ring of a group; see docs/shared-memory.md. Any thread and any forked
+    child may use it.
+    """
+
+    @staticmethod
+    def open(name: str, sample_bytes: int, epoch_samples: int, run_samples: int, bytes: int, record: str) -> Ring:
+        """
+        Makes it so, or takes what is there. Raises OSError with the kernel's errno.
+        """
+
+    @property
+    def record(self) -> str: ...
+
+    @property
+    def sample_bytes(self) -> int: ...
+
+    @property
+    def epoch_samples(self) -> int: ...
+
+    @property
+    def run_samples(self) -> int: ...
+
+    @property
+    def slots(self) -> int: ...
+
+    def ensure_lease(self) -> bool:
+        """
+        Takes this process's lease now. False when the ring was cleared meanwhile.
+        """
+
+    def agree(self, epoch: int, digest: int) -> bool:
+        """
+        False when another member said that the epoch's order has another digest.
+        """
+
+    def info(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+class Portion:
+    """One minibatch on its way through a ring."""
+
+    def __len__(self) -> int: ...
+
+    def exceptions(self) -> list[tuple[int, str, int]]:
+        """(row, what, errno) of rows that are not done."""
+
+    def item(self, row: int) -> bytes:
+        """Encoded bytes of a row that is not ours."""
+
+class Feed:
+    """One pass over a ring; see native/staging/feed.hpp."""
+
+    def __init__(self, ring: Ring, workers: Workers, items: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], seed: int, epoch: int, prep_threads: int, cores: int, patience_s: float) -> None: ...
+
+    def put(self, first: int, count: int, buffer: Buffer) -> Portion:
+        """Samples [first, first + count) of the epoch's order, into the buffer."""
+
+    def wait(self, portion: Portion, timeout_s: float = 0.0) -> bool:
+        """True when all of it is there; False after timeout_s (0: never)."""
+
+    def counts(self) -> dict[str, int]: ...
+
+    def close(self) -> None: ...
+
+def list_rings() -> list[dict[str, Any]]:
+    """Staging rings of this user that live: Ring.info() of each."""
+
+def reap_rings() -> list[str]:
+    """Unlinks this user's staging rings that no live user has; their names."""
+
+def clear_ring(name: str, force: bool = False) -> None:
+    """
+    Unlinks a ring. OSError EBUSY when in use and not force, ENOENT when there is none.
+    """
+
 def checksum(data: bytes | bytearray | memoryview, hi: int = 0, lo: int = 0) -> int:
     """
     64 bits that find torn, misplaced and flipped bytes; (hi, lo) says where they belong.

@@ -5,6 +5,7 @@
         ├── ItemError           one sample could not be fetched or prepared; names index and path
         ├── CacheError          the cache cannot be had as asked; says what to change
         ├── PackedDataError     a packed data set is damaged, unfinished or none; names the file
+        ├── GroupError          a loader cannot join a group of jobs; names what differs
         ├── StateError          a state cannot be gone on from with this loader; says why
         └── TarShardError       a tar is damaged, or cannot be read by range; names it and the byte
 
@@ -58,6 +59,10 @@ class PackedDataError(CoordlError):
 
 class TarShardError(CoordlError):
     """A tar shard cannot be read by range."""
+
+
+class GroupError(CoordlError):
+    """A loader and the group it names do different things, or have no memory to share."""
 
 
 class StateError(CoordlError, AssertionError):

@@ -40,6 +40,7 @@ class EpochRecord:
         begun: something was yielded, or had been before the pass was gone on with.
         bad: samples left out or replaced.
         counters: current values of COUNTED, from whoever does the work.
+        shared: of a group's samples, where this job's came from; None outside a group.
     """
 
     epoch: int
@@ -49,6 +50,7 @@ class EpochRecord:
     begun: bool = False
     bad: BadSamples = field(default_factory=BadSamples)
     counters: Callable[[], dict[str, Any]] = field(default=dict, repr=False)
+    shared: Callable[[], dict[str, int]] | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         now = self.counters()
@@ -61,12 +63,16 @@ class EpochRecord:
             "bad_samples": list(self.bad.first),
             **{name: now.get(name) for name in COUNTED},
             "wait_s": self.wait_s,
+            "shared": None if self.shared is None else self.shared(),
         }
 
     def freeze(self) -> None:
         """Keeps the figures and lets go of who counted them."""
         last = self.counters()
         self.counters = lambda: last
+        if self.shared is not None:
+            shared = self.shared()
+            self.shared = lambda: shared
 
 
 class History:

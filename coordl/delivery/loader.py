@@ -16,6 +16,7 @@ import torch.utils.data
 from coordl import _native
 from coordl.cores import auto_workers, usable_cores
 from coordl.delivery.as_torch import PythonIterator, PythonWorkersIterator
+from coordl.delivery.grouped import GroupIterator
 from coordl.delivery.history import History
 from coordl.delivery.layout import FORMATS, InMemoryFormat
 from coordl.delivery.native import NativeEpoch, NativeIterator
@@ -23,6 +24,7 @@ from coordl.delivery.on_error import check_on_error
 from coordl.delivery.position import Position, sampler_epoch
 from coordl.delivery.resume import Resume
 from coordl.delivery.route import Route, describe, route_of
+from coordl.delivery.shared_order import KeyedOrder, describe_order, rank_of, why_not_shared
 from coordl.delivery.tended import tended_view
 from coordl.fetch.admission import check_first_come
 from coordl.fetch.budget import parse_budget
@@ -35,6 +37,7 @@ from coordl.fetch.tally import Tally
 from coordl.integrations.accelerate import keep_acceleration
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
+from coordl.staging.group import VARIABLE, DataDigest, Facts, Group, staging_bytes
 from coordl.staging.paths import SharedSamples
 from coordl.staging.slots import SlotPool
 from coordl.user_warning import warn_user
@@ -53,6 +56,9 @@ class _Local:
         self.opens_cache: MinIOCache | None = None
         self.slots: SlotPool | None = None
         self.samples = SharedSamples()
+        self.group: Group | None = None
+        self.keyed_order = KeyedOrder()
+        self.digest = DataDigest()
         self.warned = False
 
     def __reduce__(self) -> tuple:
@@ -94,13 +100,23 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             function is called with the ItemError and returns a sample in its place, or
             coordl.SKIP; where Python workers make the samples, it is called there. stats() counts
             and lists them.
+        group: a name. Loaders of that name, in any jobs of this user on this machine, that read the
+            same data set with the same transforms, seed and order prepare each sample once for all
+            of them; batch size, speed, start and end are each one's own. The order of torch's
+            samplers is then drawn from (seed, epoch), unless their generator is yours. Without
+            seed= it is the group's. The environment variable COORDL_GROUP names one for all
+            loaders that can share, each data set apart. For natively prepared samples.
+        staging: memory the first of a group sets aside for prepared samples: bytes or "2GiB". None:
+            2 GiB, at most a quarter of what may be had. Who falls further behind than it holds
+            prepares for itself.
         snapshot_every_n_steps: as torchdata's StatefulDataLoader has it, for data sets and samplers
             that keep a state of their own: how often it comes from the workers. Each so many-th
             minibatch; 0 or None: at the begin of a pass only. What came after the last one is
             made again on resume.
 
     Raises:
-        ValueError: a bad argument; prep="native" where samples must be made in Python.
+        ValueError: a bad argument; prep="native" where samples must be made in Python; group=
+            where they cannot be shared.
     """
 
     def __init__(
@@ -131,6 +147,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         memory_format: torch.memory_format | None = None,
         on_error: str | Callable[[Any], Any] = "raise",
         snapshot_every_n_steps: int | None = 1,
+        group: str | None = None,
+        staging: int | str | None = None,
     ) -> None:
         if prep not in ("auto", "native", "python"):
             raise ValueError(f"prep is 'auto', 'native' or 'python', got {prep!r}")
@@ -167,6 +185,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.prep = prep
         self.on_error = on_error
         self.snapshot_every_n_steps = snapshot_every_n_steps
+        if staging is not None:
+            staging_bytes(staging)  # a wrong one is told now
+        self.group = group
+        self.staging = staging
         self._local = _Local()
         auto = isinstance(num_workers, str) and num_workers == "auto"
         super().__init__(
@@ -191,6 +213,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         route = route_of(self)
         if prep == "native" and not route.native:
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
+        if group is not None and (reason := self._why_alone(route)):
+            raise ValueError(f"group={group!r} cannot be: {reason}")
         self._auto = ""  # why num_workers="auto" is the number it is
         if auto:
             self.num_workers, self._auto = auto_workers(route.native)
@@ -207,7 +231,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def _get_iterator(self) -> Any:
         route = route_of(self)
         if route.native:
-            return NativeIterator(self, route)
+            return (GroupIterator if self._join(route) else NativeIterator)(self, route)
+        if self.group is not None:
+            raise ValueError(f"group={self.group!r} cannot be: {self._why_alone(route)}")
         if self.prep == "native":  # an attribute changed since the loader was made
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
         self._warn_of_useless_cache(route)
@@ -222,6 +248,43 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return kind(view, self, source)
 
     # -- native ------------------------------------------------------------------------------
+
+    def _why_alone(self, route: Route) -> str:
+        """Why no group can share this loader's samples; empty where one can."""
+        if not route.native:
+            return f"samples are made in Python, which groups do not share: {route.reasons[0]}"
+        return why_not_shared(self)
+
+    def _join(self, route: Route) -> bool:
+        """Joins the group this loader names, or that of the environment; whether it is in one."""
+        local, named = self._local, self.group or os.environ.get(VARIABLE)
+        if not named:
+            return False
+        if reason := self._why_alone(route):
+            if self.group is None:
+                return False
+            raise ValueError(f"group={named!r} cannot be: {reason}")  # changed since it was made
+        assert route.folder is not None and route.plan is not None
+        sampler: Any = self.batch_sampler.sampler  # type: ignore[union-attr]
+        if len(sampler) == 0:
+            return False
+        facts = Facts.of(
+            route.folder,
+            local.digest(route.folder),
+            route.plan,
+            describe_order(self),
+            len(sampler),
+            self.seed,
+        )
+        if local.group is not None:
+            local.group.check(facts)
+            return True
+        # What the environment names is for whole scripts: each of their data sets is apart.
+        name = named + rank_of(self) + ("" if self.group else f".{facts.digest()}")
+        sample_bytes = route.plan.native_pass().sample_bytes
+        local.group = Group.join(name, facts, sample_bytes, self.staging)
+        self.seed = local.group.seed
+        return True
 
     def _native_epoch(self, route: Route, position: Position) -> NativeEpoch:
         assert route.folder is not None and route.plan is not None
@@ -370,11 +433,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         ssd_budget of the disk, cache_forms in items, admission the policy. None without a cache in
         use. staging: how Python workers' minibatches came, "staged" in slots or inline, with
         tensors sent "as_torch" does and "why", in slots used "once"; "slots" kept and "slot_bytes".
-        None without such workers.
+        None without such workers. Per epoch shared: in a group, samples "prepared" here for all,
+        "staged" by others, prepared "alone" for this job only, holders "given_up" on, runs
+        "taken_over" from the dead; group: its name, seed, slots and members. None outside one.
         """
         figures = self._local.history.as_dict()
         figures.update(cache_figures(self._cache_in_use()))
         figures["staging"] = self._local.slots.stats() if self._local.slots else None
+        figures["group"] = self._local.group.as_dict() if self._local.group else None
         return figures
 
     def _cache_in_use(self) -> MinIOCache | None:

@@ -114,8 +114,9 @@ def read_ahead_bytes() -> int:
     return max(1, min(READ_AHEAD_BYTES, int(READ_AHEAD_SHARE * allowed)))
 
 
-def _end(workers: Any, record: EpochRecord) -> None:
-    workers.close()
+def _end(closing: list[Any], record: EpochRecord) -> None:
+    for each in closing:
+        each.close()
     record.freeze()
 
 
@@ -155,7 +156,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             epoch.form,
         )
         position.record.counters = self._workers.counters
-        self._finish = weakref.finalize(self, _end, self._workers, position.record)
+        self._closing: list[Any] = [self._workers]  # what the pass ends with, in that order
+        self._finish = weakref.finalize(self, _end, self._closing, position.record)
         seed, number = int(self._base_seed), position.turn
         if epoch.seed is not None:
             seed, number = epoch.seed, position.epoch
@@ -170,12 +172,16 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         early = self._ahead > 0 and draws_alone(self._index_sampler)
         self._early = len(self._index_sampler) - 1 if early else 0
         try:
+            self._open(loader)
             while len(self._window) < self._ahead and self._put():
                 pass
             self._read_on()
         except BaseException:
             self._finish()
             raise
+
+    def _open(self, loader: Any) -> None:
+        """What a pass begins with before its first minibatch is asked for."""
 
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
         """The next pass of a loader with persistent_workers; what was not consumed is dropped."""
@@ -227,11 +233,14 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             return False
         minibatch = self._announced.popleft()
         if minibatch.error is None:
-            self._missing -= len(minibatch.ticket.missing)
-            minibatch.buffer = self._epoch.pool.take(len(minibatch.rows) * self._sample_bytes)
-            self._workers.submit(minibatch.ticket, minibatch.buffer)
+            self._submit(minibatch)
         self._window.append(minibatch)
         return True
+
+    def _submit(self, minibatch: _Minibatch) -> None:
+        self._missing -= len(minibatch.ticket.missing)
+        minibatch.buffer = self._epoch.pool.take(len(minibatch.rows) * self._sample_bytes)
+        self._workers.submit(minibatch.ticket, minibatch.buffer)
 
     def _read_on(self) -> None:
         for _ in range(_LOOKED_AT):
@@ -262,7 +271,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             self._finish()
             raise StopIteration
         minibatch = self._window[0]
-        if minibatch.error is None and not self._workers.wait(minibatch.ticket, self._timeout):
+        if minibatch.error is None and not self._wait(minibatch):
             raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
         self._window.popleft()
         self._position.took()
@@ -277,6 +286,10 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             finally:
                 del error  # its traceback holds this frame: the pass must end with the last user
         return self._collate(minibatch)
+
+    def _wait(self, minibatch: _Minibatch) -> bool:
+        """Until it is made; False when the loader's timeout ran out."""
+        return self._workers.wait(minibatch.ticket, self._timeout)
 
     def _collate(self, minibatch: _Minibatch) -> Any:
         epoch, plan = self._epoch, self._epoch.plan

@@ -7,6 +7,7 @@ void bind_fetch(nb::module_& m);
 void bind_items(nb::module_& m);
 void bind_pass(nb::module_& m);
 void bind_prep(nb::module_& m);
+void bind_ring(nb::module_& m);
 void bind_shards(nb::module_& m);
 void bind_staging(nb::module_& m);
 void bind_workers(nb::module_& m);
@@ -17,6 +18,7 @@ NB_MODULE(_native, m) {
   bind_items(m);
   bind_pass(m);
   bind_prep(m);
+  bind_ring(m);
   bind_shards(m);
   bind_staging(m);
   bind_workers(m);

@@ -14,6 +14,8 @@
 #include <string>
 #include <tuple>
 
+#include "bindings/rows.hpp"
+
 namespace nb = nanobind;
 using namespace nb::literals;
 
@@ -111,25 +113,12 @@ nb::ndarray<nb::numpy> buffer_array(const std::shared_ptr<Buffer>& buffer,
                                 nullptr, dtype);
 }
 
-const char* status_name(RowStatus status) {
-  switch (status) {
-    case RowStatus::not_ours: return "not_ours";
-    case RowStatus::io_error: return "io_error";
-    case RowStatus::truncated: return "truncated";
-    case RowStatus::damaged: return "damaged";
-    case RowStatus::changed: return "changed";
-    case RowStatus::done: return "done";
-    case RowStatus::pending: break;
-  }
-  return "pending";
-}
-
 // Rows that did not end well: (row, what happened, errno).
 std::vector<std::tuple<std::size_t, const char*, int>> exceptions_of(const Ticket& ticket) {
   std::vector<std::tuple<std::size_t, const char*, int>> rows;
   for (std::size_t row = 0; row < ticket.size(); ++row) {
     if (ticket.status(row) == RowStatus::done) continue;
-    rows.emplace_back(row, status_name(ticket.status(row)), ticket.error(row));
+    rows.emplace_back(row, coordl::status_name(ticket.status(row)), ticket.error(row));
   }
   return rows;
 }
@@ -140,27 +129,10 @@ nb::bytes item_bytes(const Ticket& ticket, std::size_t row) {
   return nb::bytes(reinterpret_cast<const char*>(item.data()), item.size());
 }
 
-// Waits in slices, so that Ctrl-C reaches Python while a minibatch is slow.
 bool wait(Workers& workers, const std::shared_ptr<Ticket>& ticket, double timeout_s) {
-  using Clock = std::chrono::steady_clock;
-  constexpr auto slice = std::chrono::milliseconds(50);
-  const auto start = Clock::now();
-  for (;;) {
-    std::chrono::nanoseconds patience = slice;
-    if (timeout_s > 0) {
-      const std::chrono::duration<double> left =
-          std::chrono::duration<double>(timeout_s) - (Clock::now() - start);
-      if (left < slice) patience = std::chrono::nanoseconds(std::int64_t(left.count() * 1e9));
-    }
-    bool ended = false;
-    {
-      nb::gil_scoped_release released;
-      ended = workers.wait(*ticket, patience);
-    }
-    if (ended) return true;
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();
-    if (patience < slice) return false;
-  }
+  return coordl::wait_in_slices(timeout_s, [&](std::chrono::nanoseconds patience) {
+    return workers.wait(*ticket, patience);
+  });
 }
 
 coordl::FormPolicy policy_named(const std::string& name) {

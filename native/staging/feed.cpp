@@ -304,9 +304,10 @@ void Feed::State::alone(Portion& portion, std::uint64_t run, std::uint64_t from,
 }
 
 void Feed::State::piece_ended(Portion& portion) noexcept {
+  std::shared_ptr<Buffer> done;  // let go of outside the mutex
   const std::lock_guard lock(mutex);
   if (--portion.pieces_ > 0) return;
-  portion.buffer_.reset();
+  done = std::move(portion.buffer_);
   ready.notify_all();
 }
 

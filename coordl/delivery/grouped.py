@@ -1,0 +1,81 @@
+"""One pass over a loader whose samples a group prepares together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from coordl import _native
+from coordl.cores import usable_cores
+from coordl.delivery.native import NativeIterator, _Minibatch
+from coordl.delivery.shared_order import whole_order
+from coordl.staging import group as groups
+
+
+class GroupIterator(NativeIterator):
+    """Minibatches as a lone loader of the same seed gives them, private to the consumer as there;
+    each sample comes out of the group's ring, or is prepared here, for all members or for this."""
+
+    def _open(self, loader: Any) -> None:
+        group, position, epoch = loader._local.group, self._position, self._epoch
+        self._feed: _native.Feed | None = None
+        order = position.order
+        order.start(self._sampler_iter)
+        if order.begin.rank_base is not None:
+            return  # the rest of an epoch for another number of ranks is nobody else's
+        indices, self._rows = epoch.folder.positions(whole_order(order))
+        group.agree(position.epoch, indices)
+        self._at = order.begin.mark.samples
+        self._feed = _native.Feed(
+            group.ring,
+            self._workers,
+            np.ascontiguousarray(self._rows),
+            np.ascontiguousarray(indices),
+            self._key[0],
+            position.epoch,
+            max(1, self._num_workers),
+            usable_cores(),
+            groups.PATIENCE_S,
+        )
+        self._closing.insert(0, self._feed)
+        position.record.shared = self._feed.counts
+
+    def _announce(self) -> bool:
+        if self._feed is None:
+            return super()._announce()
+        try:
+            asked = self._next_index()
+        except StopIteration:
+            return False
+        none = np.empty(0, np.int64)
+        try:
+            indices, rows = self._epoch.folder.positions(asked)
+        except IndexError as error:
+            self._announced.append(_Minibatch(none, none, none, error=error))
+            return True
+        self._announced.append(_Minibatch(indices, rows, self._draws(indices)))
+        return True
+
+    def _submit(self, minibatch: _Minibatch) -> None:
+        if self._feed is None:
+            return super()._submit(minibatch)
+        first, count = self._at, len(minibatch.rows)
+        self._at += count
+        minibatch.buffer = self._epoch.pool.take(count * self._sample_bytes)
+        if np.array_equal(self._rows[first : first + count], minibatch.rows):
+            minibatch.ticket = self._feed.put(first, count, minibatch.buffer)
+            return
+        # Not what its sampler said it would draw: the others cannot know these samples.
+        minibatch.ticket = self._workers.ticket(minibatch.rows, minibatch.draws, *self._key)
+        self._workers.submit(minibatch.ticket, minibatch.buffer)
+
+    def _read_on(self) -> None:
+        if self._feed is None:
+            super()._read_on()  # else what the ring lacks is read as it is claimed
+
+    def _wait(self, minibatch: _Minibatch) -> bool:
+        if isinstance(minibatch.ticket, _native.Portion):
+            assert self._feed is not None
+            return self._feed.wait(minibatch.ticket, self._timeout)
+        return super()._wait(minibatch)

@@ -1,0 +1,190 @@
+"""SIGKILL and SIGSTOP of a member at each named step: the others finish, with the right samples,
+without waiting longer than they say, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from group_jobs import PICTURES, Job, alone, batches_of, loader, prepared
+
+import coordl
+from coordl import _native
+from coordl.staging import group as groups
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+# In a pass over the data; the others are of opening a ring and of taking over.
+IN_PASS = [
+    step
+    for step in _native._staging_steps
+    if step.startswith(("claim:claimed", "fill:", "publish:", "read:"))
+]
+QUICK = ("fill:begun", "publish:noted", "read:entered")
+BATCHES = 3, 4
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(groups, "PATIENCE_S", 0.3)
+    yield
+
+
+def signalled(folder: Path, step: str, number: int) -> Job:
+    """A job that gets the signal when it is at that step."""
+
+    def work() -> Any:
+        _native._signal_at({step: number})
+        return batches_of(loader(folder, 5))
+
+    return Job(work)
+
+
+def check_others(folder: Path) -> list[coordl.DataLoader]:
+    """Two jobs in this process get all of two epochs right."""
+    others = [loader(folder, batch) for batch in BATCHES]
+    for epoch in range(2):
+        for batch, other in zip(BATCHES, others, strict=True):
+            assert batches_of(other) == alone(folder, batch, epoch)
+    return others
+
+
+def kill_at(folder: Path, step: str, shm_dir: Path) -> None:
+    keep = loader(folder, 2)
+    next(iter(keep))  # a member beside the one that dies, so that the ring lives on
+    dying = signalled(folder, step, signal.SIGKILL)
+    assert dying.end() == -signal.SIGKILL, f"{step} was not reached"
+    others = check_others(folder)
+    # What the dead one had done, nobody did again, but for what it had in hand.
+    total = sum(prepared(one.stats()) for one in [keep, *others])
+    assert PICTURES <= total <= 2 * PICTURES
+    assert all(one.stats()["epochs"][-1]["shared"]["alone"] == 0 for one in others)
+
+
+def stop_at(folder: Path, step: str) -> None:
+    keep = loader(folder, 2)
+    next(iter(keep))
+    stopped = signalled(folder, step, signal.SIGSTOP)
+    stopped.wait_stopped()
+    others = check_others(folder)
+    os.kill(stopped.pid, signal.SIGCONT)
+    # It may stop again at the same step: it is let run.
+    deadline = time.monotonic() + 60
+    while not stopped.has_result():
+        assert time.monotonic() < deadline
+        os.kill(stopped.pid, signal.SIGCONT)
+        time.sleep(0.002)
+    assert stopped.result() == alone(folder, 5, 0)
+    assert stopped.end() == 0
+    assert batches_of(others[0]) == alone(folder, BATCHES[0], 2)
+
+
+def test_every_step_of_a_pass_is_known() -> None:
+    assert set(QUICK) <= set(IN_PASS) and len(IN_PASS) == 9
+
+
+@pytest.mark.parametrize("step", QUICK)
+def test_a_member_killed_costs_the_others_nothing(folder: Path, shm_dir: Path, step: str) -> None:
+    kill_at(folder, step, shm_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", sorted(set(IN_PASS) - set(QUICK)))
+def test_a_member_killed_at_any_step_costs_the_others_nothing(
+    folder: Path, shm_dir: Path, step: str
+) -> None:
+    kill_at(folder, step, shm_dir)
+
+
+def test_a_stopped_holder_is_not_waited_for_and_its_going_on_harms_nobody(folder: Path) -> None:
+    stop_at(folder, "fill:begun")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", IN_PASS)
+def test_a_member_stopped_at_any_step_harms_nobody(folder: Path, step: str) -> None:
+    stop_at(folder, step)
+
+
+def test_what_a_killed_last_member_leaves_the_next_to_come_removes(
+    folder: Path, shm_dir: Path
+) -> None:
+    for reap in (_native.reap_rings, lambda: batches_of(loader(folder, 4, group="other"))):
+        dying = signalled(folder, "fill:sample", signal.SIGKILL)
+        assert dying.end() == -signal.SIGKILL
+        assert len(os.listdir(shm_dir)) == 2
+        reap()
+        assert os.listdir(shm_dir) == []
+    assert signalled(folder, "fill:sample", signal.SIGKILL).end() == -signal.SIGKILL
+    assert batches_of(loader(folder, 4)) == alone(folder, 4, 0)  # made anew
+
+
+def chaos(folder: Path, seconds: float, seed: int) -> dict[str, int]:
+    """Six jobs that are killed, stopped and replaced at random; each survivor checks itself.
+
+    Returns:
+        How often what happened.
+    """
+    rng = random.Random(seed)
+    expected = {
+        (batch, epoch): alone(folder, batch, epoch) for batch in (2, 3, 5) for epoch in range(4)
+    }
+
+    def work(batch: int, start: int) -> Callable[[], Any]:
+        def run() -> int:
+            one = loader(folder, batch, num_workers=batch % 3)
+            if start:
+                keep = loader(folder, batch, num_workers=0)
+                head = iter(keep)
+                first = [next(head) for _ in range(start)]
+                one.load_state_dict(keep.state_dict())
+                got = [(i.numpy().tobytes(), n.tolist()) for i, n in first] + batches_of(one)
+                assert got == expected[batch, 0]
+            for epoch in range(1 if start else 0, 4):
+                assert batches_of(one) == expected[batch, epoch]
+            return batch
+
+        return run
+
+    happened = dict.fromkeys(("killed", "stopped", "finished"), 0)
+    jobs: list[Job] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or jobs:
+        while len(jobs) < 6 and time.monotonic() < end:
+            jobs.append(Job(work(rng.choice((2, 3, 5)), rng.choice((0, 0, 2)))))
+        time.sleep(rng.random() * 0.05)
+        job = rng.choice(jobs)
+        chance = rng.random()
+        if time.monotonic() < end and chance < 0.15:
+            job.kill()
+            assert job.end() in (0, -signal.SIGKILL)
+            jobs.remove(job)
+            happened["killed"] += 1
+        elif time.monotonic() < end and chance < 0.3:
+            os.kill(job.pid, signal.SIGSTOP)
+            time.sleep(rng.random() * 0.5)
+            os.kill(job.pid, signal.SIGCONT)
+            happened["stopped"] += 1
+        for each in [each for each in jobs if each.has_result()]:
+            each.result()
+            assert each.end() == 0
+            jobs.remove(each)
+            happened["finished"] += 1
+    return happened
+
+
+@pytest.mark.slow
+def test_random_kills_stops_and_late_joins_never_change_a_sample(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    happened = chaos(folder, float(os.environ.get("COORDL_CHAOS_S", "30")), 1)
+    with capsys.disabled():
+        print("\nchaos:", ", ".join(f"{count} {what}" for what, count in happened.items()))
+    assert all(happened.values())
+    _native.reap_rings()
