@@ -18,6 +18,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from coordl import _native
+from coordl.cli_groups import clear_groups, group_table, live_groups
 from coordl.cli_pack import pack, unpack
 from coordl.cli_rates import rates
 from coordl.cli_warm import warm
@@ -95,22 +96,29 @@ DiskOption = Annotated[
     "coordl status --format json | jq '.arenas[0].items'"
 )
 def status(ssd: DiskOption = None, format: FormatOption = Format.text) -> None:
-    """List the caches of this user; remove what killed jobs left.
+    """List the caches and groups of this user; remove what killed jobs left.
+
+    Of a group's members: the sample they are at, and how many they prepared for all, for themselves
+    alone, and got from the others.
 
     "kept": it stays when its last user ends (persist=True), until coordl clear.
     """
     kept_in = _kept_in(ssd)
     reaped = _native.reap_arenas() if kept_in is None else []
+    reaped += _native.reap_rings() if kept_in is None else []
     arenas = _native.list_arenas(kept_in)
+    groups = live_groups() if kept_in is None else []
     directory = kept_in or _native.arena_directory()
     if format is Format.json:
-        _print_json({"directory": directory, "arenas": arenas, "reaped": reaped})
+        _print_json({"directory": directory, "arenas": arenas, "groups": groups, "reaped": reaped})
         return
     console = _console()
     if arenas:
         console.print(_arena_table(arenas))
     else:
         console.print(f"No caches of this user in {directory}.")
+    if groups:
+        console.print(group_table(groups))
     for name in reaped:
         console.print(f"Reaped {name}: its last user was killed.")
 
@@ -126,11 +134,15 @@ def clear(
         bool, typer.Option("--force", "-f", help="also those in use; their jobs keep theirs")
     ] = False,
 ) -> None:
-    """Remove caches. Those in use are refused unless --force."""
+    """Remove caches and groups. Those in use are refused unless --force."""
     kept_in = _kept_in(ssd)
     cleared = _native.reap_arenas() if kept_in is None else []
-    names = _names(name, kept_in)
-    refused = False
+    groups, refusals = clear_groups(name, force) if kept_in is None else ([], [])
+    names = _names(name, kept_in) if name is None or not (groups or refusals) else []
+    refused = bool(refusals)
+    for refusal in refusals:
+        print(f"coordl: {refusal}", file=sys.stderr)
+    cleared += groups
     for each in names:
         if each in cleared:
             continue

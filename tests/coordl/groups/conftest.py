@@ -1,4 +1,4 @@
-"""Fixtures of the groups' tests: small pictures, a shared-memory directory that must end up empty."""
+"""Fixtures of the groups' tests: pictures, a shared-memory directory that must end up empty."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_what_differs_is_named(folder: Path) -> None:
         with pytest.raises(coordl.GroupError, match=said):
             list(loader(folder, 4, **change))
     (folder / "class0" / "000.jpg").unlink()
-    with pytest.raises(coordl.GroupError, match="its data set is .*21 samples.*22 samples"):
+    with pytest.raises(coordl.GroupError, match=r"its data set is .*21 samples.*22 samples"):
         list(loader(folder, 4))
     assert _native.list_rings()[0]["users"] == 1
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
         pass
 
     data = coordl.ImageFolder(folder, transform())
-    with pytest.raises(ValueError, match="sampler is a .*Other, which may draw as it goes"):
+    with pytest.raises(ValueError, match=r"sampler is a .*Other, which may draw as it goes"):
         coordl.DataLoader(data, 4, sampler=Other(data), group="sweep")
     with pytest.raises(ValueError, match="made in Python, which groups do not share"):
         coordl.DataLoader(range(10), 4, group="sweep")
@@ -199,7 +199,7 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
         loader(folder, 4, staging="10%")
     with pytest.raises(OSError, match="bad group name 'a/b'"):
         list(loader(folder, 4, group="a/b"))
-    with pytest.raises(coordl.GroupError, match="two slots of .* do not fit in the 4096 bytes"):
+    with pytest.raises(coordl.GroupError, match=r"two slots of .* do not fit in the 4096 bytes"):
         list(loader(folder, 4, staging=4096))
 
 
