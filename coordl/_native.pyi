@@ -251,6 +251,9 @@ class Ring:
     @property
     def slots(self) -> int: ...
 
+    @property
+    def slot_bytes(self) -> int: ...
+
     def ensure_lease(self) -> bool:
         """
         Takes this process's lease now. False when the ring was cleared meanwhile.
@@ -262,6 +265,42 @@ class Ring:
         """
 
     def info(self) -> dict[str, Any]: ...
+
+    def look(self, run: int) -> tuple[str, int]:
+        """('staged' | 'mine' | 'others' | 'open' | 'gone', who is waited for)"""
+
+    def claim(self, run: int) -> bool:
+        """Makes an open run, or a dead member's, this process's to prepare."""
+
+    def release(self, run: int) -> None:
+        """Gives a claim up."""
+
+    def put(self, run: int, record: bytes) -> bool:
+        """
+        Publishes a run of ours that is one record. False when that is too large: then it is
+        noted that it is not there.
+        """
+
+    def take(self, run: int) -> bytes | None:
+        """
+        The record; empty when it is not there, None when the run is not staged.
+        """
+
+    def bell(self) -> int: ...
+
+    def listen(self, run: int) -> None:
+        """Has the bell rung when the run's slot changes."""
+
+    def wait(self, seen: int, most_ms: int) -> None:
+        """Until the bell rang since bell() said `seen`, or that long."""
+
+    def beat_of(self, member: int) -> int: ...
+
+    def count_pass(self, change: int) -> None: ...
+
+    def at(self, run: int) -> None: ...
+
+    def count(self, prepared: int, alone: int, staged: int) -> None: ...
 
     def close(self) -> None: ...
 

@@ -15,6 +15,7 @@ from coordl.delivery.position import Position
 from coordl.delivery.stateful import Stream, is_stateful
 from coordl.delivery.tended import FROM_INIT, Tended
 from coordl.staging.iterator import StagedWorkers
+from coordl.staging.shared_samples import Place
 
 
 class Resumed:
@@ -64,7 +65,7 @@ class _Counted(Resumed):
         if self._finish is not None:  # the former pass of persistent workers
             self._finish()
             turn = self._position.turn + 1
-        position, self._keyed = loader._python_epoch(self._source, turn)
+        position, self._keyed, self._shares = loader._python_epoch(self._source, turn)
         if turn:
             position.base_seed(self._base_seed)
         self._take(position)
@@ -80,8 +81,11 @@ class _Counted(Resumed):
         """What the data set is asked for: with the epoch, where it is keyed by it."""
         position, many = self._position, self._auto_collation
         if self._keyed:
-            epoch = position.epoch
-            index = [(epoch, one) for one in index] if many else (epoch, index)
+            epoch, first = position.epoch, position.order.first
+            if self._shares:  # and then there are minibatches
+                index = [Place.of(epoch, one, first + at) for at, one in enumerate(index)]
+            else:
+                index = [(epoch, one) for one in index] if many else (epoch, index)
         if position.by_state:
             return position.asked(index if many else [index], number, replay)
         return index

@@ -21,12 +21,10 @@ class GroupIterator(NativeIterator):
         group, position, epoch = loader._local.group, self._position, self._epoch
         self._feed: _native.Feed | None = None
         order = position.order
-        order.start(self._sampler_iter)
         if order.begin.rank_base is not None:
             return  # the rest of an epoch for another number of ranks is nobody else's
         indices, self._rows = epoch.folder.positions(whole_order(order))
         group.agree(position.epoch, indices)
-        self._at = order.begin.mark.samples
         self._feed = _native.Feed(
             group.ring,
             self._workers,
@@ -54,14 +52,14 @@ class GroupIterator(NativeIterator):
         except IndexError as error:
             self._announced.append(_Minibatch(none, none, none, error=error))
             return True
-        self._announced.append(_Minibatch(indices, rows, self._draws(indices)))
+        first = self._position.order.first
+        self._announced.append(_Minibatch(indices, rows, self._draws(indices), first=first))
         return True
 
     def _submit(self, minibatch: _Minibatch) -> None:
         if self._feed is None:
             return super()._submit(minibatch)
-        first, count = self._at, len(minibatch.rows)
-        self._at += count
+        first, count = minibatch.first, len(minibatch.rows)
         minibatch.buffer = self._epoch.pool.take(count * self._sample_bytes)
         if np.array_equal(self._rows[first : first + count], minibatch.rows):
             minibatch.ticket = self._feed.put(first, count, minibatch.buffer)

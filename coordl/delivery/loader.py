@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.utils.data
+from torch.utils.data import IterableDataset, MapDataPipe
 
 from coordl import _native
 from coordl.cores import auto_workers, usable_cores
@@ -24,7 +25,14 @@ from coordl.delivery.on_error import check_on_error
 from coordl.delivery.position import Position, sampler_epoch
 from coordl.delivery.resume import Resume
 from coordl.delivery.route import Route, describe, route_of
-from coordl.delivery.shared_order import KeyedOrder, describe_order, rank_of, why_not_shared
+from coordl.delivery.shared_order import (
+    KeyedOrder,
+    describe_order,
+    rank_of,
+    whole_order,
+    why_not_shared,
+)
+from coordl.delivery.stateful import is_stateful
 from coordl.delivery.tended import tended_view
 from coordl.fetch.admission import check_first_come
 from coordl.fetch.budget import parse_budget
@@ -37,8 +45,20 @@ from coordl.fetch.tally import Tally
 from coordl.integrations.accelerate import keep_acceleration
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
-from coordl.staging.group import VARIABLE, DataDigest, Facts, Group, staging_bytes
+from coordl.staging.group import (
+    VARIABLE,
+    DataDigest,
+    Facts,
+    Group,
+    folder_name,
+    seed_in,
+    seed_of,
+    staging_bytes,
+)
 from coordl.staging.paths import SharedSamples
+from coordl.staging.probe import Probe
+from coordl.staging.shared_samples import COUNTED as SHARED
+from coordl.staging.shared_samples import SharedDataset
 from coordl.staging.slots import SlotPool
 from coordl.user_warning import warn_user
 
@@ -59,6 +79,7 @@ class _Local:
         self.group: Group | None = None
         self.keyed_order = KeyedOrder()
         self.digest = DataDigest()
+        self.shared: Tally | None = None
         self.warned = False
 
     def __reduce__(self) -> tuple:
@@ -105,7 +126,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             of them; batch size, speed, start and end are each one's own. The order of torch's
             samplers is then drawn from (seed, epoch), unless their generator is yours. Without
             seed= it is the group's. The environment variable COORDL_GROUP names one for all
-            loaders that can share, each data set apart. For natively prepared samples.
+            loaders that can share, each data set apart.
         staging: memory the first of a group sets aside for prepared samples: bytes or "2GiB". None:
             2 GiB, at most a quarter of what may be had. Who falls further behind than it holds
             prepares for itself.
@@ -232,8 +253,6 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         route = route_of(self)
         if route.native:
             return (GroupIterator if self._join(route) else NativeIterator)(self, route)
-        if self.group is not None:
-            raise ValueError(f"group={self.group!r} cannot be: {self._why_alone(route)}")
         if self.prep == "native":  # an attribute changed since the loader was made
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
         self._warn_of_useless_cache(route)
@@ -249,42 +268,69 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     # -- native ------------------------------------------------------------------------------
 
+    # -- groups ------------------------------------------------------------------------------
+
     def _why_alone(self, route: Route) -> str:
         """Why no group can share this loader's samples; empty where one can."""
-        if not route.native:
-            return f"samples are made in Python, which groups do not share: {route.reasons[0]}"
+        dataset = self.dataset
+        if not route.native and isinstance(dataset, IterableDataset | MapDataPipe):
+            return "its data set has no index by which another job could make the same sample"
+        if not route.native and is_stateful(dataset):
+            return "its data set keeps a state of its own"
         return why_not_shared(self)
 
-    def _join(self, route: Route) -> bool:
-        """Joins the group this loader names, or that of the environment; whether it is in one."""
-        local, named = self._local, self.group or os.environ.get(VARIABLE)
-        if not named:
-            return False
-        if reason := self._why_alone(route):
-            if self.group is None:
-                return False
+    def _group_named(self, route: Route) -> str | None:
+        """The group this loader is to join: the one it names, or the environment's if it can."""
+        named = self.group or os.environ.get(VARIABLE) or None
+        if named is None or not (reason := self._why_alone(route)):
+            return named
+        if self.group is not None:
             raise ValueError(f"group={named!r} cannot be: {reason}")  # changed since it was made
-        assert route.folder is not None and route.plan is not None
-        sampler: Any = self.batch_sampler.sampler  # type: ignore[union-attr]
-        if len(sampler) == 0:
+        return None
+
+    def _ring_name(self, named: str, facts: Facts) -> str:
+        # What the environment names is for whole scripts: each of their data sets is apart.
+        return named + rank_of(self) + ("" if self.group else f".{facts.digest()}")
+
+    def _join(self, route: Route) -> bool:
+        """Joins a group that shares what native threads make; whether this loader is in one."""
+        local, named = self._local, self._group_named(route)
+        count = len(self.batch_sampler.sampler) if named else 0  # type: ignore[union-attr]
+        if named is None or count == 0:
             return False
-        facts = Facts.of(
-            route.folder,
-            local.digest(route.folder),
-            route.plan,
-            describe_order(self),
-            len(sampler),
-            self.seed,
-        )
+        assert route.folder is not None and route.plan is not None
+        digest, order = local.digest(route.folder), describe_order(self)
+        facts = Facts.of(route.folder, digest, route.plan, order, count, self.seed)
         if local.group is not None:
             local.group.check(facts)
             return True
-        # What the environment names is for whole scripts: each of their data sets is apart.
-        name = named + rank_of(self) + ("" if self.group else f".{facts.digest()}")
         sample_bytes = route.plan.native_pass().sample_bytes
+        name = self._ring_name(named, facts)
         local.group = Group.join(name, facts, sample_bytes, self.staging)
         self.seed = local.group.seed
         return True
+
+    def _shared(self, dataset: Any, route: Route) -> Any:
+        """The data set, its samples made together with a group where this loader is in one."""
+        local, named = self._local, self._group_named(route)
+        count = len(self.batch_sampler.sampler) if named else 0  # type: ignore[union-attr]
+        if named is None or count == 0 or (self.group is None and self.num_workers == 0):
+            return None
+        if local.group is None:
+            seed = self.seed
+            if seed is None:
+                seed = seed_in(named + rank_of(self)) if self.group else seed_of(named)
+            probe = Probe.of(dataset, seed)
+            kind = f"{type(self.dataset).__qualname__}, {len(dataset):,} samples"
+            if route.folder is not None:
+                kind = folder_name(route.folder, local.digest(route.folder))
+            made = f"made in Python, the first sample is {probe.digest}"
+            facts = Facts(kind, made, describe_order(self), count, seed)
+            name = self._ring_name(named, facts)
+            local.group = Group.join(name, facts, probe.record_bytes, self.staging, run=1)
+            self.seed = local.group.seed
+        local.shared = Tally(SHARED, self.num_workers)
+        return SharedDataset(dataset, local.group.seed, local.group, local.shared)
 
     def _native_epoch(self, route: Route, position: Position) -> NativeEpoch:
         assert route.folder is not None and route.plan is not None
@@ -335,6 +381,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         elif self.cache_opens:
             dataset = serve_opens(dataset, self._opens())
         dataset = self._for_workers(dataset)
+        if (shared := self._shared(dataset, route)) is not None:
+            return shared
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
         return dataset
@@ -370,7 +418,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         view.__dict__["dataset"] = dataset  # torch forbids to set it; the view was never anyone's
         return view, counting
 
-    def _python_epoch(self, source: Any, turn: int) -> tuple[Position, bool]:
+    def _python_epoch(self, source: Any, turn: int) -> tuple[Position, bool, bool]:
+        """(where the pass is, whether samples are keyed, whether a group makes them)."""
         position = self._local.resume.begin(self, native=False, turn=turn)
         if source is not None:
             source.reset_counters()
@@ -378,7 +427,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         keyed = self.seed is not None and not isinstance(
             self.dataset, torch.utils.data.IterableDataset
         )
-        return position, keyed
+        group, tally, order = self._local.group, self._local.shared, position.order
+        if group is None or tally is None or order.begin.rank_base is not None:
+            return position, keyed, False  # (the rest of an epoch for other ranks is nobody else's)
+        group.agree(position.epoch, whole_order(order))
+        position.record.shared = tally.since_now()
+        return position, keyed, True
 
     def _warn_of_useless_cache(self, route: Route) -> None:
         known = route.folder is not None or self.cache_opens

@@ -84,6 +84,7 @@ class _Minibatch:
     buffer: Any = None
     ticket: Any = None
     error: Exception | None = None  # raised at its place in the order, not when it was found
+    first: int = 0  # position of its first sample in the epoch
 
 
 def draws_alone(sampler: Any) -> bool:

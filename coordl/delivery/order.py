@@ -98,6 +98,8 @@ class Order:
         self.kept_sampler = begin.sampler
         self.starts = dict(begin.starts)
         self.drawn = begin.kept.minibatches if begin.replay else begin.mark.minibatches
+        self.first = 0  # position in the epoch of the first sample of what was drawn last
+        self._next_first = begin.kept.samples if begin.replay else begin.mark.samples
         self.own_generators = generators.own_generators(loader)
         self._ahead = {begin.mark.minibatches + number for number in begin.ahead}
         self._out: dict[int, tuple[Any, Any]] = {}
@@ -124,6 +126,8 @@ class Order:
             if not isinstance(indices, Sized) and isinstance(indices, Iterable):
                 indices = list(indices)  # a batch sampler may yield an iterator: to be read once
             number, self.drawn = self.drawn, self.drawn + 1
+            self.first = self._next_first
+            self._next_first += len(indices) if isinstance(indices, Sized) else 1
             replay = number < self.begin.mark.minibatches
             if not replay and not self.endless:
                 self._out[number] = (indices, self._sampler_state(number))

@@ -81,10 +81,11 @@ class KeyedOrder:
 
 
 def whole_order(order: Order) -> np.ndarray:
-    """Every index of the pass, int64, those before its begin included. REQUIRES order.started."""
+    """Every index of the pass, int64, those before its begin included; nothing is drawn for it."""
     sampler = copy.copy(order.sampler.sampler)
     for role, own in order.own_generators.items():
         if own is getattr(sampler, "generator", None):
+            state = order.starts.get(role) or generators.read(own)
             sampler.generator = torch.Generator()
-            generators.write(sampler.generator, order.starts[role])
+            generators.write(sampler.generator, state)
     return np.fromiter(sampler, np.int64, count=len(sampler))

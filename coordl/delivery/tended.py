@@ -94,6 +94,8 @@ class Tended(torch.utils.data.Dataset):
                     raise
                 # Which of them failed, its own error says: they are asked for one by one.
         bad, samples = BadSamples(), []
+        if isinstance(self.dataset, KeyedDataset):
+            self.dataset.prepare(asked)
         for one in asked:
             try:
                 sample = (
@@ -108,7 +110,7 @@ class Tended(torch.utils.data.Dataset):
 
     def _instead(self, error: Exception, asked: Any, bad: BadSamples) -> Any:
         """What takes the place of a sample that failed; raises where that is on_error's wish."""
-        keyed = type(self.dataset) is KeyedDataset
+        keyed = isinstance(self.dataset, KeyedDataset)
         index = asked[1] if keyed else asked
         if is_beyond(self.own, index, error):
             raise error

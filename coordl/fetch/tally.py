@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ class Tally:
         row = 0 if info is None else info.id + 1
         with _lock:
             self._table.numpy()[row, self.names.index(name)] += count
+
+    def since_now(self) -> Callable[[], dict[str, int]]:
+        """What gives the counts since this call."""
+        before = self.totals()
+        return lambda: {name: count - before[name] for name, count in self.totals().items()}
 
     def totals(self) -> dict[str, int]:
         sums: Any = self._table.numpy().sum(axis=0, dtype=np.int64)

@@ -10,7 +10,7 @@ import hashlib
 import random
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,6 +72,9 @@ class KeyedDataset(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def prepare(self, keys: Iterable[tuple[int, Any]]) -> None:
+        """Called with a minibatch's keys before they are asked for one by one."""
 
     def __getitem__(self, key: tuple[int, Any]) -> Any:
         epoch, index = key

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -70,7 +71,7 @@ class Facts:
         steps = ", ".join(plan.steps)
         whole = blake2b(repr(plan).encode(), digest_size=8).hexdigest()
         return cls(
-            f"{_root(folder)}, {len(folder):,} samples ({digest})",
+            folder_name(folder, digest),
             f"{steps[:_SHOWN]} -> {plan.pixel} {plan.shape} ({whole})",
             order[:_SHOWN],
             samples,
@@ -86,7 +87,7 @@ class Facts:
         """What is another there, in words; empty where nothing is."""
         said = {
             "data set": (self.dataset, other.dataset),
-            "transforms": (self.transforms, other.transforms),
+            "transform": (self.transforms, other.transforms),
             "order": (self.order, other.order),
             "samples in an epoch": (self.samples, other.samples),
             "seed": (self.seed, other.seed),
@@ -98,9 +99,19 @@ class Facts:
         )
 
 
-def _root(folder: Folder) -> str:
+def folder_name(folder: Folder, digest: str) -> str:
+    """What a data set of files is called in a record."""
     root = getattr(folder.dataset, "root", None)
-    return f"{type(folder.dataset).__name__} {os.path.realpath(root) if root else ''}"[-_SHOWN:]
+    name = f"{type(folder.dataset).__name__} {os.path.realpath(root) if root else ''}"[-_SHOWN:]
+    return f"{name}, {len(folder):,} samples ({digest})"
+
+
+def seed_in(name: str) -> int:
+    """The seed of the group of that name, where it is there; else what it would be."""
+    for ring in _native.list_rings():
+        if ring["name"] == name and ring["record"]:
+            return int(json.loads(ring["record"])["seed"])
+    return seed_of(name)
 
 
 class DataDigest:
@@ -181,9 +192,28 @@ class Group:
         assert self.facts.seed is not None
         return self.facts.seed
 
+    def again(self) -> Callable[[], _native.Ring]:
+        """What joins the same ring in a spawned process."""
+        ring = self.ring
+        shape = (ring.sample_bytes, ring.epoch_samples, ring.run_samples)
+        return partial(
+            _native.Ring.open, self.name, *shape, ring.slots * ring.slot_bytes, ring.record
+        )
+
     @classmethod
-    def join(cls, name: str, facts: Facts, sample_bytes: int, staging: int | str | None) -> Group:
+    def join(
+        cls,
+        name: str,
+        facts: Facts,
+        sample_bytes: int,
+        staging: int | str | None,
+        run: int | None = None,
+    ) -> Group:
         """Joins the group of that name, or begins it.
+
+        Args:
+            sample_bytes: of one prepared sample.
+            run: samples that share a slot; None: as many as are good.
 
         Raises:
             GroupError: its members do something else, or the memory is not to be had.
@@ -194,7 +224,7 @@ class Group:
                 name,
                 sample_bytes,
                 facts.samples,
-                run_samples(sample_bytes, facts.samples),
+                run or run_samples(sample_bytes, facts.samples),
                 staging_bytes(staging),
                 json.dumps(asdict(proposed)),
             )

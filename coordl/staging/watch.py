@@ -163,7 +163,7 @@ class Watch:
 def name_sample(dataset: Any, index: Any) -> str:
     """`sample 7`, with its file where the data set knows one."""
     index = _plain(dataset, index)
-    if type(dataset) is KeyedDataset:
+    if isinstance(dataset, KeyedDataset):
         dataset = dataset.dataset
     path = _path(dataset, index)
     return f"sample {index}, {path}" if path else f"sample {index}"
@@ -171,7 +171,7 @@ def name_sample(dataset: Any, index: Any) -> str:
 
 def _plain(dataset: Any, index: Any) -> Any:
     """The user's index: keyed data sets are asked for (epoch, index)."""
-    return index[1] if type(dataset) is KeyedDataset else index
+    return index[1] if isinstance(dataset, KeyedDataset) else index
 
 
 def _path(dataset: Any, index: Any) -> str:

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -103,6 +104,46 @@ nb::dict counts_of(const Feed& feed) {
   return out;
 }
 
+// A record of varying size: its length, then its bytes. Samples that do not fit are noted as not there.
+bool put(Ring& ring, std::uint64_t run, const nb::bytes& record) {
+  const std::span<std::byte> memory = ring.memory(run);
+  const std::uint64_t size = record.size();
+  const std::uint64_t done[] = {size > 0 && memory.size() >= sizeof size &&
+                                size <= memory.size() - sizeof size};
+  const auto* data = static_cast<const std::byte*>(record.data());
+  const nb::gil_scoped_release release;
+  if (done[0]) {
+    std::memcpy(memory.data(), &size, sizeof size);
+    std::memcpy(memory.data() + sizeof size, data, size);
+  }
+  coordl::at_step("fill:sample");
+  ring.publish(run, done);
+  return done[0];
+}
+
+nb::object take(Ring& ring, std::uint64_t run) {
+  nb::object out = nb::none();
+  ring.show(run, [&](std::span<const std::byte> memory, const std::uint64_t* done) {
+    std::uint64_t size = 0;
+    std::memcpy(&size, memory.data(), sizeof size);
+    const bool there = (done[0] & 1) != 0 && size <= memory.size() - sizeof size;
+    out = nb::bytes(memory.data() + sizeof size, there ? size : 0);
+  });
+  return out;
+}
+
+const char* run_name(coordl::Run found) {
+  using coordl::Run;
+  switch (found) {
+    case Run::staged: return "staged";
+    case Run::mine: return "mine";
+    case Run::others: return "others";
+    case Run::open: return "open";
+    case Run::gone: break;
+  }
+  return "gone";
+}
+
 std::vector<std::int64_t> copied(const Numbers& numbers) {
   return {numbers.data(), numbers.data() + numbers.shape(0)};
 }
@@ -127,12 +168,36 @@ void bind_ring(nb::module_& m) {
       .def_prop_ro("epoch_samples", [](const Ring& ring) { return ring.shape().epoch_samples; })
       .def_prop_ro("run_samples", [](const Ring& ring) { return ring.shape().run_samples; })
       .def_prop_ro("slots", &Ring::slots)
+      .def_prop_ro("slot_bytes", [](const Ring& ring) { return ring.memory(0).size(); })
       .def("ensure_lease", &Ring::ensure_lease, nb::call_guard<nb::gil_scoped_release>(),
            "Takes this process's lease now. False when the ring was cleared meanwhile.")
       .def("agree", &Ring::agree, "epoch"_a, "digest"_a,
            "False when another member said that the epoch's order has another digest.")
       .def("info", [](const Ring& ring) { return ring_dict(ring.info()); },
            nb::sig("def info(self) -> dict[str, typing.Any]"))
+      .def("look",
+           [](Ring& ring, std::uint64_t run) {
+             std::uint32_t holder = 0;
+             const char* found = run_name(ring.look(run, holder));
+             return std::make_tuple(found, holder);
+           },
+           "run"_a, "('staged' | 'mine' | 'others' | 'open' | 'gone', who is waited for)")
+      .def("claim", &Ring::claim, "run"_a, nb::call_guard<nb::gil_scoped_release>(),
+           "Makes an open run, or a dead member's, this process's to prepare.")
+      .def("release", &Ring::release, "run"_a, "Gives a claim up.")
+      .def("put", &put, "run"_a, "record"_a,
+           "Publishes a run of ours that is one record. False when that is too large: then it is\n"
+           "noted that it is not there.")
+      .def("take", &take, "run"_a, nb::sig("def take(self, run: int) -> bytes | None"),
+           "The record; empty when it is not there, None when the run is not staged.")
+      .def("bell", &Ring::bell)
+      .def("listen", &Ring::listen, "run"_a, "Has the bell rung when the run's slot changes.")
+      .def("wait", &Ring::wait, "seen"_a, "most_ms"_a, nb::call_guard<nb::gil_scoped_release>(),
+           "Until the bell rang since bell() said `seen`, or that long.")
+      .def("beat_of", &Ring::beat_of, "member"_a)
+      .def("count_pass", &Ring::count_pass, "change"_a)
+      .def("at", &Ring::at, "run"_a)
+      .def("count", &Ring::count, "prepared"_a, "alone"_a, "staged"_a)
       .def("close", &Ring::close, nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Portion>(m, "Portion", "One minibatch on its way through a ring.")

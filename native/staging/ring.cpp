@@ -6,10 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
+#include <functional>
 #include <system_error>
 #include <utility>
 
@@ -168,17 +169,24 @@ class Handle final : public Ring {
   bool read(std::uint64_t run, std::uint64_t first, std::uint64_t count, std::span<std::byte> out,
             std::vector<bool>& done) noexcept override {
     const std::uint64_t bytes = shape().sample_bytes;
-    if (first + count > shape().run_samples || out.size() < count * bytes || !enter()) return false;
+    if (first + count > shape().run_samples || out.size() < count * bytes) return false;
+    return show(run, [&](std::span<const std::byte> memory, const std::uint64_t* bits) {
+      for (std::uint64_t i = first; i < first + count; ++i) done[i - first] = bits[i / 64] >> i % 64 & 1;
+      std::memcpy(out.data(), memory.data() + first * bytes, count * bytes);
+    });
+  }
+  bool show(std::uint64_t run, const std::function<void(std::span<const std::byte>,
+                                                        const std::uint64_t*)>& see) override {
+    if (!enter()) return false;
     RingMemory& memory = core_->memory;
     const bool staged = memory.enter_reading(run);
     if (staged) {
       at_step("read:entered");
-      for (std::uint64_t i = 0; i < count; ++i) {
-        const std::uint64_t word =
-            ring_layout::atomic(memory.slot_of(run).done[(first + i) / 64]).load(std::memory_order_relaxed);
-        done[i] = word >> ((first + i) % 64) & 1;
+      std::array<std::uint64_t, ring_layout::kMostRunSamples / 64> done;
+      for (std::size_t i = 0; i < done.size(); ++i) {
+        done[i] = ring_layout::atomic(memory.slot_of(run).done[i]).load(std::memory_order_relaxed);
       }
-      std::memcpy(out.data(), memory.data_of(run).data() + first * bytes, count * bytes);
+      see(memory.data_of(run), done.data());
       at_step("read:copied");
       memory.leave_reading(run);
       at_step("read:left");

@@ -24,6 +24,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -105,6 +106,10 @@ class Ring {
   // False when the run is staged no more: nothing was copied.
   virtual bool read(std::uint64_t run, std::uint64_t first, std::uint64_t count,
                     std::span<std::byte> out, std::vector<bool>& done) noexcept = 0;
+
+  // Shows a staged run to `see`, which may not keep what it is shown. False when it is staged no more.
+  virtual bool show(std::uint64_t run, const std::function<void(std::span<const std::byte> memory,
+                                                                const std::uint64_t* done)>& see) = 0;
 
   // The bell of this process: wait() returns when it rang since bell() said `seen`, or after a while.
   virtual std::uint32_t bell() const noexcept = 0;
