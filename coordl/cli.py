@@ -1,4 +1,5 @@
-"""`coordl status | clear | verify | doctor | warm | rates | pack | unpack`: caches, packed data.
+"""`coordl status | clear | verify | doctor | warm | rates | pack | unpack | run`: caches, packed
+data, groups of jobs.
 
 Results go to stdout, everything else to stderr. Exit 0 fine, 1 faults found, 2 could not do it.
 """
@@ -21,6 +22,7 @@ from coordl import _native
 from coordl.cli_groups import clear_groups, group_table, live_groups
 from coordl.cli_pack import pack, unpack
 from coordl.cli_rates import rates
+from coordl.cli_run import run
 from coordl.cli_warm import warm
 from coordl.doctor import examine
 from coordl.fetch.budget import format_bytes
@@ -41,7 +43,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="coordl",
     cls=Commands,
-    help="Caches that coordl's loaders share on this machine, and packed data sets.",
+    help="Caches and prep that coordl's loaders share on this machine, and packed data sets.",
     epilog="Examples:\n\ncoordl status\n\ncoordl clear --force\n\ncoordl verify\n\n"
     "coordl doctor\n\ncoordl pack pictures/train packed/train",
     no_args_is_help=True,
@@ -253,6 +255,10 @@ app.command(
     "In Python:\n\ncoordl.DataLoader(coordl.PackedFolder('packed/train', transform), ...)"
 )(pack)
 app.command(epilog="Example:\n\ncoordl unpack packed/train pictures-again")(unpack)
+app.command(
+    epilog="Examples:\n\ncoordl run --jobs 8 -- python train.py\n\n"
+    "coordl run --jobs 4 --logs sweep -- python train.py --seed {job}"
+)(run)
 
 
 def _console() -> Console:

@@ -23,6 +23,7 @@ from coordl.delivery.layout import FORMATS, InMemoryFormat
 from coordl.delivery.native import NativeEpoch, NativeIterator
 from coordl.delivery.on_error import check_on_error
 from coordl.delivery.position import Position, sampler_epoch
+from coordl.delivery.proof import verify
 from coordl.delivery.resume import Resume
 from coordl.delivery.route import Route, describe, route_of
 from coordl.delivery.shared_order import (
@@ -46,7 +47,6 @@ from coordl.integrations.accelerate import keep_acceleration
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
 from coordl.staging.group import (
-    VARIABLE,
     DataDigest,
     Facts,
     Group,
@@ -60,6 +60,7 @@ from coordl.staging.probe import Probe
 from coordl.staging.shared_samples import COUNTED as SHARED
 from coordl.staging.shared_samples import SharedDataset
 from coordl.staging.slots import SlotPool
+from coordl.staging.variable import VARIABLE
 from coordl.user_warning import warn_user
 
 T_co = TypeVar("T_co", covariant=True)
@@ -127,6 +128,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             samplers is then drawn from (seed, epoch), unless their generator is yours. Without
             seed= it is the group's. The environment variable COORDL_GROUP names one for all
             loaders that can share, each data set apart.
+        verify: keep a digest of what is yielded, for verify_epoch(); costs about 1 ms a megabyte.
         staging: memory the first of a group sets aside for prepared samples: bytes or "2GiB". None:
             2 GiB, at most a quarter of what may be had. Who falls further behind than it holds
             prepares for itself.
@@ -170,6 +172,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         snapshot_every_n_steps: int | None = 1,
         group: str | None = None,
         staging: int | str | None = None,
+        verify: bool = False,
     ) -> None:
         if prep not in ("auto", "native", "python"):
             raise ValueError(f"prep is 'auto', 'native' or 'python', got {prep!r}")
@@ -210,6 +213,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             staging_bytes(staging)  # a wrong one is told now
         self.group = group
         self.staging = staging
+        self.verify = verify
         self._local = _Local()
         auto = isinstance(num_workers, str) and num_workers == "auto"
         super().__init__(
@@ -469,6 +473,23 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """
         self._iterator = None  # persistent workers are elsewhere
         self._local.resume.load(self, state_dict)
+
+    def verify_epoch(self) -> dict[str, Any]:
+        """Proves that the epoch that ended last gave each sample of the sampler's order once.
+
+        Jobs of a group compare what it returns: epoch; samples, and how many distinct ones; digests
+        of their order and, with verify=True and native threads, of their content: index and pixels,
+        whatever the batch size. content is None elsewhere, and where the pass began in mid-epoch or
+        samples were left out or replaced.
+
+        Raises:
+            GroupError: it did not, or no epoch has ended.
+            ValueError: the order of the loader's sampler is not known beforehand.
+        """
+        if reason := why_not_shared(self):
+            raise ValueError(f"verify_epoch() cannot tell: {reason}")
+        position = self._local.resume.position
+        return verify(position, None if position is None else position.content)
 
     def stats(self) -> dict[str, Any]:
         """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.

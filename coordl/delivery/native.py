@@ -310,7 +310,10 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
                     targets[row] = dataset.target_transform(targets[row])
         self._position.record.bad.add(filled.bad)
         self._samples = len(targets) - filled.bad.skipped
-        return filled.collated(plan.tensor_of(images), targets)
+        data = filled.collated(plan.tensor_of(images), targets)
+        if self._position.content is not None and not filled.bad:
+            self._position.content.add(minibatch.indices, data[0])
+        return data
 
     def _by_the_users_loader(
         self, minibatch: _Minibatch, row: int, what: str, errno: int

@@ -12,6 +12,7 @@ import torch.utils.data
 from torch.utils.data import IterDataPipe
 
 from coordl.delivery import generators
+from coordl.delivery.content import Content
 from coordl.delivery.history import EpochRecord, History
 from coordl.delivery.order import Begin, Mark, Order
 from coordl.delivery.ranks import is_elastic
@@ -151,6 +152,7 @@ class Position:
         tally: what workers say of themselves; None where they have nothing to say.
         first_worker: who gets the first minibatch.
         live: gives the state of a stateful data set of this process.
+        content: digest of what native threads made and was yielded; None where nobody asked for it.
         settle: has the iterator draw its first minibatch and hear each worker once.
     """
 
@@ -161,6 +163,7 @@ class Position:
         self.live: Callable[[], dict[str, Any]] | None = None
         self.settle: Callable[[], Any] = lambda: None
         self.finished = False
+        self.content: Any = Content() if native and loader.verify else None
         self._facts = {
             "seed": loader.seed,
             "length": length_of(loader.dataset),

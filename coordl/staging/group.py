@@ -28,7 +28,6 @@ from coordl.prep.plan import Plan
 # How long a job waits for one that holds a run and gives no sign of life, before it prepares the
 # samples itself. A dead one is noticed at once; this is for those that are stopped.
 PATIENCE_S = 2.0
-VARIABLE = "COORDL_GROUP"
 _DEFAULT_BYTES = 2 << 30
 _DEFAULT_SHARE = 4  # of what memory allows, at most one part in so many
 _SHOWN = 700  # characters of a fact in the record

@@ -139,7 +139,7 @@ def test_a_sample_too_large_for_a_slot_each_job_makes_itself(
 def test_bad_samples_are_each_jobs_own(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="no such picture"):
-            samples_of(loader(tmp_path, 4, bad=5))
+            samples_of(loader(tmp_path, 4, bad=5, num_workers=0))
     first = loader(tmp_path, 4, bad=5, on_error="skip")
     second = loader(tmp_path, 4, bad=5, on_error="skip")
     assert samples_of(first) == samples_of(second)

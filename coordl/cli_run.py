@@ -1,0 +1,152 @@
+"""`coordl run`: several jobs on this machine that share fetch and prep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from coordl.staging.variable import VARIABLE
+
+JOB = "COORDL_JOB"
+_PLACE = "{job}"
+_POLL_S = 0.05
+
+
+@dataclass
+class _Running:
+    """One job.
+
+    Attributes:
+        code: its exit status, or minus the signal that ended it; None while it runs.
+    """
+
+    number: int
+    log: Path
+    process: subprocess.Popen[bytes]
+    file: BinaryIO
+    began: float
+    ended: float = 0.0
+    code: int | None = None
+
+    def has_ended(self) -> bool:
+        if self.code is None and (code := self.process.poll()) is not None:
+            self.code, self.ended = code, time.monotonic()
+            self.file.close()
+        return self.code is not None
+
+
+def run(
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="-- COMMAND ...", help="the job, as `python train.py`; {job} is its number"
+        ),
+    ],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="how many")] = 2,
+    group: Annotated[
+        str | None, typer.Option(help="their group; by default one of this run alone")
+    ] = None,
+    logs: Annotated[
+        Path, typer.Option(help="directory for what they print: job-0.log, job-1.log, ...")
+    ] = Path("coordl-logs"),
+    force: Annotated[bool, typer.Option("--force", "-f", help="write over logs there")] = False,
+) -> None:
+    """Run a command several times at once, as jobs of a group.
+
+    Each gets COORDL_GROUP, so that its loaders share what they can, and COORDL_JOB, its number from
+    0 on, to choose its hyper-parameters by; {job} in the command is that number too. One that fails
+    leaves the others alone. Ctrl-C ends all.
+
+    Exit status 0 when all did; 1 when some job failed; 2 when they could not be run.
+    """
+    paths = [logs / f"job-{number}.log" for number in range(jobs)]
+    there = [path for path in paths if path.exists()]
+    if there and not force:
+        raise _cannot(f"{there[0]} is there already; name other --logs, or give --force")
+    name = group or f"run-{os.getpid()}"
+    running: list[_Running] = []
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        for number, path in enumerate(paths):
+            running.append(_start(command, number, path, name))
+    except OSError as error:
+        _end(running, signal.SIGTERM)
+        raise _cannot(f"{command[0]}: {error.strerror}") from None
+    print(f"{jobs} jobs in group {name}; what they print: {logs}", file=sys.stderr)
+    with _interrupts_handed_on(running):
+        while not all([job.has_ended() for job in running]):
+            time.sleep(_POLL_S)
+    Console(width=80, highlight=False).print(_table(running))
+    if any(job.code for job in running):
+        raise typer.Exit(1)
+
+
+def _cannot(why: str) -> typer.Exit:
+    print(f"coordl: {why}", file=sys.stderr)
+    return typer.Exit(2)
+
+
+def _start(command: list[str], number: int, log: Path, group: str) -> _Running:
+    environment = {**os.environ, VARIABLE: group, JOB: str(number)}
+    file = open(log, "wb")  # noqa: SIM115 - until the job ends
+    try:
+        process = subprocess.Popen(
+            [part.replace(_PLACE, str(number)) for part in command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    except OSError:
+        file.close()
+        raise
+    return _Running(number, log, process, file, time.monotonic())
+
+
+def _end(running: list[_Running], number: int) -> None:
+    for job in running:
+        if not job.has_ended():
+            job.process.send_signal(number)
+
+
+@contextmanager
+def _interrupts_handed_on(running: list[_Running]) -> Iterator[None]:
+    """SIGTERM goes on to the jobs; Ctrl-C reaches them by itself. Both are waited for."""
+
+    def hand_on(number: int, _: Any) -> None:
+        _end(running, number)
+
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, hand_on),
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _table(running: list[_Running]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("job", "seconds"):
+        table.add_column(heading, justify="right")
+    table.add_column("ended")
+    table.add_column("log", overflow="fold")
+    for job in running:
+        code = job.code or 0
+        ended = f"signal {-code}" if code < 0 else f"exit {code}"
+        table.add_row(str(job.number), f"{job.ended - job.began:.1f}", ended, job.log.name)
+    return table

@@ -1,0 +1,44 @@
+"""Proof that an epoch was what it should be: each sample once, in the order of its sampler."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from coordl.delivery.content import Content
+from coordl.delivery.position import Position
+from coordl.delivery.shared_order import whole_order
+from coordl.errors import GroupError
+
+
+def verify(position: Position | None, content: Content | None) -> dict[str, Any]:
+    """What a loader's verify_epoch() returns.
+
+    Raises:
+        GroupError: the pass has not ended, or what was yielded is not what the order says.
+    """
+    if position is None or not position.finished:
+        raise GroupError("no epoch has ended: verify_epoch() is for after its last minibatch")
+    order = position.order
+    if order.begin.rank_base is not None:
+        raise GroupError("the rest of an epoch for another number of ranks cannot be proved")
+    expected, begin, mark = whole_order(order), order.begin.mark, order.mark
+    if order.sampler.drop_last:
+        left = (len(expected) - begin.samples) % order.sampler.batch_size
+        expected = expected[: len(expected) - left]
+    digest = zlib.crc32(np.ascontiguousarray(expected).tobytes())
+    if (mark.samples, mark.digest) != (len(expected), digest):
+        raise GroupError(
+            f"epoch {position.epoch} yielded {mark.samples:,} samples in an order of digest "
+            f"{mark.digest:08x}, and its sampler has {len(expected):,} of digest {digest:08x}"
+        )
+    whole = content is not None and begin.samples == 0 and content.samples == len(expected)
+    return {
+        "epoch": position.epoch,
+        "samples": len(expected),
+        "distinct": len(np.unique(expected)),
+        "order": f"{digest:08x}",
+        "content": f"{content.digest:016x}" if whole and content is not None else None,
+    }

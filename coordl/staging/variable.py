@@ -1,0 +1,3 @@
+"""The environment variable that names a group for a whole script."""
+
+VARIABLE = "COORDL_GROUP"

@@ -1,0 +1,75 @@
+"""`coordl run`: jobs of a group on this machine, their logs and how they ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from group_jobs import PICTURES
+
+SAYS = "import os, sys; print(os.environ['COORDL_GROUP'], os.environ['COORDL_JOB'], sys.argv[1])"
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "coordl.cli", "run", *arguments]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_each_job_has_its_number_their_group_and_a_log(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    options = ("--jobs", "3", "--group", "sweep", "--logs", str(logs), "--")
+    code, out, err = run(*options, sys.executable, "-c", SAYS, "lr-{job}")
+    assert code == 0 and "3 jobs in group sweep" in err
+    assert [line.split()[0] for line in out.splitlines()] == ["job", "0", "1", "2"]
+    said = [(logs / f"job-{number}.log").read_text() for number in range(3)]
+    assert said == [f"sweep {number} lr-{number}\n" for number in range(3)]
+    code, _, err = run(*options, "true")
+    assert code == 2 and "job-0.log is there already" in err
+    assert run("--force", *options, "true")[0] == 0
+
+
+def test_one_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
+    script = "import os; os.environ['COORDL_JOB'] == '1' and os.kill(os.getpid(), 9); print('done')"
+    code, out, _ = run("-j", "3", "--logs", str(tmp_path), "--", sys.executable, "-c", script)
+    assert code == 1 and out.count("exit 0") == 2 and out.count("signal 9") == 1
+    assert (tmp_path / "job-2.log").read_text() == "done\n"
+    code, _, err = run("--logs", str(tmp_path / "b"), "--", "no-such-command")
+    assert code == 2 and "coordl: no-such-command: No such file" in err
+
+
+def test_sigterm_goes_on_to_the_jobs(tmp_path: Path) -> None:
+    process = start("-j", "2", "--logs", str(tmp_path), "--", "sleep", "100")
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.01)
+    time.sleep(0.2)  # its handler is set once both have begun
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and out.count("signal 15") == 2
+
+
+@pytest.mark.slow
+def test_an_unchanged_script_shares_in_a_group(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"import sys, json\nsys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from group_jobs import loader, prepared\nfrom pathlib import Path\n"
+        f"one = loader(Path({str(folder)!r}), 4, group=None, seed=None)\n"
+        "for _ in range(2): list(one)\n"
+        "print(prepared(one.stats()))\n"
+        "import time; time.sleep(10)\n"  # until the others have begun
+    )
+    logs = tmp_path / "logs"
+    assert run("-j", "3", "--logs", str(logs), "--", sys.executable, str(script))[0] == 0
+    made = [int((logs / f"job-{number}.log").read_text()) for number in range(3)]
+    assert sum(made) == 2 * PICTURES
