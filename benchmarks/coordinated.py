@@ -1,0 +1,176 @@
+"""What does it cost to feed several jobs on one machine that read the same data set?
+
+Measured: 1, 2, 4 and 8 jobs at a time, each a process with a loader of its own over one image
+folder of real photographs, all in the page cache (RandomResizedCrop, flip, normalise to 3x224x224):
+torch's DataLoader with Pillow, coordl alone, and coordl in a group. Samples/s over all jobs; CPU
+seconds of all their processes in an epoch that each makes once, imports left out; samples prepared
+per sample of the data set; bytes read from files; memory of the staging area. With --rate each job has an emulated
+accelerator of so many samples/s. Every start is a warm-up epoch, then one that counts; kinds and
+numbers of jobs take turns, a round of all, median and range over the rounds.
+Not measured: storage (all is in the page cache; bytes read say what a cold one would be asked for);
+jobs at different speeds; real accelerators.
+Bias: ours. TensorSocket has no contender here yet.
+
+    python benchmarks/coordinated.py [--photos 1600] [--rounds 5] [--jobs 1 2 4 8]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shlex
+import statistics
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+if not __package__:
+    sys.path[0] = str(HERE.parent)  # not benchmarks/: its folders are named like packages
+
+from benchmarks.peers import machine, pictures  # noqa: E402
+from benchmarks.storage.contender import Contender, paths_of  # noqa: E402
+
+QUESTION = __doc__.splitlines()[0]
+KINDS = {
+    "stock": "torch DataLoader, a loader for each job",
+    "alone": "coordl, a loader for each job",
+    "group": "coordl, one group",
+}
+
+
+def epoch_of(jobs: list[Contender]) -> dict[str, Any]:
+    """One epoch of all at once. Seconds are the slowest job's; the rest are sums."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        figures = list(pool.map(lambda job: job.epoch(), jobs))
+    summed = ("samples", "prepared", "cpu_seconds", "storage_bytes")
+    return {
+        "seconds": max(each["seconds"] for each in figures),
+        **{name: sum(each.get(name, 0) for each in figures) for name in summed},
+        "staging_bytes": max(each.get("staging_bytes", 0) for each in figures),
+    }
+
+
+def once(kind: str, count: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """`count` fresh jobs: their second epoch."""
+    group = f"bench-{os.getpid()}-{count}"
+    arguments = [str(folder), str(options.batch), options.dtype, kind, str(options.workers)]
+    arguments += [group, str(options.rate)]
+    with ExitStack() as stack:
+        jobs = [
+            stack.enter_context(Contender(sys.executable, "benchmarks.loaders.jobs", arguments))
+            for _ in range(count)
+        ]
+        epoch_of(jobs)
+        return epoch_of(jobs)
+
+
+def summary(epochs: list[dict[str, Any]], photos: int) -> dict[str, Any]:
+    """Of one kind and number of jobs."""
+
+    def median(values: Iterable[float]) -> float:
+        return statistics.median(values)
+
+    rates = [each["samples"] / each["seconds"] for each in epochs]
+    return {
+        "rate": median(rates),
+        "range": [min(rates), max(rates)],
+        "cpu_seconds": median(each["cpu_seconds"] for each in epochs),
+        "prepared": median(each["prepared"] / photos for each in epochs),
+        "storage_bytes": median(each["storage_bytes"] for each in epochs),
+        "staging_bytes": max(each["staging_bytes"] for each in epochs),
+        "epochs": epochs,
+    }
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything, as JSON has it."""
+    cases = [(kind, count) for count in options.jobs for kind in options.kinds]
+    epochs: dict[tuple[str, int], list[dict[str, Any]]] = {case: [] for case in cases}
+    with pictures.linked(pictures.folder("ImageNet-like"), options.photos, options.seed) as folder:
+        for path in paths_of(folder):
+            Path(path).read_bytes()  # into the page cache
+        for number in range(options.rounds):
+            for kind, count in cases:
+                print(f"coordinated: round {number}, {count} {kind}", file=sys.stderr)
+                epochs[kind, count].append(once(kind, count, folder, options))
+    rows = [
+        {"kind": kind, "jobs": count, **summary(epochs[kind, count], options.photos)}
+        for kind, count in cases
+    ]
+    return {
+        "question": QUESTION,
+        "command": shlex.join(["python", "benchmarks/coordinated.py", *options.arguments]),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine.describe(options.note),
+        "photos": options.photos,
+        "batch": options.batch,
+        "dtype": options.dtype,
+        "workers": options.workers,
+        "rate": options.rate,
+        "rows": rows,
+    }
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """One table, jobs by jobs."""
+    accelerator = f"{result['rate']:,.0f} samples/s a job" if result["rate"] else "none"
+    lines = [f"# {result['question']}", "", machine.line(result["machine"]) + ".", ""]
+    lines += [
+        f"{result['photos']:,} photographs in the page cache, minibatches of {result['batch']}, "
+        f"{result['dtype']}, {result['workers']} workers a job, emulated accelerator: "
+        f"{accelerator}; {result['date']}. Median of the rounds (least–most). Per epoch that every "
+        "job makes once: CPU seconds of all processes; x prepared: samples prepared for each of "
+        "the data set; read: bytes from files, where the loader counts them.",
+        "",
+        "| jobs | loader | samples/s, all jobs | CPU s | x prepared | read, MB | staging, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        low, high = row["range"]
+        cells = [
+            str(row["jobs"]),
+            KINDS[row["kind"]],
+            f"{row['rate']:,.0f} ({low:,.0f}–{high:,.0f})",
+            f"{row['cpu_seconds']:.2f}",
+            f"{row['prepared']:.2f}",
+            f"{row['storage_bytes'] / 1e6:,.0f}" if row["storage_bytes"] else "",
+            f"{row['staging_bytes'] / 1e6:,.0f}" if row["staging_bytes"] else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"Made by `{result['command']}`.", ""])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures, writes coordinated.json and coordinated.md, prints the latter."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", type=int, default=1600)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--dtype", choices=("float32", "uint8"), default="uint8")
+    parser.add_argument("--workers", type=int, default=2, help="of each job")
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS])
+    parser.add_argument("--rate", type=float, default=0, help="samples/s of each accelerator")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--note", default="", help="added to the machine's line")
+    parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
+    options = parser.parse_args(arguments)
+    options.arguments = [a for a in arguments if a not in ("-o", "--output", str(options.output))]
+    result = run(options)
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "coordinated.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.output / "coordinated.md").write_text(markdown(result))
+    print(markdown(result))
+
+
+if __name__ == "__main__":
+    main()
