@@ -4,9 +4,9 @@ Measured: 1, 2, 4 and 8 jobs at a time, each a process with a loader of its own 
 folder of real photographs, all in the page cache (RandomResizedCrop, flip, normalise to 3x224x224):
 torch's DataLoader with Pillow, coordl alone, and coordl in a group. Samples/s over all jobs; CPU
 seconds of all their processes in an epoch that each makes once, imports left out; samples prepared
-per sample of the data set; bytes read from files; memory of the staging area. With --rate each job has an emulated
-accelerator of so many samples/s. Every start is a warm-up epoch, then one that counts; kinds and
-numbers of jobs take turns, a round of all, median and range over the rounds.
+per sample of the data set; bytes read from files; memory of the staging area. With --rate each job
+has an emulated accelerator of so many samples/s. Every start is a warm-up epoch, then one that
+counts; kinds and numbers of jobs take turns, a round of all, median and range over the rounds.
 Not measured: storage (all is in the page cache; bytes read say what a cold one would be asked for);
 jobs at different speeds; real accelerators.
 Bias: ours. TensorSocket has no contender here yet.
