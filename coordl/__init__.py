@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from coordl.sources.audio import AudioFolder
     from coordl.sources.coco import CocoDetection, collate_detections
     from coordl.sources.image_folder import ImageFolder, PackedFolder
+    from coordl.sources.image_list import ImageList
     from coordl.sources.tar_shards import TarShards
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "CoordlError",
     "DataLoader",
     "ImageFolder",
+    "ImageList",
     "ItemError",
     "MinIOCache",
     "PackedDataError",
@@ -51,6 +53,7 @@ _HOME = {
     "CocoDetection": "coordl.sources.coco",
     "DataLoader": "coordl.delivery.loader",
     "ImageFolder": "coordl.sources.image_folder",
+    "ImageList": "coordl.sources.image_list",
     "MinIOCache": "coordl.fetch.cache",
     "PackedFolder": "coordl.sources.image_folder",
     "TarShards": "coordl.sources.tar_shards",

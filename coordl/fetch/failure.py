@@ -13,7 +13,7 @@ import errno as codes
 import os
 
 from coordl.errors import ItemError
-from coordl.fetch.retry import InconsistentReadError, is_temporary, status_of
+from coordl.fetch.retry import ChangedObjectError, InconsistentReadError, is_temporary, status_of
 
 
 class ItemOSError(ItemError, OSError):
@@ -119,6 +119,8 @@ def _reason(error: Exception) -> tuple[int, str]:
     status = status_of(error)
     if isinstance(error, InconsistentReadError):
         return codes.EIO, "Nothing may write to the data set while it is read."
+    if isinstance(error, ChangedObjectError):
+        return codes.EIO, "It changed since it was listed: make the data set anew."
     if status == 429 or status == 503:
         return codes.EBUSY, (
             "The storage asks for fewer requests: use fewer workers or jobs, or ask for a higher "

@@ -20,10 +20,12 @@ import torch.utils.data
 from coordl import _native
 from coordl.fetch.cache import cache_name
 from coordl.fetch.item import Source
+from coordl.fetch.objects import Objects
 from coordl.fetch.shards import shard_name
 from coordl.sources.audio import AudioFolder
 from coordl.sources.coco import CocoDetection
 from coordl.sources.image_folder import ImageFolder, PackedFolder, open_rgb
+from coordl.sources.image_list import ImageList
 from coordl.sources.tar_shards import TarShards
 
 _TORCHVISION = "torchvision.datasets.folder"
@@ -68,9 +70,16 @@ class Folder:
         return asked, asked if self.rows is None else self.rows[asked]
 
     @property
+    def objects(self) -> Objects | None:
+        """Who reads its items, where they are in remote storage."""
+        objects = getattr(self.dataset, "objects", None)
+        return objects if isinstance(objects, Objects) else None
+
+    @property
     def cache_name(self) -> str:
         """The arena all its readers share: named by its root folder, absolute, without links."""
-        return cache_name(self.dataset.root)
+        objects = self.objects
+        return cache_name(self.dataset.root) if objects is None else objects.cache_name
 
     @property
     def reads_targets(self) -> bool:
@@ -78,11 +87,12 @@ class Folder:
         return False
 
     def source(self) -> Source:
-        """Where the items are: the file of each, or who knows the parts of shards."""
-        return [sample[0] for sample in self.dataset.samples]
+        """Where the items are: the file of each, or who knows the parts of shards or objects."""
+        paths = [sample[0] for sample in self.dataset.samples]
+        return paths if self.objects is None else self.objects.chosen(paths)
 
     def name(self, row: Any) -> str:
-        """What to call an item: the path of its (original) file."""
+        """What to call an item: the path of its (original) file, or its URL."""
         return str(self.dataset.samples[row][0])
 
     def path(self, row: Any) -> str:
@@ -98,8 +108,23 @@ class Folder:
         where there are more."""
         ours = tuple(end for name in _native.formats() for end in _EXTENSIONS[name])
         rows = range(0, len(self.dataset), max(1, len(self.dataset) // 4096))
-        named = sum(1 for row in rows if self.name(row).lower().endswith(ours))
+        file = self.name if self.objects is None else self._path_in_place
+        named = sum(1 for row in rows if file(row).lower().endswith(ours))
         return float(named / max(1, len(rows)))
+
+    def _path_in_place(self, row: Any) -> str:
+        """Of a remote object: its URL may end in that of the archive it is in."""
+        assert self.objects is not None
+        return self.objects.place.path_of(self.name(row))
+
+
+class ListedFiles(Folder):
+    """An ImageList."""
+
+    @property
+    def cache_name(self) -> str:
+        paths = [path for path, _ in self.dataset.samples]
+        return cache_name(paths) if self.objects is None else self.objects.list_name
 
 
 class PackedShards(Folder):
@@ -163,6 +188,7 @@ class DetectionFiles(Folder):
 
 _OURS: dict[type, type[Folder]] = {
     ImageFolder: Folder,
+    ImageList: ListedFiles,
     PackedFolder: PackedShards,
     TarShards: TarPictures,
     AudioFolder: AudioFiles,
@@ -187,7 +213,7 @@ def find_folder(dataset: Any) -> Folder | str:
         )
     if "__getitem__" in vars(dataset):
         return f"the {name} has a __getitem__ of its own"
-    if kind is Folder and not _is_stock_loader(dataset.loader):
+    if kind in (Folder, ListedFiles) and not _is_stock_loader(dataset.loader):
         return f"its loader is {_name(dataset.loader)}, which may do anything with the file"
     try:
         rows = _rows_of(subsets)

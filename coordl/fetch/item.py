@@ -7,13 +7,16 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coordl import _native
 from coordl.fetch.failure import unreadable_item
+
+if TYPE_CHECKING:
+    from coordl.fetch.objects import Objects
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Items:
         mtimes_ns: (N,) int64, nanoseconds since 1970, of the file or shard.
         keys: (N, 2) uint64, C order: high and low half of each item's 128-bit key.
         parts: None where every item is a file.
+        objects: who reads them where they are in remote storage: paths are URLs then, times zeros,
+            and so are keys of what no cache may hold.
         fields: how many items a sample has: those of sample i are i, i + N / fields, and so on.
     """
 
@@ -57,6 +62,7 @@ class Items:
     mtimes_ns: NDArray[np.int64]
     keys: NDArray[np.uint64]
     parts: Parts | None = None
+    objects: Objects | None = None
     fields: int = 1
 
     def __len__(self) -> int:
@@ -73,13 +79,13 @@ class Items:
 
 
 class Shards(Protocol):
-    """Who knows the parts of shards that are a data set's items."""
+    """Who knows a data set's items that are no files here: parts of shards, remote objects."""
 
     def items(self, keyed: bool) -> Items:
         """All of them; `keyed`: with keys, for a cache."""
 
 
-Source = list[str] | Shards  # files, or parts of shards
+Source = list[str] | Shards
 
 
 def identify(paths: Sequence[str], *, threads: int = 8) -> Items:
@@ -119,7 +125,7 @@ def identify_parts(parts: Parts, *, keyed: bool = True, fields: int = 1) -> Item
     keys = np.zeros((len(paths), 2), np.uint64)
     if keyed:
         keys = _keys(paths, sizes, mtimes_ns, offsets, offsets + lengths)
-    return Items(paths, lengths, mtimes_ns, keys, parts, fields)
+    return Items(paths, lengths, mtimes_ns, keys, parts, fields=fields)
 
 
 def _keys(
