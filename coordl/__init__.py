@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from coordl.fetch.cache import MinIOCache
     from coordl.sources.audio import AudioFolder
     from coordl.sources.coco import CocoDetection, collate_detections
+    from coordl.sources.huggingface import HuggingFaceAudio, HuggingFaceImages
     from coordl.sources.image_folder import ImageFolder, PackedFolder
     from coordl.sources.image_list import ImageList
     from coordl.sources.tar_shards import TarShards
@@ -35,6 +36,8 @@ __all__ = [
     "CocoDetection",
     "CoordlError",
     "DataLoader",
+    "HuggingFaceAudio",
+    "HuggingFaceImages",
     "ImageFolder",
     "ImageList",
     "ItemError",
@@ -52,6 +55,8 @@ _HOME = {
     "AudioFolder": "coordl.sources.audio",
     "CocoDetection": "coordl.sources.coco",
     "DataLoader": "coordl.delivery.loader",
+    "HuggingFaceAudio": "coordl.sources.huggingface",
+    "HuggingFaceImages": "coordl.sources.huggingface",
     "ImageFolder": "coordl.sources.image_folder",
     "ImageList": "coordl.sources.image_list",
     "MinIOCache": "coordl.fetch.cache",

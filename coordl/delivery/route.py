@@ -69,6 +69,8 @@ def route_of(loader: Any) -> Route:
             reasons.append(f"{1 - share:.0%} of the files are no {format_names()} by name")
         if folder.objects is not None:
             reasons.append(OBJECTS)
+        if folder.reads:
+            reasons.append(folder.reads)
         if folder.reads_targets:
             reasons.append("its targets are read from the tar shards, which would hold up prep")
     if loader.prep == "python":

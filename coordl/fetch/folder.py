@@ -24,12 +24,15 @@ from coordl.fetch.objects import Objects
 from coordl.fetch.shards import shard_name
 from coordl.sources.audio import AudioFolder
 from coordl.sources.coco import CocoDetection
+from coordl.sources.huggingface import HuggingFaceAudio, HuggingFaceImages
 from coordl.sources.image_folder import ImageFolder, PackedFolder, open_rgb
 from coordl.sources.image_list import ImageList
 from coordl.sources.tar_shards import TarShards
 
 _TORCHVISION = "torchvision.datasets.folder"
 _EXTENSIONS = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "webp": (".webp",)}
+
+_BEGINS = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG", "webp": b"RIFF"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Folder:
 
     kind: ClassVar[str] = "files"
     form: ClassVar[str] = ""  # in which the items are already; empty for files as users have them
+    reads: ClassVar[str] = ""  # why its items are read in Python only
     python: ClassVar[str] = ""  # why samples can be made in Python only; the data set has sample()
 
     def __len__(self) -> int:
@@ -173,6 +177,36 @@ class TarPictures(Folder):
         return float(named / max(1, len(self.dataset)))
 
 
+class ArrowPictures(Folder):
+    """A HuggingFaceImages."""
+
+    kind = "the table's rows"
+    reads = "the rows are read through Arrow, which is Python"
+
+    @property
+    def cache_name(self) -> str:
+        return str(self.dataset.column.cache_name)
+
+    def source(self) -> Source:
+        return self.dataset.column  # type: ignore[no-any-return]
+
+    def name(self, row: Any) -> str:
+        return str(self.dataset.name(int(row)))
+
+    def target(self, row: int, read: Callable[[int], bytes | memoryview] | None = None) -> Any:
+        return self.dataset.target_of(row)
+
+    def native_share(self) -> float:
+        return float(self.dataset.share_of(tuple(_BEGINS[name] for name in _native.formats())))
+
+
+class ArrowAudio(ArrowPictures):
+    """A HuggingFaceAudio."""
+
+    form = "original"
+    python = "audio is decoded in Python (soundfile)"
+
+
 class AudioFiles(Folder):
     """An AudioFolder."""
 
@@ -193,6 +227,8 @@ _OURS: dict[type, type[Folder]] = {
     TarShards: TarPictures,
     AudioFolder: AudioFiles,
     CocoDetection: DetectionFiles,
+    HuggingFaceImages: ArrowPictures,
+    HuggingFaceAudio: ArrowAudio,
 }
 
 

@@ -53,6 +53,8 @@ class Objects:
             runs in its event loop, others have limits of their own.
     """
 
+    threads = THREADS
+
     def __init__(
         self, place: Place, urls: Sequence[str], sizes: NDArray[np.int64], versions: Texts
     ) -> None:
@@ -127,7 +129,7 @@ class Objects:
 
     def _as_items(self, keys: NDArray[np.uint64]) -> Items:
         sizes = np.maximum(self.sizes, 0)
-        return Items(self.urls, sizes, np.zeros(len(sizes), np.int64), keys, objects=self)
+        return Items(self.urls, sizes, np.zeros(len(sizes), np.int64), keys, reader=self)
 
     def _keys(self) -> NDArray[np.uint64]:
         keys = np.zeros((len(self.urls), 2), np.uint64)

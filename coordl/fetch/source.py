@@ -12,13 +12,12 @@ import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.errors import ItemError, item_error
+from coordl.errors import item_error
 from coordl.fetch.ahead import ReadAhead
 from coordl.fetch.budget import format_bytes
 from coordl.fetch.cache import FORMS, MinIOCache
 from coordl.fetch.folder import Folder
-from coordl.fetch.item import Items, Source, identify
-from coordl.fetch.objects import THREADS
+from coordl.fetch.item import Items, Source, identify_there, unidentified
 from coordl.fetch.reads import Reads, SharedReads
 from coordl.fetch.storage import fetch
 from coordl.fetch.tally import Tally
@@ -48,7 +47,7 @@ class FolderItems:
         if not isinstance(source, list):
             items = source.items(keyed=identified)
         else:
-            items = _identify(source) if identified else _unidentified(source)
+            items = identify_there(source) if identified else unidentified(source)
         return cls(source, items, cache)
 
     @functools.cached_property
@@ -123,24 +122,6 @@ def describe_cache(cache: MinIOCache | None) -> list[str]:
     return lines
 
 
-def _unidentified(paths: list[str]) -> Items:
-    zeros = np.zeros(len(paths), np.int64)
-    return Items(paths, zeros, zeros, np.zeros((len(paths), 2), np.uint64))
-
-
-def _identify(paths: list[str]) -> Items:
-    try:
-        return identify(paths, threads=_STAT_THREADS)
-    except ItemError:  # some file is not there: that is for the epoch to say, at its place
-        errnos = _native.stat_files(paths, _STAT_THREADS)[2]
-    good = np.flatnonzero(errnos == 0)
-    found = identify([paths[row] for row in good], threads=_STAT_THREADS)
-    items = _unidentified(paths)
-    sizes, mtimes_ns = items.sizes.copy(), items.mtimes_ns.copy()
-    sizes[good], mtimes_ns[good], items.keys[good] = found.sizes, found.mtimes_ns, found.keys
-    return Items(paths, sizes, mtimes_ns, items.keys)
-
-
 def _table(items: Items) -> _native.ItemTable:
     parts = items.parts
     if parts is None:
@@ -158,7 +139,7 @@ def _table(items: Items) -> _native.ItemTable:
 
 
 def _changed(items: Items) -> bool:
-    if items.objects is not None:  # a listing holds until the data set is made anew
+    if items.reader is not None:  # a listing holds until the data set is made anew
         return False
     known = items if items.parts is None else items.parts
     sizes, mtimes_ns, errnos = _native.stat_files(known.paths, _STAT_THREADS)
@@ -183,7 +164,12 @@ class CachedFolder(torch.utils.data.Dataset):
         self.items = files.items
         self.cache = files.cache
         self.reads = Reads() if tally is None else SharedReads(tally)
-        self._ahead: ReadAhead[tuple[bytes | memoryview, float]] = ReadAhead(THREADS)
+        self._ahead: ReadAhead[tuple[bytes | memoryview, float]] = ReadAhead(self._at_once)
+
+    @property
+    def _at_once(self) -> int:
+        """Reads at a time that are of use."""
+        return 1 if self.items.reader is None else self.items.reader.threads
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -204,7 +190,7 @@ class CachedFolder(torch.utils.data.Dataset):
     def reading_ahead(self, indices: list[Any]) -> AbstractContextManager[None]:
         """Inside, what these samples lack comes from remote storage, many at a time; each fails
         when it is asked for. Files are read one by one: a disk has no such latency."""
-        if self.items.objects is None:
+        if self._at_once < 2:
             return nullcontext()
         try:
             rows = self.folder.positions(indices)[1].tolist()

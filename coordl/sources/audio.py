@@ -16,7 +16,7 @@ import torch.utils.data
 from coordl.errors import item_error
 from coordl.fetch.held_file import HeldFile
 from coordl.sources.class_folders import find_class_folders
-from coordl.sources.clip import Cut, Place, library, read_clip
+from coordl.sources.clip import Place, below, cut_of, read_clip
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -61,19 +61,10 @@ class AudioFolder(torch.utils.data.Dataset):
         mono: bool = True,
         storage_options: dict[str, Any] | None = None,
     ) -> None:
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"seconds is a positive length or None, got {seconds!r}")
-        if crop not in ("random", "center", "start"):
-            raise ValueError(f"crop is 'random', 'center' or 'start', got {crop!r}")
-        if sample_rate is not None and sample_rate < 1:
-            raise ValueError(f"sample_rate is in Hz, or None, got {sample_rate!r}")
-        library("soundfile")
-        if sample_rate is not None:
-            library("soxr")
+        self.cut = cut_of(seconds, crop, sample_rate, mono)
         self.root = os.fspath(root)
         self.transform = transform
         self.target_transform = target_transform
-        self.cut = Cut(seconds, crop, sample_rate, mono)
         found = find_class_folders(
             self.root, AUDIO_EXTENSIONS, "audio files", "<recording>.wav", storage_options
         )
@@ -98,10 +89,10 @@ class AudioFolder(torch.utils.data.Dataset):
                 read = self._get
             if read is not None:
                 with HeldFile(read(row), path) as file:
-                    samples, rate = read_clip(file, self.cut, _below)
+                    samples, rate = read_clip(file, self.cut, below)
             else:
                 with open(path, "rb", buffering=0) as file:
-                    samples, rate = read_clip(file.fileno(), self.cut, _below)
+                    samples, rate = read_clip(file.fileno(), self.cut, below)
         except Exception as error:
             raise item_error(error, index, path) from error
         waveform: Any = torch.from_numpy(samples)
@@ -117,7 +108,3 @@ class AudioFolder(torch.utils.data.Dataset):
 
     def __repr__(self) -> str:
         return f"coordl.AudioFolder({self.root!r}: {len(self)} files, {len(self.classes)} classes)"
-
-
-def _below(count: int) -> int:
-    return int(torch.randint(count, ()).item())

@@ -138,8 +138,10 @@ class SharedSamples:
             if shared is None:
                 return dataset
             inner = replace(folder, dataset=_seen(folder.dataset, shared))
-            objects = rest.objects and rest.objects.named_by(shared.paths)
-            items = replace(rest, paths=shared.paths, objects=objects)
+            reader = rest.reader
+            if isinstance(reader, Objects):
+                reader = reader.named_by(shared.paths)
+            items = replace(rest, paths=shared.paths, reader=reader)
             return _copied(dataset, folder=inner, items=items)
         found = find_folder(dataset)
         shared = None if isinstance(found, str) else self._samples(found)
