@@ -24,6 +24,7 @@ from coordl.fetch.objects import Objects
 from coordl.fetch.shards import shard_name
 from coordl.sources.audio import AudioFolder
 from coordl.sources.coco import CocoDetection
+from coordl.sources.encoded import EncodedItems
 from coordl.sources.huggingface import HuggingFaceAudio, HuggingFaceImages
 from coordl.sources.image_folder import ImageFolder, PackedFolder, open_rgb
 from coordl.sources.image_list import ImageList
@@ -220,6 +221,31 @@ class DetectionFiles(Folder):
     python = "boxes are moved along with the pixels in Python"
 
 
+class EncodedFiles(Folder):
+    """An EncodedItems: of any of the others. Its rows are those of the data set below."""
+
+    form = "original"
+    python = "its items are handed on encoded"
+
+    @property
+    def _inner(self) -> Folder:
+        return self.dataset.folder  # type: ignore[no-any-return]
+
+    @property
+    def objects(self) -> Objects | None:
+        return self._inner.objects
+
+    @property
+    def cache_name(self) -> str:
+        return self._inner.cache_name
+
+    def source(self) -> Source:
+        return self._inner.source()
+
+    def name(self, row: Any) -> str:
+        return self._inner.name(row)
+
+
 _OURS: dict[type, type[Folder]] = {
     ImageFolder: Folder,
     ImageList: ListedFiles,
@@ -229,6 +255,7 @@ _OURS: dict[type, type[Folder]] = {
     CocoDetection: DetectionFiles,
     HuggingFaceImages: ArrowPictures,
     HuggingFaceAudio: ArrowAudio,
+    EncodedItems: EncodedFiles,
 }
 
 
@@ -242,7 +269,7 @@ def find_folder(dataset: Any) -> Folder | str:
     torchvisions = (f"{_TORCHVISION}.ImageFolder", f"{_TORCHVISION}.DatasetFolder")
     kind = Folder if name in torchvisions else _OURS.get(type(dataset))
     if kind is None:
-        ours = ", ".join(known.__qualname__ for known in _OURS)
+        ours = ", ".join(known.__qualname__ for known in _OURS if known is not EncodedItems)
         return (
             f"the data set is a {name}; coordl reads files itself for torchvision's ImageFolder "
             f"and DatasetFolder, coordl's {ours}, and Subsets of them"
@@ -260,6 +287,8 @@ def find_folder(dataset: Any) -> Folder | str:
         if rows.min() < -count or rows.max() >= count:
             return f"a Subset names samples beyond the {count} there are"
         rows = np.where(rows < 0, rows + count, rows)
+    if kind is EncodedFiles and dataset.folder.rows is not None:
+        rows = dataset.folder.rows if rows is None else dataset.folder.rows[rows]
     return kind(dataset, rows)
 
 
