@@ -126,9 +126,7 @@ def test_a_damaged_record_is_a_miss_and_its_item_may_come_again(
         for _ in range(2):
             assert found(cache, 10) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
             assert cache.stats()["ssd_damaged_items"] == 1
-        with pytest.warns(
-            UserWarning, match=r"not as they were.*1 met so far.*--ssd /"
-        ):
+        with pytest.warns(UserWarning, match=r"not as they were.*1 met so far.*--ssd /"):
             cache.warn_of_troubles()
         assert cache.admit((3, ~3 % 2**64), item(3))
         assert found(cache, 10) == list(range(10))
