@@ -4,9 +4,9 @@ A data set whose samples are there already (one tensor, 3 x 224 x 224) through t
 coordl's, SPDL and a plain loop. Measured, in turns, every contender in a process of its own:
 
 - per minibatch: wall time of a minibatch once the epoch runs, dropped by the loop at once;
-- beyond the bytes: that, less what stacking the samples into memory that is used again takes. It is
-  always the same memory, so uint8 stays in the CPU's caches. The ring's row stacks into four buffers
-  in turns, as who prepares ahead must: what it takes more is memory's time, not a loader's;
+- beyond the bytes: that, less what stacking the samples into memory that is used again takes. That
+  memory is always the same, so uint8 stays in the CPU's caches. The ring's row stacks into four
+  buffers in turns, as who prepares ahead must: what it takes more is memory's time, not a loader's;
 - first batch: from making the iterator, workers included, to its first minibatch;
 - seam: from the last minibatch of an epoch to the first of the next, with the iterator between.
 
