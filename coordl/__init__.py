@@ -21,6 +21,7 @@ from coordl.errors import (
 if TYPE_CHECKING:
     from coordl import transforms
     from coordl.delivery.loader import DataLoader
+    from coordl.delivery.ranks import EvaluationSampler
     from coordl.fetch.cache import MinIOCache
     from coordl.sources.audio import AudioFolder
     from coordl.sources.coco import CocoDetection, collate_detections
@@ -34,6 +35,7 @@ __all__ = [
     "CocoDetection",
     "CoordlError",
     "DataLoader",
+    "EvaluationSampler",
     "ImageFolder",
     "ItemError",
     "MinIOCache",
@@ -50,6 +52,7 @@ _HOME = {
     "AudioFolder": "coordl.sources.audio",
     "CocoDetection": "coordl.sources.coco",
     "DataLoader": "coordl.delivery.loader",
+    "EvaluationSampler": "coordl.delivery.ranks",
     "ImageFolder": "coordl.sources.image_folder",
     "MinIOCache": "coordl.fetch.cache",
     "PackedFolder": "coordl.sources.image_folder",
