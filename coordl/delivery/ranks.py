@@ -41,7 +41,7 @@ def rest_of_epoch(sampler: Any, consumed: int) -> Iterator[int]:
 
 def _order(sampler: DistributedSampler) -> list[int]:
     """The epoch's, as one rank alone has it from torch."""
-    whole = DistributedSampler(sampler.dataset, 1, 0, sampler.shuffle, sampler.seed)
+    whole: Any = DistributedSampler(sampler.dataset, 1, 0, sampler.shuffle, sampler.seed)
     whole.epoch = sampler.epoch
     return list(whole)
 
@@ -50,8 +50,8 @@ class EvaluationSampler(DistributedSampler):
     """torch's DistributedSampler for evaluation: each sample once over all ranks, none repeated.
 
     Ranks take turns through the order, so some have one sample more than others; with fewer samples
-    than ranks, some have none. A forward pass through DistributedDataParallel communicates: evaluate
-    the module inside it (`model.module`), or enter `model.join()`.
+    than ranks, some have none. A forward pass through DistributedDataParallel waits for all ranks:
+    evaluate the module inside it (`model.module`), or enter `model.join()`.
 
     Args:
         dataset: what has a length.

@@ -1,4 +1,4 @@
-"""Ranks under torchrun with gloo: torch's indices in each, also after a crash and with other ranks."""
+"""Ranks under torchrun with gloo: torch's indices in each, also after a crash; other ranks."""
 
 from __future__ import annotations
 
