@@ -21,6 +21,7 @@ from coordl.errors import (
 if TYPE_CHECKING:
     from coordl import transforms
     from coordl.delivery.loader import DataLoader
+    from coordl.delivery.ranks import EvaluationSampler
     from coordl.fetch.cache import MinIOCache
     from coordl.sources.audio import AudioFolder
     from coordl.sources.coco import CocoDetection, collate_detections
@@ -36,6 +37,7 @@ __all__ = [
     "CocoDetection",
     "CoordlError",
     "DataLoader",
+    "EvaluationSampler",
     "HuggingFaceAudio",
     "HuggingFaceImages",
     "ImageFolder",
@@ -55,6 +57,7 @@ _HOME = {
     "AudioFolder": "coordl.sources.audio",
     "CocoDetection": "coordl.sources.coco",
     "DataLoader": "coordl.delivery.loader",
+    "EvaluationSampler": "coordl.delivery.ranks",
     "HuggingFaceAudio": "coordl.sources.huggingface",
     "HuggingFaceImages": "coordl.sources.huggingface",
     "ImageFolder": "coordl.sources.image_folder",

@@ -43,12 +43,17 @@ def warm(
     ssd: Annotated[
         Path | None, typer.Option(help="directory on a local disk, where the cache stays")
     ] = None,
-    ssd_budget: Annotated[str, typer.Option(help="what it may hold: 200GiB, or % of DIR")] = "100%",
+    ssd_budget: Annotated[
+        str | None, typer.Option(help="what it may hold: 200GiB, or % of DIR  [default: 100%]")
+    ] = None,
     cache: Annotated[
         str | None,
         typer.Option(help="what memory may hold, until coordl clear: 20GiB, or % of DIR"),
     ] = None,
-    form: Annotated[CacheForm, typer.Option(help="how JPEGs are held")] = CacheForm.auto,
+    form: Annotated[
+        CacheForm,
+        typer.Option(metavar="FORM", help="how JPEGs are held: auto, original, indexed, packed"),
+    ] = CacheForm.auto,
     admission: Annotated[
         Admission, typer.Option(help="which items, where not all fit: as they come, or by a seed")
     ] = Admission.first,
@@ -61,9 +66,9 @@ def warm(
     cache=MinIOCache(..., ssd=...). It stays: in memory until `coordl clear` or the machine's end.
     Stopped with Ctrl-C, what is in it stays too, whole; the same command goes on.
     """
-    from coordl.fetch.cache import MinIOCache
+    with refusing("What was admitted by now stays; the same command goes on."):
+        from coordl.fetch.cache import MinIOCache
 
-    with refusing("What is in the cache stays; the same command goes on."):
         if cache is None and ssd is None:
             raise ValueError(
                 "where shall the cache be? Name what memory may hold (--cache 65%), a directory on "

@@ -258,7 +258,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             local.items = items
         if local.items.cache is not None:
             local.items.cache.serve(folder.cache_name, local.items.items)
-            local.items.cache.warn_if_stopped()
+            local.items.cache.warn_of_troubles()
         return local.items
 
     # -- as torch does it --------------------------------------------------------------------
@@ -293,6 +293,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self._local.opens_cache is None:
             assert self.cache is not None
             self._local.opens_cache = opens_cache(self.cache, folder)
+        self._warn_of_unopened(folder)
         return Opens([folder], self._local.opens_cache, Tally(COUNTED, self.num_workers))
 
     def _with_dataset(self, dataset: Any) -> tuple[Any, Any]:
@@ -331,6 +332,18 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         warn_user(
             f"cache={self.cache!r} cannot serve here: {route.reasons[0]}. "
             "Give the files as an image folder, ask for cache_opens=True, or drop cache=."
+        )
+
+    def _warn_of_unopened(self, folder: str) -> None:
+        total = self._local.history.as_dict()["total"]
+        opened = ("hits", "misses", "bypassed_opens")
+        if not total["samples"] or self._local.warned or any(total[name] for name in opened):
+            return
+        self._local.warned = True
+        warn_user(
+            f"cache_opens={self.cache_opens!r}: in {total['samples']:,} samples the data set "
+            f"opened no file below {folder!r} where Python could see it. Name the folder it reads "
+            "from, or drop cache_opens=."
         )
 
     # -- what users ask ----------------------------------------------------------------------

@@ -38,9 +38,10 @@ _VERSIONS = frozenset(
 _TIMES = frozenset({"lastmodified", "modified", "modify", "mtime", "timemodified", "updated"})
 # ... and those that only add to them: an object can change in place.
 _SUPPORTING = frozenset({"created", "ino"})
-# Options that do not say where a file system is. Secrets: they change while the place does not.
+# Options that do not say where a file system is: secrets, which change while the place does not ...
 _SECRET = re.compile(r"key|secret|token|passw|cred|sas|auth|session|cert", re.IGNORECASE)
-_NO_PLACE = frozenset(
+# ... and those that fsspec itself knows of any file system.
+FSSPEC_OPTIONS = frozenset(
     {
         "asynchronous", "auto_mkdir", "batch_size", "default_block_size", "default_cache_type",
         "default_fill_cache", "listings_expiry_time", "loop", "max_paths", "skip_instance_cache",
@@ -109,7 +110,7 @@ def _plain(value: Any, name: str = "") -> Any:
         return {
             str(key): _plain(inner, str(key))
             for key, inner in value.items()
-            if not _SECRET.search(str(key)) and key not in _NO_PLACE
+            if not _SECRET.search(str(key)) and key not in FSSPEC_OPTIONS
         }
     if isinstance(value, list | tuple):
         return [_plain(inner, name) for inner in value]
