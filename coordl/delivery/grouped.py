@@ -27,7 +27,7 @@ class GroupIterator(NativeIterator):
         group.agree(position.epoch, indices)
         self._feed = _native.Feed(
             group.ring,
-            self._workers,
+            self._threads,
             np.ascontiguousarray(self._rows),
             np.ascontiguousarray(indices),
             self._key[0],
@@ -65,8 +65,8 @@ class GroupIterator(NativeIterator):
             minibatch.ticket = self._feed.put(first, count, minibatch.buffer)
             return
         # Not what its sampler said it would draw: the others cannot know these samples.
-        minibatch.ticket = self._workers.ticket(minibatch.rows, minibatch.draws, *self._key)
-        self._workers.submit(minibatch.ticket, minibatch.buffer)
+        minibatch.ticket = self._threads.ticket(minibatch.rows, minibatch.draws, *self._key)
+        self._threads.submit(minibatch.ticket, minibatch.buffer)
 
     def _read_on(self) -> None:
         if self._feed is None:

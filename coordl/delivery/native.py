@@ -147,7 +147,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         self._epoch = epoch
         native_pass = epoch.plan.native_pass()
         self._sample_bytes = native_pass.sample_bytes
-        self._workers = _native.Workers(
+        self._threads = _native.Workers(
             epoch.items,
             native_pass,
             epoch.tiers,
@@ -156,8 +156,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             read_ahead_bytes(),
             epoch.form,
         )
-        position.record.counters = self._workers.counters
-        self._closing: list[Any] = [self._workers]  # what the pass ends with, in that order
+        position.record.counters = self._threads.counters
+        self._closing: list[Any] = [self._threads]  # what the pass ends with, in that order
         self._finish = weakref.finalize(self, _end, self._closing, position.record)
         seed, number = int(self._base_seed), position.turn
         if epoch.seed is not None:
@@ -210,11 +210,11 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             self._announced.append(_Minibatch(none, none, none, error=error))
             return True
         draws = self._draws(indices)
-        ticket = self._workers.ticket(rows, draws, *self._key)
+        ticket = self._threads.ticket(rows, draws, *self._key)
         for row in ticket.missing:
             # Native reads raise no audit event of their own; whoever watches reads wants them.
             sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
-        self._workers.announce(ticket)
+        self._threads.announce(ticket)
         self._missing += len(ticket.missing)
         self._announced.append(_Minibatch(indices, rows, draws, ticket=ticket))
         return True
@@ -241,7 +241,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
     def _submit(self, minibatch: _Minibatch) -> None:
         self._missing -= len(minibatch.ticket.missing)
         minibatch.buffer = self._epoch.pool.take(len(minibatch.rows) * self._sample_bytes)
-        self._workers.submit(minibatch.ticket, minibatch.buffer)
+        self._threads.submit(minibatch.ticket, minibatch.buffer)
 
     def _read_on(self) -> None:
         for _ in range(_LOOKED_AT):
@@ -290,7 +290,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
 
     def _wait(self, minibatch: _Minibatch) -> bool:
         """Until it is made; False when the loader's timeout ran out."""
-        return self._workers.wait(minibatch.ticket, self._timeout)
+        return self._threads.wait(minibatch.ticket, self._timeout)
 
     def _collate(self, minibatch: _Minibatch) -> Any:
         epoch, plan = self._epoch, self._epoch.plan

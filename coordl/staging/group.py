@@ -134,10 +134,14 @@ class DataDigest:
 def _digest(folder: Folder) -> str:
     """Of names and targets, or of the places in shards."""
     digest = blake2b(folder.cache_name.encode(), digest_size=8)
+    samples = getattr(folder.dataset, "samples", None)
+    if isinstance(samples, list):
+        for name, target in samples:
+            digest.update(os.fsencode(name) + f"\0{target!r}\0".encode())
+        return digest.hexdigest()
     source: Source = folder.source()
     if isinstance(source, list):
-        for name, target in folder.dataset.samples:
-            digest.update(os.fsencode(name) + f"\0{target!r}\0".encode())
+        digest.update(b"\0".join(map(os.fsencode, source)))
     else:
         digest.update(np.ascontiguousarray(source.items(keyed=True).keys).tobytes())
     return digest.hexdigest()
