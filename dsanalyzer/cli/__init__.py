@@ -49,7 +49,15 @@ app.command(
 app.command(
     epilog="Examples:\n\ndsanalyzer whatif dsanalyzer.json\n\n"
     "dsanalyzer whatif dsanalyzer.json --cache 80% --cores 8 --storage nvme\n\n"
-    "dsanalyzer whatif dsanalyzer.json --loader coordl -o predicted.json"
+    "dsanalyzer whatif dsanalyzer.json --loader coordl -o predicted.json\n\n"
+    "dsanalyzer whatif dsanalyzer.json --form packed --rates packed.json --cache 100%\n\n"
+    "dsanalyzer whatif dsanalyzer.json --jobs 4 --loader coordl\n\n"
+    "dsanalyzer whatif dsanalyzer.json --servers 2 --network 10Gbit/s\n\n"
+    "dsanalyzer whatif dsanalyzer.json --prices cloud.toml\n\n"
+    "A price file:\n\n"
+    "per = 'hour' (or month, once); [machine] price = 3.06; [cache] per_GB = 0.004;\n"
+    "[cores] each = 0.04; [gpu] each = 2.5; [storage.nvme] price = 0.1;\n"
+    "[loader.coordl] price = 0. All parts are optional (docs/predict.md)."
 )(whatif)
 app.command(
     epilog="Examples:\n\ndsanalyzer report result.json\n\n"

@@ -270,6 +270,7 @@ class _Recorder:
         self._conductor = conductor
         self.samples = 0
         self.start_s = start_s
+        self._cpu_before_s = timing.process_clock()
         self.waits_s: list[float] = []
         self.steps_s: list[float] = []
         self._mark = timing.clock()
@@ -305,4 +306,5 @@ class _Recorder:
             "steps_s": self.steps_s,
             "waits_s": self.waits_s,
             "start_s": self.start_s,
+            "cpu_s": timing.process_clock() - self._cpu_before_s,
         }

@@ -10,7 +10,7 @@ from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Stall
 from dsanalyzer.report.units import NBSP, percent, percent_range, rate
 
 CAUSES = {"fetch": "storage (fetch stall)", "prep": "decoding (prep stall)"}
-POLICY_WORDS = {"lru": "LRU", "never-evict": "never-evict"}
+POLICY_WORDS = {"lru": "LRU", "never-evict": "never-evict", "pagecache": "page cache"}
 BOUND_WORDS = {"fetch": "fetch", "prep": "prep", "gpu": "GPU"}
 
 
