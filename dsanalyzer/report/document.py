@@ -42,6 +42,7 @@ class Stall(Interval):
     share_low: float
     share_high: float
     verdict: Verdict
+    rounds_needed: NotRequired[int | None]  # to settle an inconclusive one; None: more do not help
 
 
 class Epoch(TypedDict):
@@ -64,6 +65,7 @@ class Steady(TypedDict):
     fetch_stall_s: Stall
     speed: Interval
     bound_by: Bound
+    noise_floor: NotRequired[float]  # share by which two equal phases differed (A/A)
 
 
 class Pass(TypedDict):
