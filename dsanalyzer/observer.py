@@ -19,6 +19,7 @@ import psutil
 
 from dsanalyzer.hooks.wire import MESSAGE_BYTES
 from dsanalyzer.measure import residency
+from dsanalyzer.measure.plan import Plan
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle
 
@@ -57,6 +58,7 @@ class Observer:
         *,
         make_policy: Callable[[dict[str, int]], PageCachePolicy] | None,
         throttle: ReadThrottle | None,
+        make_plan: Callable[[dict[str, Any]], Plan],
         limit_samples: Callable[[dict[str, Any]], int],
         on_progress: Callable[[str], None],
     ) -> None:
@@ -73,9 +75,11 @@ class Observer:
         self._run_dir = run_dir
         self._make_policy = make_policy
         self._throttle = throttle
+        self._make_plan = make_plan
         self._limit_samples = limit_samples
         self._on_progress = on_progress
         self._policy: PageCachePolicy | None = None
+        self._followed: dict[str, None] | None = None  # files opened, while a stream is followed
         self._stop_read, self._stop_write = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(socket_path))
@@ -152,6 +156,8 @@ class Observer:
     def _on_open(self, message: dict[str, Any]) -> None:
         if self._policy is not None:
             self._policy.touch(message["path"])
+        if self._followed is not None:
+            self._followed[message["path"]] = None
 
     def _on_diverted(self, message: dict[str, Any]) -> None:
         self.diverted.append(message["path"])
@@ -165,13 +171,24 @@ class Observer:
         self._on_progress("learning the training loop")
         return {}
 
+    def _on_plan(self, message: dict[str, Any]) -> dict[str, Any]:
+        plan = self._make_plan(message)
+        return {"samples": plan.samples, "rounds": plan.rounds}
+
     def _on_subset(self, message: dict[str, Any]) -> dict[str, Any]:
         self.ordinal, self.emulated = message["ordinal"], message["emulated"]
-        self.loaders[message["ordinal"]]["sample_shape"] = message["sample_shape"]
+        loader = self.loaders[message["ordinal"]]
+        loader["sample_shape"] = message["sample_shape"]
+        loader["batch_size"] = loader["batch_size"] or message["batch_samples"]
         chosen = json.loads((self._run_dir / "subset.json").read_text())
         return {"samples": self._limit_samples(chosen)}
 
     def _on_begin(self, message: dict[str, Any]) -> dict[str, Any]:
+        if message["phase"] == "follow":
+            self._on_progress("following the stream to see what it reads")
+            self._drain_events()
+            self._followed = {}
+            return {}
         sizes = self._sizes()
         if message["phase"] != "fetch":
             self._on_progress("prep: reading the subset into memory")
@@ -195,6 +212,12 @@ class Observer:
         return {}
 
     def _on_end(self, message: dict[str, Any]) -> dict[str, Any]:
+        if message["phase"] == "follow":
+            self._drain_events()
+            opened = self._run_dir / "opened.json"
+            opened.write_text(json.dumps(list(self._followed or ())))
+            self._followed = None
+            return {}
         record = json.loads((self._run_dir / message["record"]).read_text())
         if message["phase"] == "ingestion":
             self.passes.append(record)

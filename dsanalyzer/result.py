@@ -32,7 +32,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
     random = np.random.default_rng(options.seed)
     block = 2 * max(1, loader["num_workers"])
 
-    timed = _times(by_phase, options.rounds, block, random)
+    timed = _times(by_phase, measured.rounds, block, random)
     ingestion, prep, steady = timed["ingestion"], timed["prep"], timed["steady"]
     floor = stalls.noise_floor(timed["ingestion, first run"], timed["ingestion, second run"])
     whole_device_bytes = sum(map(residency.device_bytes, sizes))
@@ -40,7 +40,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
     checks = _checks(measured, options, by_phase, whole_device_bytes, floor)
 
     def parts(fetch: rates.Timed) -> dict[str, Any]:
-        return stalls.epoch(ingestion, prep, fetch, samples, rounds=options.rounds, floor=floor)
+        return stalls.epoch(ingestion, prep, fetch, samples, rounds=measured.rounds, floor=floor)
 
     epochs = [
         _epoch(number, record, parts(timed[f"epoch {number}"]), sizes, scale)
@@ -63,9 +63,10 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
             "storage_bytes_per_s": options.storage_bytes_per_s,
             "storage_method": measured.storage_method,
             "gpu_rate": options.gpu_rate,
-            "rounds": options.rounds,
-            "samples": options.samples,
-            "epochs": options.epochs,
+            "rounds": measured.rounds,
+            "samples": len(subset["indices"]),
+            "epochs": len(by_phase["fetch"]),
+            "budget_s": options.budget_s,
             "seed": options.seed,
         },
         "emulated": (
@@ -250,7 +251,7 @@ def _checks(
             "fetch",
         )
     )
-    checks.append(_same_ingestion(by_phase["ingestion"], options.rounds, floor))
+    checks.append(_same_ingestion(by_phase["ingestion"], measured.rounds, floor))
     loader = measured.loader
     window = max(1, loader["num_workers"]) * (loader["prefetch_factor"] or 1) * loader["batch_size"]
     count = len(measured.subset["indices"])

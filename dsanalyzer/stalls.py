@@ -10,11 +10,12 @@ Source: Mohan et al., VLDB 2021, section 3 (differential analysis).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dsanalyzer.rates import Interval, Timed
+from dsanalyzer.rates import Floats, Interval, Timed
 
 NOTICEABLE = 0.02  # share of the epoch below which a stall counts as none
 MOST_ROUNDS = 60  # more are not advised: the machine is too noisy, or the stall is at the limit
@@ -50,11 +51,11 @@ def rounds_needed(share: Interval, rounds: int, floor: float) -> int | None:
 
 
 def _stall(
-    value: float, draws: Any, whole: Timed, samples: int, rounds: int, floor: float
+    value: float, draws: Floats, whole: Timed, samples: int, rounds: int, floor: float
 ) -> dict[str, Any]:
     """`value` and `draws` in seconds per sample."""
     seconds = Interval.of(value * samples, draws * samples)
-    share = Interval.of(value / whole.value, draws / whole.draws)
+    share = Interval.of(value / whole.value, draws / whole.value)
     found = verdict(share, floor)
     return {
         **seconds.json(),
@@ -68,11 +69,13 @@ def _stall(
 
 def _pooled(one: Timed, other: Timed) -> Timed:
     """Mean of two measurements of one thing, weighted by the inverse of their variances."""
-    first, second = (1 / max(float(np.var(timed.draws)), 1e-300) for timed in (one, other))
+    first, second = (1 / max(timed.error**2, 1e-300) for timed in (one, other))
     weight = first / (first + second)
     return Timed(
         weight * one.value + (1 - weight) * other.value,
         weight * one.draws + (1 - weight) * other.draws,
+        (first + second) ** -0.5,
+        one.freedom + other.freedom,
     )
 
 
@@ -90,20 +93,21 @@ def epoch(
     Fetch from storage cannot be faster than from memory: where noise says so, both are two
     measurements of one time, and count as precise as they are. So the parts add up to the epoch.
     """
-    fetch_draws = fetch.draws - prep.draws
+    fetch_draws = fetch.minus(prep)
     if prep.value > fetch.value:
         prep = fetch = _pooled(prep, fetch)
+    prep_draws = prep.minus(ingestion)
     if ingestion.value > prep.value:
-        prep = Timed(ingestion.value, prep.draws)
-    fetch = Timed(max(fetch.value, prep.value), fetch.draws)
+        prep = replace(prep, value=ingestion.value)
+    fetch = replace(fetch, value=max(fetch.value, prep.value))
 
-    def stall(value: float, draws: Any) -> dict[str, Any]:
+    def stall(value: float, draws: Floats) -> dict[str, Any]:
         return _stall(value, draws, fetch, samples, rounds, floor)
 
     return {
         "time_s": Interval.of(fetch.value * samples, fetch.draws * samples).json(),
         "compute_s": Interval.of(ingestion.value * samples, ingestion.draws * samples).json(),
-        "prep_stall_s": stall(prep.value - ingestion.value, prep.draws - ingestion.draws),
+        "prep_stall_s": stall(prep.value - ingestion.value, prep_draws),
         "fetch_stall_s": stall(fetch.value - prep.value, fetch_draws),
         "speed": Interval.of(1 / fetch.value, 1 / fetch.draws).json(),
     }

@@ -12,9 +12,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from dsanalyzer import quantity
 from dsanalyzer.job import terminate_as_interrupt
+from dsanalyzer.measure import timing
 from dsanalyzer.measure.session import NotMeasured, Options, Session, run_directory
 
 LOG_LINES = 40  # of the job's own output, shown when it failed
@@ -45,10 +47,15 @@ def profile(
         float | None,
         typer.Option(help="Emulate an accelerator of N samples/s in place of the model's compute."),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Samples to measure on.")] = 2048,
-    rounds: Annotated[int, typer.Option(help="Interleaved ingestion and prep blocks.")] = 3,
+    budget: Annotated[
+        str, typer.Option(help="Time it should take at most: 3m, 90s. Decides the next three.")
+    ] = "3m",
+    samples: Annotated[int | None, typer.Option(help="Samples to measure on.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Interleaved ingestion and prep blocks.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Fetch passes; the first is cold.")] = None,
     block: Annotated[float, typer.Option(help="Seconds of each ingestion block.")] = 2.0,
-    epochs: Annotated[int, typer.Option(help="Fetch passes; the first is cold.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of sample order and bootstrap.")] = 0,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Let the job write its checkpoints.")
@@ -67,6 +74,7 @@ def profile(
             cached_fraction=quantity.fraction(cached),
             storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage),
             gpu_rate=gpu_rate,
+            budget_s=quantity.duration_s(budget),
             samples=samples,
             rounds=rounds,
             block_s=block,
@@ -79,7 +87,8 @@ def profile(
     outputs = [path for path in (output, html) if path is not None]
     refuse_to_overwrite(outputs, force)
     try:
-        with terminate_as_interrupt(), run_directory() as directory, _progress() as progress:
+        err.print(_before_start(options), highlight=False)
+        with terminate_as_interrupt(), run_directory() as directory, _progress(options) as progress:
             measured = Session(command, options, directory, progress).measure()
     except NotMeasured as error:
         _fail(error)
@@ -140,18 +149,46 @@ def _fail(error: NotMeasured) -> None:
     raise typer.Exit(2)
 
 
+def _before_start(options: Options) -> str:
+    asked = [name for name in ("samples", "rounds", "epochs") if getattr(options, name)]
+    fixed = f"; {', '.join(asked)} as asked for" if asked else ""
+    return (
+        f"The command runs twice, about {_clock(options.budget_s)} in all at most{fixed}. "
+        "Ctrl-C ends it and leaves nothing."
+    )
+
+
+def _clock(seconds: float) -> str:
+    """75 -> 1:15"""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+class _Timed:
+    """Says a phase with the time gone and the time it should take in all."""
+
+    def __init__(self, show: Callable[[str], None], total_s: float) -> None:
+        self._show = show
+        self._started = timing.clock()
+        self.total_s = total_s
+
+    def __call__(self, text: str) -> None:
+        gone = timing.clock() - self._started
+        self._show(f"[{_clock(gone)} of about {_clock(max(gone, self.total_s))}] {text}")
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def _progress(options: Options) -> Iterator[_Timed]:
     """Current phase on stderr: a live line on a terminal, plain lines elsewhere."""
     if not err.is_terminal:
         last: list[str] = []
 
         def line(text: str) -> None:
-            if last != [text]:
+            phase = text.split("] ", 1)[-1]
+            if last != [phase]:
                 print(f"dsanalyzer: {text}", file=sys.stderr, flush=True)
-            last[:] = [text]
+            last[:] = [phase]
 
-        yield line
+        yield _Timed(line, options.budget_s)
         return
     with err.status("starting") as status:
-        yield status.update
+        yield _Timed(lambda text: status.update(escape(text)), options.budget_s)

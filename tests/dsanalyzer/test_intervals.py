@@ -54,7 +54,7 @@ def test_a_single_pass_is_held_against_itself():
 
 
 def timed(value, spread, seed=3):
-    return Timed(value, np.random.default_rng(seed).normal(value, spread, 2000))
+    return Timed.of(value, spread, 1000.0, np.random.default_rng(seed))
 
 
 def test_stalls_are_differences_between_phases_and_add_up_to_the_epoch():

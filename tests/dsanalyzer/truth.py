@@ -108,8 +108,8 @@ def true_s(pipeline: Pipeline, seed: int, runs: int = 20_000) -> float:
 def drawn(seed: int, *, stalls: bool = True) -> Pipeline:
     """A pipeline at random: stalls of every size and kind, or none at all.
 
-    Without stalls a minibatch is prepared in at most 0.3 of a step's time, so that filling the queue
-    is no stall either (below half a percent of a pass), and everything hits.
+    Without stalls a minibatch is prepared in at most 0.3 of a step's time, so that filling the
+    queue is no stall either (below half a percent of a pass), and everything hits.
     """
     random = np.random.default_rng(seed)
     compute_s = random.uniform(0.02, 0.06)
