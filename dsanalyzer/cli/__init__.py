@@ -44,7 +44,9 @@ app.command(
     context_settings={"allow_interspersed_args": False},
     epilog="Examples:\n\ndsanalyzer profile -- python train.py --data /data/imagenet\n\n"
     "dsanalyzer profile --cached 35% --storage hdd -- python train.py\n\n"
-    "dsanalyzer profile --gpu-rate 1200 -o v100.json -- python train.py",
+    "dsanalyzer profile --gpu-rate 1200 -o v100.json -- python train.py\n\n"
+    "dsanalyzer profile --budget 90s -- python train.py\n\n"
+    "dsanalyzer profile --data /data/pictures --model resnet18 --batch-size 256 --gpu-rate 3000",
 )(profile)
 app.command(
     epilog="Examples:\n\ndsanalyzer whatif dsanalyzer.json\n\n"

@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dsanalyzer import quantity
+from dsanalyzer import builtin, quantity
+from dsanalyzer import trace as traces
 from dsanalyzer.job import terminate_as_interrupt
 from dsanalyzer.measure import timing
 from dsanalyzer.measure.session import NotMeasured, Options, Session, run_directory
@@ -25,8 +26,18 @@ err = Console(stderr=True)
 
 def profile(
     command: Annotated[
-        list[str], typer.Argument(help="The training command, after --.", metavar="-- COMMAND...")
-    ],
+        list[str] | None,
+        typer.Argument(help="The training command, after --.", metavar="-- COMMAND..."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a command: pictures, for a training job of our own."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help=f"Of that job: {', '.join(builtin.MODELS)}.")
+    ] = "resnet18",
+    batch_size: Annotated[int, typer.Option(help="Of that job.", min=1)] = 64,
+    workers: Annotated[int, typer.Option(help="Of that job.", min=0)] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", help="Result file (JSON).")] = Path(
         "dsanalyzer.json"
     ),
@@ -46,6 +57,10 @@ def profile(
     gpu_rate: Annotated[
         float | None,
         typer.Option(help="Emulate an accelerator of N samples/s in place of the model's compute."),
+    ] = None,
+    gpu_trace: Annotated[
+        Path | None,
+        typer.Option(help="Emulate one with recorded step times (JSON: batch_size, steps_s)."),
     ] = None,
     budget: Annotated[
         str, typer.Option(help="Time it should take at most: 3m, 90s. Decides the next three.")
@@ -69,11 +84,16 @@ def profile(
     Checkpoints it would write are diverted and listed.
     """
     try:
+        trace = None if gpu_trace is None else traces.load(gpu_trace)
+        if trace is not None and gpu_rate is not None:
+            raise ValueError("--gpu-trace says how fast the accelerator is; leave out --gpu-rate")
+        job = _job(command, data, model, batch_size, workers, emulated=bool(gpu_rate or trace))
         options = Options(
             policy=policy,
             cached_fraction=quantity.fraction(cached),
             storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage),
-            gpu_rate=gpu_rate,
+            gpu_rate=trace.rate if trace else gpu_rate,
+            gpu_trace=tuple(s / trace.batch_size for s in trace.steps_s) if trace else (),
             budget_s=quantity.duration_s(budget),
             samples=samples,
             rounds=rounds,
@@ -89,7 +109,7 @@ def profile(
     try:
         err.print(_before_start(options), highlight=False)
         with terminate_as_interrupt(), run_directory() as directory, _progress(options) as progress:
-            measured = Session(command, options, directory, progress).measure()
+            measured = Session(job, options, directory, progress).measure()
     except NotMeasured as error:
         _fail(error)
     except KeyboardInterrupt:
@@ -99,7 +119,7 @@ def profile(
     from dsanalyzer.report import terminal
 
     try:
-        result = results.build(list(command), options, measured)
+        result = results.build(job, options, measured)
     except NotMeasured as error:
         _fail(error)
     output.write_text(json.dumps(result, indent=1))
@@ -110,6 +130,36 @@ def profile(
         page.write_page(result, html)
     for path in outputs:
         print(path)
+
+
+def _job(
+    command: list[str] | None,
+    data: Path | None,
+    model: str,
+    batch_size: int,
+    workers: int,
+    *,
+    emulated: bool,
+) -> list[str]:
+    """The command to profile: the user's, or that of the built-in job.
+
+    Raises:
+        ValueError: neither, both, or a job that cannot be made.
+    """
+    if data is None:
+        if not command:
+            raise ValueError(
+                "no training command: write it after --, or name pictures with --data DIR"
+            )
+        return list(command)
+    if command:
+        raise ValueError("--data is a job of its own; leave out the command, or --data")
+    builtin.pictures(data)
+    builtin.check_model(model, emulated)
+    return [
+        *(sys.executable, "-m", "dsanalyzer.builtin", "--data", str(data), "--model", model),
+        *("--batch-size", str(batch_size), "--workers", str(workers)),
+    ]
 
 
 def refuse_to_overwrite(outputs: list[Path], force: bool) -> None:

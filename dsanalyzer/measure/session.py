@@ -56,6 +56,7 @@ class Options:
         cached_fraction: share of the data set's bytes it may hold, 0 to 1.
         storage_bytes_per_s: limit the job's reads; None leaves storage as it is.
         gpu_rate: samples/s of an emulated accelerator; None measures the real one.
+        gpu_trace: seconds per sample of recorded steps, which it then takes by turns.
         budget_s: seconds the profile should take at most.
         samples: samples to measure on; all, when that is most of the data set.
         rounds: interleaved blocks of ingestion and prep.
@@ -70,6 +71,7 @@ class Options:
     cached_fraction: float = 0.5
     storage_bytes_per_s: float | None = None
     gpu_rate: float | None = None
+    gpu_trace: tuple[float, ...] = ()
     budget_s: float = 180.0
     samples: int | None = None
     rounds: int | None = None
@@ -202,6 +204,7 @@ class Session:
             "seed": self.options.seed,
             "block_s": self.options.block_s,
             "gpu_rate": self.options.gpu_rate,
+            "gpu_trace": self.options.gpu_trace,
             "divert": self.options.divert,
             "divert_dir": str(diverted),
             "started_ns": diverted.stat().st_ctime_ns,
