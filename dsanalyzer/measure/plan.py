@@ -13,7 +13,6 @@ MOST_SAMPLES = 2048
 MOST_ROUNDS, FEWEST_ROUNDS = 3, 2
 MOST_EPOCHS, FEWEST_EPOCHS = 4, 2
 DRAINS = 2
-START_S = 8.0  # of a job: interpreter, imports, the first steps; twice
 STORAGE_S = 6.0  # the tool's own reads
 INGESTION_STEPS = (20, 400)  # fewest and most per block
 
@@ -36,12 +35,14 @@ class Speeds:
         step: what the accelerator takes, where it is emulated.
         storage: cold reads, where they are held to a rate.
         hits: share of reads that later epochs find cached.
+        start_s: seconds until the job was known: interpreter, imports, first steps. Paid twice.
     """
 
     loader: float
     step: float = 0.0
     storage: float = 0.0
     hits: float = 0.0
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Plan:
 
     def seconds(self, speeds: Speeds) -> float:
         """What it should take, both runs together."""
-        return 2 * START_S + STORAGE_S + self.rates_s(speeds) + self.fetch_s(speeds)
+        return 2 * speeds.start_s + STORAGE_S + self.rates_s(speeds) + self.fetch_s(speeds)
 
     def rates_s(self, speeds: Speeds) -> float:
         """Of the first run, its start left out."""

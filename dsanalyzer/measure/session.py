@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import psutil
 
 from dsanalyzer.job import Job, bound_to_tool
-from dsanalyzer.measure import plan
+from dsanalyzer.measure import plan, timing
 from dsanalyzer.measure.plan import MOST_EPOCHS, MOST_ROUNDS, MOST_SAMPLES, Plan, Speeds
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle, reap_stale
@@ -218,6 +218,7 @@ class Session:
             }
         (run_dir / "config.json").write_text(json.dumps(config))
         self._progress(f"{kind}: starting the job")
+        self._started = timing.clock()
         observer = Observer(
             run_dir / "socket",
             run_dir,
@@ -310,6 +311,7 @@ class Session:
             # Nothing is known of the items yet: 110 KB is what photographs are like.
             storage=(options.storage_bytes_per_s or 0.0) / TYPICAL_ITEM_BYTES,
             hits=hit_rate(options.policy, options.cached_fraction),
+            start_s=timing.clock() - self._started,
         )
         self.plan = plan.make(
             options.budget_s,
