@@ -174,7 +174,7 @@ def verify(
         checked.append({"name": each, "items": items, "bytes": size, "faults": faults})
     if format is Format.json:
         _print_json({"arenas": checked})
-    else:
+    elif checked or not failed:
         _print_verified(checked)
     if failed:
         raise typer.Exit(2)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -21,25 +22,29 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def refusing(after_stop: str) -> Iterator[None]:
-    """Errors as one sentence and exit code 2; Ctrl-C as 130, saying what is left."""
+def refusing(after_stop: str, made: Path | None = None) -> Iterator[None]:
+    """Errors as one sentence and exit code 2; Ctrl-C as 130, saying what is left: nothing while the
+    folder `made` is not there."""
     from coordl.errors import CoordlError, ItemError
+
+    def left() -> str:
+        return after_stop if made is None or made.exists() else "Nothing was written."
 
     try:
         yield
         return
     except KeyboardInterrupt:
-        print(f"coordl: stopped. {after_stop}", file=sys.stderr)
+        print(f"coordl: stopped. {left()}", file=sys.stderr)
         raise typer.Exit(130) from None
     except ItemError as error:
-        said = f"{error} {after_stop}"
+        said = f"{error} {left()}"
     except (CoordlError, ValueError) as error:
         said = str(error)
     except OSError as error:
         where = f"{shown(error.filename)}: " if error.filename else ""
         said = f"{where}{error.strerror}." if error.strerror else str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            said = f"{said} Make room. {after_stop}"
+            said = f"{said} Make room. {left()}"
     print(f"coordl: {shown(said)}", file=sys.stderr)
     raise typer.Exit(2)
 

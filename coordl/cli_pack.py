@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,11 +46,12 @@ def pack(
 
     A run that was stopped, or killed, goes on where it stopped when it is run again.
     """
-    from coordl.fetch.budget import format_bytes
-    from coordl.packing import FEWEST_SHARD_BYTES, Order, list_source
-    from coordl.packing import pack as make
+    after_stop = f"What is finished stays in {out}; the same command goes on from there."
+    with refusing(after_stop, out):
+        from coordl.fetch.budget import format_bytes
+        from coordl.packing import FEWEST_SHARD_BYTES, Order, list_source
+        from coordl.packing import pack as make
 
-    with refusing(f"What is finished stays in {out}; the same command goes on from there."):
         shard_bytes = _size(shard_size)
         if shard_bytes < FEWEST_SHARD_BYTES:
             raise ValueError(f"--shard-size is at least {format_bytes(FEWEST_SHARD_BYTES)}")
@@ -71,13 +74,22 @@ def _report(outcome: Outcome, out: Path) -> None:
     if outcome.resumed_items:
         print(f"Went on after the {_count(outcome.resumed_items, 'file')} packed before.")
     if kept:
-        examples = ", ".join(map(shown, kept[:3])) + (", ..." if len(kept) > 3 else "")
-        print(f"Stored as they are: {len(kept):,} of {manifest['items']:,}, e.g. {examples}")
+        print(f"Stored as they are: {len(kept):,} of {manifest['items']:,}, e.g. {_first(kept)}")
+    if unknown := outcome.no_pictures:
+        print(
+            f"coordl: {len(unknown):,} of them are no pictures, and an error to whoever loads "
+            f"them: {_first(unknown)}",
+            file=sys.stderr,
+        )
     pictures, classes = _count(manifest["items"], "picture"), _count(manifest["classes"], "class")
     print(
         f"Wrote {shown(out)}: {pictures} of {classes}, "
         f"{format_bytes(manifest['bytes'])} in {_count(manifest['shards'], 'shard')} ({sizes})"
     )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def unpack(
@@ -92,11 +104,11 @@ def unpack(
 
     What was stored as it is comes back bit for bit.
     """
-    from coordl.fetch.budget import format_bytes
-    from coordl.fetch.shards import open_packed
-    from coordl.unpacking import unpack as make
+    with refusing(f"{out} is incomplete; run it again with --force.", out):
+        from coordl.fetch.budget import format_bytes
+        from coordl.fetch.shards import open_packed
+        from coordl.unpacking import unpack as make
 
-    with refusing(f"{out} is incomplete; run it again with --force."):
         data = open_packed(packed)
         items = len(data.index)
         with progress(
@@ -107,12 +119,12 @@ def unpack(
 
 
 def _size(text: str) -> int:
-    from coordl.fetch.budget import parse_budget
+    from coordl.fetch.budget import parse_size
 
     try:
-        return parse_budget(text)
+        return parse_size(text)
     except ValueError as error:
-        raise ValueError(str(error).replace("cache=", "--shard-size ")) from None
+        raise ValueError(f"--shard-size {error}") from None
 
 
 def _count(number: int, noun: str) -> str:

@@ -34,18 +34,26 @@ class Admission(StrEnum):
 
 def warm(
     directory: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="image folder DIR/CLASS/*.jpg, packed data set, tars"),
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="image folder DIR/CLASS/*.jpg, or its URL (s3://...); packed data set, tars",
+        ),
     ],
     ssd: Annotated[
         Path | None, typer.Option(help="directory on a local disk, where the cache stays")
     ] = None,
-    ssd_budget: Annotated[str, typer.Option(help="what it may hold: 200GiB, or % of DIR")] = "100%",
+    ssd_budget: Annotated[
+        str | None, typer.Option(help="what it may hold: 200GiB, or % of DIR  [default: 100%]")
+    ] = None,
     cache: Annotated[
         str | None,
         typer.Option(help="what memory may hold, until coordl clear: 20GiB, or % of DIR"),
     ] = None,
-    form: Annotated[CacheForm, typer.Option(help="how JPEGs are held")] = CacheForm.auto,
+    form: Annotated[
+        CacheForm,
+        typer.Option(metavar="FORM", help="how JPEGs are held: auto, original, indexed, packed"),
+    ] = CacheForm.auto,
     admission: Annotated[
         Admission, typer.Option(help="which items, where not all fit: as they come, or by a seed")
     ] = Admission.first,
@@ -58,9 +66,9 @@ def warm(
     cache=MinIOCache(..., ssd=...). It stays: in memory until `coordl clear` or the machine's end.
     Stopped with Ctrl-C, what is in it stays too, whole; the same command goes on.
     """
-    from coordl.fetch.cache import MinIOCache
+    with refusing("What was admitted by now stays; the same command goes on."):
+        from coordl.fetch.cache import MinIOCache
 
-    with refusing("What is in the cache stays; the same command goes on."):
         if cache is None and ssd is None:
             raise ValueError(
                 "where shall the cache be? Name what memory may hold (--cache 65%), a directory on "
@@ -78,14 +86,17 @@ def warm(
             _report(_fill(into, _dataset(directory), workers), into)
 
 
-def _dataset(directory: Path) -> Any:
+def _dataset(directory: str) -> Any:
+    from coordl.fetch.place import is_url
     from coordl.fetch.shards import MANIFEST
     from coordl.sources.image_folder import ImageFolder, PackedFolder
     from coordl.sources.tar_shards import KEY, TarShards
 
-    if directory.suffix == ".tar":
-        return TarShards(str(directory), target=KEY)
-    kind: Any = PackedFolder if (directory / MANIFEST).exists() else ImageFolder
+    if is_url(directory):  # credentials and endpoints: fsspec's own configuration and variables
+        return ImageFolder(directory)
+    if directory.endswith(".tar"):
+        return TarShards(directory, target=KEY)
+    kind: Any = PackedFolder if (Path(directory) / MANIFEST).exists() else ImageFolder
     return kind(directory)
 
 

@@ -7,6 +7,7 @@ nothing but the source and the options. docs/packed-data.md has the formats.
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from coordl import _native
 from coordl.errors import ItemError, PackedDataError
@@ -106,11 +108,14 @@ class Outcome:
     Attributes:
         resumed_items: packed by earlier runs that did not come to their end.
         already: it was packed before, from the same files.
+        no_pictures: names of the files packed by this run that Pillow does not know: they are kept
+            as they are, and whoever loads them gets its error.
     """
 
     data: PackedData
     resumed_items: int = 0
     already: bool = False
+    no_pictures: tuple[str, ...] = ()
 
     def stored_as_they_are(self) -> list[str]:
         """Names of the files that have no packed form."""
@@ -170,9 +175,10 @@ def pack(
         parts = _finished_parts(out, id, order)
         resumed = sum(len(part) for part in parts)
         tell(resumed, int(order.source.sizes[:resumed].sum()))
-        parts = _write_shards(order, out, id, parts, jobs, tell)
+        unknown: list[str] = []
+        parts = _write_shards(order, out, id, parts, jobs, tell, unknown)
         _finish(out, order, join_parts(parts))
-        return Outcome(open_packed(out), resumed_items=resumed)
+        return Outcome(open_packed(out), resumed, no_pictures=tuple(unknown))
 
 
 def _check_apart(root: str, out: str) -> None:
@@ -287,7 +293,7 @@ def _finished_parts(out: str, id: bytes, order: Order) -> list[Index]:
 
 
 def _write_shards(
-    order: Order, out: str, id: bytes, parts: list[Index], jobs: int, tell: Tell
+    order: Order, out: str, id: bytes, parts: list[Index], jobs: int, tell: Tell, unknown: list[str]
 ) -> list[Index]:
     source, parts = order.source, list(parts)
     writer: ShardWriter | None = None
@@ -300,6 +306,9 @@ def _write_shards(
                 writer = None
             if writer is None:
                 writer = ShardWriter(out, len(parts), id, source.classes)
+            if form is None:
+                unknown.append(source.names[row])
+                form = "original"
             size = int(source.sizes[row])
             mtime_ns = int(source.mtimes_ns[row])
             writer.add(item, form, source.names[row], source.targets[row], size, mtime_ns)
@@ -328,7 +337,8 @@ def in_order(
         yield first, future.result()
 
 
-def _recoded(order: Order, row: int) -> tuple[bytes, str]:
+def _recoded(order: Order, row: int) -> tuple[bytes, str | None]:
+    """The item and its form; None: it is no picture, and kept as it is."""
     source, path = order.source, order.source.path(row)
     try:
         data, size, mtime_ns = _native.read_identified(path)
@@ -345,8 +355,18 @@ def _recoded(order: Order, row: int) -> tuple[bytes, str]:
         )
     item = _native.recode(data, order.form, keep_header=True)
     if item is None or not _native.can_unpack(item):
-        return data, "original"
+        return data, "original" if _is_picture(data) else None
     return item, order.form
+
+
+def _is_picture(data: bytes) -> bool:
+    try:
+        Image.open(io.BytesIO(data)).close()
+    except Image.DecompressionBombError:
+        return True  # whoever loads it decides
+    except (OSError, SyntaxError, ValueError):  # Pillow's readers of broken headers raise all three
+        return False
+    return True
 
 
 def _finish(out: str, order: Order, index: Index) -> None:

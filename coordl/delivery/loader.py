@@ -29,6 +29,7 @@ from coordl.fetch.budget import parse_budget
 from coordl.fetch.cache import MinIOCache, check_form
 from coordl.fetch.folder import Folder, find_folder
 from coordl.fetch.opens import COUNTED, Opens
+from coordl.fetch.reads import COUNTED as READS
 from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_opens
 from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, cached
 from coordl.fetch.tally import Tally
@@ -257,24 +258,29 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             local.items = items
         if local.items.cache is not None:
             local.items.cache.serve(folder.cache_name, local.items.items)
-            local.items.cache.warn_if_stopped()
+            local.items.cache.warn_of_troubles()
         return local.items
 
     # -- as torch does it --------------------------------------------------------------------
 
     def _python_dataset(self, route: Route) -> Any:
         dataset: Any = self.dataset
-        if route.prefix is not None and route.folder is not None:
-            files = self._folder_items(route.folder)
-            dataset = PrefixedFolder(route.folder, files, route.prefix)
-        elif route.cached and route.folder is not None:
-            dataset = cached(route.folder, self._folder_items(route.folder))
+        folder = route.folder
+        if route.prefix is not None and folder is not None:
+            files = self._folder_items(folder)
+            dataset = PrefixedFolder(folder, files, route.prefix, self._tally_of(folder))
+        elif folder is not None and (route.cached or folder.objects is not None):
+            dataset = cached(folder, self._folder_items(folder), self._tally_of(folder))
         elif self.cache_opens:
             dataset = serve_opens(dataset, self._opens())
         dataset = self._for_workers(dataset)
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
         return dataset
+
+    def _tally_of(self, folder: Folder) -> Tally | None:
+        """Reads of workers are counted where each is a request that may cost money."""
+        return Tally(READS, self.num_workers) if folder.objects and self.num_workers else None
 
     def _for_workers(self, dataset: Any) -> Any:
         """The same samples, as memory worker processes share."""
@@ -287,6 +293,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self._local.opens_cache is None:
             assert self.cache is not None
             self._local.opens_cache = opens_cache(self.cache, folder)
+        self._warn_of_unopened(folder)
         return Opens([folder], self._local.opens_cache, Tally(COUNTED, self.num_workers))
 
     def _with_dataset(self, dataset: Any) -> tuple[Any, Any]:
@@ -294,7 +301,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         (itself where there is neither), and what counts reads in this process."""
         source = dataset.dataset if isinstance(dataset, KeyedDataset) else dataset
         counting: Any = None
-        if isinstance(source, CachedFolder) and self.num_workers == 0:
+        if isinstance(source, CachedFolder) and source.counts_all(self.num_workers):
             counting = source
         elif hasattr(source, "opens") and source is not self.dataset:
             counting = OpenCounters(source.opens.tally)
@@ -325,6 +332,18 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         warn_user(
             f"cache={self.cache!r} cannot serve here: {route.reasons[0]}. "
             "Give the files as an image folder, ask for cache_opens=True, or drop cache=."
+        )
+
+    def _warn_of_unopened(self, folder: str) -> None:
+        total = self._local.history.as_dict()["total"]
+        opened = ("hits", "misses", "bypassed_opens")
+        if not total["samples"] or self._local.warned or any(total[name] for name in opened):
+            return
+        self._local.warned = True
+        warn_user(
+            f"cache_opens={self.cache_opens!r}: in {total['samples']:,} samples the data set "
+            f"opened no file below {folder!r} where Python could see it. Name the folder it reads "
+            "from, or drop cache_opens=."
         )
 
     # -- what users ask ----------------------------------------------------------------------

@@ -145,7 +145,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         self._epoch = epoch
         native_pass = epoch.plan.native_pass()
         self._sample_bytes = native_pass.sample_bytes
-        self._workers = _native.Workers(
+        self._threads = _native.Workers(
             epoch.items,
             native_pass,
             epoch.tiers,
@@ -154,8 +154,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             read_ahead_bytes(),
             epoch.form,
         )
-        position.record.counters = self._workers.counters
-        self._finish = weakref.finalize(self, _end, self._workers, position.record)
+        position.record.counters = self._threads.counters
+        self._finish = weakref.finalize(self, _end, self._threads, position.record)
         seed, number = int(self._base_seed), position.turn
         if epoch.seed is not None:
             seed, number = epoch.seed, position.epoch
@@ -203,11 +203,11 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             self._announced.append(_Minibatch(none, none, none, error=error))
             return True
         draws = self._draws(indices)
-        ticket = self._workers.ticket(rows, draws, *self._key)
+        ticket = self._threads.ticket(rows, draws, *self._key)
         for row in ticket.missing:
             # Native reads raise no audit event of their own; whoever watches reads wants them.
             sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
-        self._workers.announce(ticket)
+        self._threads.announce(ticket)
         self._missing += len(ticket.missing)
         self._announced.append(_Minibatch(indices, rows, draws, ticket=ticket))
         return True
@@ -229,7 +229,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         if minibatch.error is None:
             self._missing -= len(minibatch.ticket.missing)
             minibatch.buffer = self._epoch.pool.take(len(minibatch.rows) * self._sample_bytes)
-            self._workers.submit(minibatch.ticket, minibatch.buffer)
+            self._threads.submit(minibatch.ticket, minibatch.buffer)
         self._window.append(minibatch)
         return True
 
@@ -262,7 +262,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             self._finish()
             raise StopIteration
         minibatch = self._window[0]
-        if minibatch.error is None and not self._workers.wait(minibatch.ticket, self._timeout):
+        if minibatch.error is None and not self._threads.wait(minibatch.ticket, self._timeout):
             raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
         self._window.popleft()
         self._position.took()

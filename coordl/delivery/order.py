@@ -278,7 +278,8 @@ class Order:
 
 
 def _innermost(sampler: Any) -> Any:
-    return sampler.sampler if isinstance(sampler, BatchSampler) else sampler
+    # (Accelerate's SkipBatchSampler is a BatchSampler that has none.)
+    return getattr(sampler, "sampler", sampler) if isinstance(sampler, BatchSampler) else sampler
 
 
 def _skip(source: Iterator[Any], samples: int, mark: Mark) -> Mark:

@@ -25,7 +25,7 @@ _LEAVES = {
     "memory": "the machine's available memory",
 }
 
-_BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*|%)\s*")
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*|%)\s*")
 
 
 def parse_budget(budget: SupportsIndex | str, dataset_bytes: int | None = None) -> int:
@@ -54,16 +54,14 @@ def parse_budget(budget: SupportsIndex | str, dataset_bytes: int | None = None) 
                 f"cache={budget!r}: give bytes (int) or text such as '2GiB' or '65%'"
             ) from None
         return _positive(size, budget)
-    match = _BUDGET.fullmatch(budget)
-    unit = match[2].lower() if match else None
-    if match is None or (unit != "%" and unit not in _UNITS):
-        raise ValueError(
-            f"cache={budget!r} is no size; write bytes, '500MB', '2GiB', 'auto', "
-            "or '65%' of the data set"
-        )
-    number = Fraction(match[1])
+    known = "" if dataset_bytes is None else ", or '65%' of the data set"
+    number, unit = _number_and_unit(budget)
     if unit != "%":
-        return _positive(int(number * _UNITS[unit or ""]), budget)
+        if unit not in _UNITS:
+            raise ValueError(
+                f"cache={budget!r} is no size; write bytes, '500MB', '2GiB' or 'auto'{known}"
+            )
+        return _positive(int(number * _UNITS[unit]), budget)
     if number > 200:
         raise ValueError(
             f"cache={budget!r}: 100% holds all files as they are, some 140% all of them packed; "
@@ -75,6 +73,20 @@ def parse_budget(budget: SupportsIndex | str, dataset_bytes: int | None = None) 
             "write the size in bytes, as '2GiB'"
         )
     return _positive(int(number * dataset_bytes / 100), budget)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "256MiB", rounded down. Raises ValueError where it is no size of its own."""
+    number, unit = _number_and_unit(text)
+    if unit not in _UNITS:
+        raise ValueError(f"{text!r} is no size; write bytes, '500MB' or '2GiB'")
+    return int(number * _UNITS[unit])
+
+
+def _number_and_unit(text: str) -> tuple[Fraction, str]:
+    """Of "1.5 GiB": 3/2, "gib"; the unit "?" where it is nothing of the kind."""
+    match = _SIZE.fullmatch(text)
+    return (Fraction(match[1]), match[2].lower()) if match else (Fraction(0), "?")
 
 
 def is_auto(budget: object) -> bool:

@@ -70,8 +70,9 @@ class MinIOCache:
             1.8 times `dataset_bytes` (see budget_limit()). "auto" takes what the machine's limits
             allow now, see auto_budget, or the budget the arena has already where another process
             made it: it raises none. 0: nothing, only `ssd`.
-        name: which arena; cache_name() makes one from a data set. Without a name it is the data
-            set's, and the cache is opened when a loader or warm() first uses it.
+        name: which arena; cache_name() makes one from a data set, which is the name by default. The
+            cache is opened when a loader or warm() first uses it, or at once where it has a name
+            and no percentage waits for a data set.
         dataset_bytes: encoded bytes of the data set, if known; a percentage needs it. A loader
             knows it.
         expected_items: how many items, if known; sizes the index.
@@ -84,7 +85,7 @@ class MinIOCache:
             "random": a subset chosen by `admission_seed` and the items' keys alone, as large as the
             budgets allow for the files as they are: the same in every process and every run.
         ssd: directory on a local disk, made where there is none.
-        ssd_budget: bytes it may hold, as `budget`.
+        ssd_budget: bytes it may hold, as `budget`; "100%" by default.
         persist: the arena stays after its last user, for the next job to find it full, until
             `coordl clear` or the machine's end. Whoever asks for it keeps it for all.
 
@@ -113,7 +114,7 @@ class MinIOCache:
         admission: str = "first",
         admission_seed: int = 0,
         ssd: str | os.PathLike[str] | None = None,
-        ssd_budget: SupportsIndex | str = "100%",
+        ssd_budget: SupportsIndex | str | None = None,
         persist: bool = False,
     ) -> None:
         check_form(form)
@@ -123,14 +124,20 @@ class MinIOCache:
         self.admission = admission
         self.admission_seed = admission_seed
         self.ssd = None if ssd is None else os.path.abspath(os.fspath(ssd))
-        self._budgets = budget, ssd_budget
+        if ssd is None and ssd_budget is not None:
+            raise ValueError(f"ssd_budget={ssd_budget!r} needs ssd=, a directory on a local disk")
+        self._budgets = budget, "100%" if ssd_budget is None else ssd_budget
         self._limit: int | None = None  # of admission numbers, once a data set is known
         self._chosen: tuple[Any, int] | None = None  # the items and budget that limit is for
         self.name = name or ""
         self._opened: tuple[str, int, int, int] | None = None
         self._sizes(1 << 60)  # wrong ones are told now
-        if name is not None:
+        relative = any(isinstance(each, str) and "%" in each for each in self._asked())
+        if name is not None and (dataset_bytes is not None or not relative):
             self._open(name, dataset_bytes, expected_items)
+
+    def _asked(self) -> tuple[SupportsIndex | str, ...]:
+        return self._budgets[: 1 if self.ssd is None else 2]
 
     def _sizes(self, dataset_bytes: int | None) -> tuple[int, int]:
         """Bytes for memory and for the disk."""
@@ -194,12 +201,12 @@ class MinIOCache:
         return [tier for tier in (self._memory, self._disk) if tier is not None]
 
     def open_for(self, name: str, dataset_bytes: int | None, items: int | None = None) -> None:
-        """Opens the cache by that name unless it is open."""
+        """Opens the cache by its own name, else by that one, unless it is open."""
         if self._opened is None:
-            self._open(name, dataset_bytes, items)
+            self._open(self.name or name, dataset_bytes, items)
 
     def serve(self, name: str, items: Items) -> None:
-        """Opens the cache by that name unless it is open, and decides which of a data set's items
+        """Opens the cache as open_for(), and decides which of a data set's items
         it will hold. Loaders and warm() call it; who calls admit() without them and with
         admission="random" must."""
         self.open_for(name, items.total_bytes, len(items))
@@ -239,7 +246,7 @@ class MinIOCache:
         high, low = map(operator.index, key)
         held = self.tiers.admit(high, low, data)
         if not held:
-            self.warn_if_stopped()
+            self.warn_of_troubles()
         return held
 
     def takes(self, key: Sequence[int] | Any, size: int) -> bool:
@@ -267,8 +274,8 @@ class MinIOCache:
         """The native tiers, for native prep."""
         if self._opened is None:
             raise CacheError(
-                "the cache is not open yet: give it a name=, or to a DataLoader, whose data set "
-                "names it"
+                "the cache is not open yet: give it to a DataLoader, whose data set has a name and "
+                "a size, or give it a name= and a size that is no percentage"
             )
         return self._tiers
 
@@ -294,7 +301,7 @@ class MinIOCache:
             return ""
         stats = self.stats()
         if stats["asked_bytes"] != self._memory.asked_bytes:
-            return "another user asked for that"
+            return "the largest asked for so far"
         if stats["budget_bytes"] < stats["asked_bytes"]:
             return "the machine allows no more"
         return self._why
@@ -320,7 +327,8 @@ class MinIOCache:
         """Of memory: budget_bytes, asked_bytes (the most that was asked for), most_bytes (budgets
         its address space has room for), used_bytes, held_bytes (with what is being admitted),
         reserved_bytes (memory taken, overhead included), items, index_slots, users (live
-        processes), persist (0 or 1), stopped_errno (what ended growth early, or 0); original_items,
+        processes), persist (0 or 1), stopped_errno (what ended growth early, or 0), damaged_items
+        (of a kept arena, those this process met and did not take); original_items,
         original_bytes and so on for each form. Of the disk the same with "ssd_" before, and nothing
         without one. admission: the policy; chosen_share: of
         all keys, the part that "random" admits, or None."""
@@ -408,10 +416,11 @@ class MinIOCache:
         ssd = "" if self.ssd is None else f", then {self._budgets[1]} in {self.ssd}"
         return f"{_shown(self._budgets[0])}{ssd}"
 
-    def warn_if_stopped(self) -> None:
-        """A UserWarning, once a tier, where growth ended before the budget was full."""
+    def warn_of_troubles(self) -> None:
+        """UserWarnings, once a tier, where growth ended before the budget was full, and where it
+        holds damaged items."""
         for tier in self._tiers_open:
-            tier.warn_if_stopped()
+            tier.warn_of_troubles()
 
 
 def _shown(budget: SupportsIndex | str) -> str:

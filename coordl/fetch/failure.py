@@ -13,7 +13,13 @@ import errno as codes
 import os
 
 from coordl.errors import ItemError
-from coordl.fetch.retry import InconsistentReadError, is_temporary, status_of
+from coordl.fetch.retry import (
+    ChangedObjectError,
+    InconsistentReadError,
+    causes_of,
+    is_temporary,
+    status_of,
+)
 
 
 class ItemOSError(ItemError, OSError):
@@ -104,14 +110,21 @@ def unreadable_object(
     FileNotFoundError, PermissionError and TimeoutError stay catchable as such.
     """
     number, advice = _reason(error)
-    said = f"{type(error).__name__}: {error}".removesuffix(": ")
-    # A library's message may be all of an HTML page.
-    said = " ".join(said.split())
-    said = said if len(said) <= 300 else said[:300] + "..."
+    *_, first = causes_of(error)
+    told = [_told(error)] if error is first else [_told(error), _told(first)]
+    if isinstance(error, FileNotFoundError) and number != codes.ENOENT:
+        told = told[-1:]  # fsspec's HTTP file system says so whatever happened
+    said = ", from ".join(told)
     tried = f" after {attempts} attempts" if attempts > 1 else ""
     whose = f"sample {index}: " if index >= 0 else ""
     kind = _CLASSES.get(number, ItemOSError)
     return kind(f"{whose}cannot read {url}{tried}: {said}. {advice}", index, url, number)
+
+
+def _told(error: BaseException) -> str:
+    # A library's message may be all of an HTML page.
+    said = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
+    return said if len(said) <= 300 else said[:300] + "..."
 
 
 def _reason(error: Exception) -> tuple[int, str]:
@@ -119,6 +132,10 @@ def _reason(error: Exception) -> tuple[int, str]:
     status = status_of(error)
     if isinstance(error, InconsistentReadError):
         return codes.EIO, "Nothing may write to the data set while it is read."
+    if isinstance(error, ChangedObjectError):
+        return codes.EIO, "It changed since it was listed: make the data set anew."
+    if isinstance(error, IsADirectoryError):
+        return codes.EISDIR, "A sample must be an object, not a folder of them."
     if status == 429 or status == 503:
         return codes.EBUSY, (
             "The storage asks for fewer requests: use fewer workers or jobs, or ask for a higher "
@@ -132,6 +149,6 @@ def _reason(error: Exception) -> tuple[int, str]:
         return codes.ETIMEDOUT, (
             "The storage did not answer in time: look at the network, or allow more (timeout_s)."
         )
-    number = getattr(error, "errno", None)
-    number = number if isinstance(number, int) and number else codes.EIO
+    numbers = (getattr(one, "errno", None) for one in causes_of(error))
+    number = next((each for each in numbers if isinstance(each, int) and each), codes.EIO)
     return number, "Look at the network and the storage; reading may be started again."

@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 from fsspec import filesystem
 from fsspec.implementations.chained import ChainedFileSystem
 
+from coordl.fetch.budget import parse_budget
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.held_file import HeldFile
-from coordl.fetch.remote import ObjectReader, Unidentified, place_of
+from coordl.fetch.remote import FSSPEC_OPTIONS, ObjectReader, Unidentified, place_of
 from coordl.fetch.retry import Retry
 
 BUDGET_VARIABLE = "COORDL_CACHE"
@@ -57,6 +58,7 @@ class CachedFileSystem(ChainedFileSystem):  # type: ignore[misc]  # fsspec has n
         attempts: how often a request is made at most, see coordl.fetch.retry.
 
     Raises:
+        TypeError: an option neither coordl nor fsspec itself knows.
         ValueError: no file system, or two; an asynchronous one; a bad budget.
         CacheError: no usable cache can be had.
     """
@@ -79,6 +81,12 @@ class CachedFileSystem(ChainedFileSystem):  # type: ignore[misc]  # fsspec has n
         attempts: int = Retry.attempts,
         **options: Any,
     ) -> None:
+        unknown = [each for each in options if each not in FSSPEC_OPTIONS]
+        if unknown:
+            raise TypeError(
+                f"coordl: unknown option {unknown[0]!r}; known are cache, name, recheck_s, "
+                "timeout_s and attempts (those of the storage go under its own protocol's name)"
+            )
         super().__init__(**options)
         if (fs is None) == (target_protocol is None):
             raise ValueError(
@@ -252,6 +260,7 @@ def _cache_of(fs: Any, budget: int | str | None, name: str | None) -> MinIOCache
         name = blake2b(place.encode(), digest_size=12, person=b"fsspec").hexdigest()
     with _lock:
         if name not in _caches:
+            parse_budget(budget)  # a percentage has no data set here
             _caches[name] = MinIOCache(budget, name=name, form="original"), budget
         cache, first = _caches[name]
     if asked is not None and asked != first:

@@ -49,6 +49,10 @@ class InconsistentReadError(OSError):
     """What was read is not the object that was looked at: cut off, or changed meanwhile."""
 
 
+class ChangedObjectError(OSError):
+    """An object is another by now than the data set was made of; reading again does not help."""
+
+
 @dataclass(frozen=True)
 class Retry:
     """How often storage is asked, and the waits in between.
@@ -99,15 +103,15 @@ def is_temporary(error: BaseException) -> bool:
     (fsspec's HTTP file system makes FileNotFoundErrors of any status, aiohttp gives a broken body
     a status 400 as its cause.)
     """
-    return any(map(_says_temporary, _causes(error)))
+    return any(map(_says_temporary, causes_of(error)))
 
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status the error carries, or what it came from."""
-    return next((status for one in _causes(error) if (status := _status(one))), None)
+    return next((status for one in causes_of(error) if (status := _status(one))), None)
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
     """The error and what it came from, innermost last."""
     for _ in range(20):  # nobody forbids a circle
         if error is None:
@@ -149,7 +153,7 @@ def _number(value: Any) -> int | None:
 
 
 def _retry_after_s(error: BaseException) -> float:
-    for one in _causes(error):
+    for one in causes_of(error):
         response = getattr(one, "response", None)
         headers: Any = getattr(one, "headers", None) or getattr(response, "headers", None)
         said = headers.get("Retry-After") if hasattr(headers, "get") else None

@@ -41,6 +41,7 @@ class Tier:
     directory: str | None = None
     insisted: bool = True
     _warned_stop: bool = False
+    _warned_damage: bool = False
 
     @classmethod
     def open(
@@ -91,8 +92,7 @@ class Tier:
         """A UserWarning when the arena has another budget than it was opened with, or no room for
         that many items."""
         stats = self.stats()
-        place = "" if self.directory is None else f" --ssd {self.directory}"
-        again = f"coordl clear {self.name}{place}"
+        again = f"coordl clear {self.name}{self._option}"
         anew = f"End its users, then {again}, and the next makes it anew."
         room = stats["index_slots"] * _MOST_OF_INDEX
         if items > room:
@@ -120,9 +120,17 @@ class Tier:
                 f"asked for: {self._advice()}."
             )
 
-    def warn_if_stopped(self) -> None:
-        """A UserWarning, once, when the arena stopped growing before its budget was full."""
+    def warn_of_troubles(self) -> None:
+        """A UserWarning, once each: the arena stopped growing before its budget was full; it holds
+        damaged items."""
         stats = self.stats()
+        if stats["damaged_items"] and not self._warned_damage:
+            self._warned_damage = True
+            warn_user(
+                f"{self._called} holds items that are not as they were admitted "
+                f"({stats['damaged_items']:,} met so far). They are read anew from where they came "
+                f"from; their space comes back with coordl clear {self.name}{self._option}."
+            )
         if stats["stopped_errno"] and not self._warned_stop:
             self._warned_stop = True
             short = "memory" if self.directory is None else "the disk"
@@ -131,6 +139,10 @@ class Tier:
                 f"{format_bytes(stats['budget_bytes'])}, as {short} became short: "
                 f"{self._advice()}. What it holds stays, and the next open lets it grow again."
             )
+
+    @property
+    def _option(self) -> str:
+        return "" if self.directory is None else f" --ssd {self.directory}"
 
     @property
     def _called(self) -> str:

@@ -94,7 +94,7 @@ class Warming:
                     thread.join()
         if self._raised is not None:
             raise self._raised
-        self.cache.warn_if_stopped()
+        self.cache.warn_of_troubles()
         held = sum(1 for row in self.rows if self.cache.holds(self.items.keys[row]))
         failed = tuple(sorted(self._failed, key=lambda error: error.index))
         return Warmed(len(self.rows), held, self._read_bytes, failed)

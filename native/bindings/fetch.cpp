@@ -123,6 +123,7 @@ nb::dict stats_dict(const coordl::ArenaStats& stats) {
   out["items"] = stats.items;
   out["users"] = stats.users;
   out["stopped_errno"] = stats.stopped;
+  out["damaged_items"] = stats.damaged;
   constexpr const char* forms[] = {"original", "indexed", "packed"};  // the kinds of item we admit
   for (int kind = 0; kind < 3; ++kind) {
     out[(std::string(forms[kind]) + "_items").c_str()] = stats.kind_items[kind];

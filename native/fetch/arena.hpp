@@ -36,6 +36,7 @@ struct ArenaStats {
   std::uint64_t index_slots = 0;     // a little more than the items its index has room for
   bool persist = false;              // outlives its last user
   std::array<std::uint64_t, kItemKinds> kind_items{}, kind_bytes{};  // of the items, by kind
+  std::uint64_t damaged = 0;         // kept records this process met and did not take
   int stopped = 0;                   // errno that ended growth before the budget was full, or 0
 };
 

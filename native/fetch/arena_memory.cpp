@@ -231,6 +231,7 @@ ArenaStats ArenaMemory::stats() const noexcept {
   }
   for (const std::uint64_t items : stats.kind_items) stats.items += items;
   for (const std::uint64_t bytes : stats.kind_bytes) stats.used_bytes += bytes;
+  stats.damaged = vetting_ ? vetting_->failures() : 0;
   stats.stopped = static_cast<int>(load(h.stopped));
   stats.reserved_bytes =
       log_offset_ + look_up_promised() - sum(&layout::Member::returned_bytes);

@@ -29,7 +29,7 @@ bool Vetting::passes(std::uint64_t slot, std::uint64_t offset, std::uint64_t set
   std::uint8_t known = found_[slot].load(std::memory_order_relaxed);
   if (known == kUnknown) {
     known = is_sound(offset, log_.first(set_aside)) ? kGood : kBad;
-    found_[slot].store(known, std::memory_order_relaxed);
+    if (found_[slot].exchange(known) == kUnknown && known == kBad) failures_.fetch_add(1);
   }
   return known == kGood;
 }

@@ -26,6 +26,8 @@ class Vetting {
   // `set_aside` bytes of the log, the rest being address space, and is as it was admitted. Reads it
   // from the disk the first time.
   bool passes(std::uint64_t slot, std::uint64_t offset, std::uint64_t set_aside) noexcept;
+  // Records that did not pass, here.
+  std::uint64_t failures() const noexcept { return failures_.load(std::memory_order_relaxed); }
   bool failed(std::uint64_t slot) const noexcept { return found_[slot].load() == kBad; }
 
  private:
@@ -35,6 +37,7 @@ class Vetting {
   const ItemCheck check_;
   const std::span<const std::byte> log_;
   std::vector<std::atomic<std::uint8_t>> found_;  // by slot: records never move
+  std::atomic<std::uint64_t> failures_{0};
 };
 
 }  // namespace coordl

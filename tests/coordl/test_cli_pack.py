@@ -69,6 +69,7 @@ def test_names_that_are_no_text_are_shown(tmp_path: Path) -> None:
     result = run("pack", tmp_path / "src", tmp_path / "out")
     assert result.exit_code == 0
     assert "Stored as they are: 1 of 1, e.g. a/\N{REPLACEMENT CHARACTER}.png" in result.stdout
+    assert "1 of them are no pictures, and an error to whoever loads them: a/" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,12 @@ def test_names_that_are_no_text_are_shown(tmp_path: Path) -> None:
         (["pack", "none", "out"], "There is no folder 'none'"),
         (["pack", "{src}", "out", "--shard-size", "1KiB"], "--shard-size is at least 64 KiB"),
         (["pack", "{src}", "out", "--shard-size", "large"], "--shard-size 'large' is no size"),
+        (
+            ["pack", "{src}", "out", "--shard-size", "auto"],
+            "'auto' is no size; write bytes",
+        ),
+        (["pack", "{src}", "out", "--shard-size", "65%"], "'65%' is no size"),
+        (["pack", "dangling", "out"], "moved or removed since? Nothing was written."),
         (["pack", "{src}", "{src}/a/420.jpg"], "lies inside"),
         (["pack", "{src}", "file"], "file: File exists"),
         (["pack", "{src}", "out", "--form", "zip"], "zip"),
@@ -93,6 +100,8 @@ def test_what_cannot_be_is_one_sentence_and_status_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
+    (tmp_path / "dangling" / "a").mkdir(parents=True)
+    (tmp_path / "dangling" / "a" / "1.jpg").symlink_to("nowhere")
     result = run(*(argument.format(src=mixed_folder) for argument in arguments))
     assert result.exit_code == 2
     assert said in result.stderr

@@ -44,7 +44,7 @@ def read_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows: list[int] = []
     recoded = packing._recoded
 
-    def noting(order: Order, row: int) -> tuple[bytes, str]:
+    def noting(order: Order, row: int) -> tuple[bytes, str | None]:
         rows.append(row)
         return recoded(order, row)
 

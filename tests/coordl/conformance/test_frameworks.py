@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 import torch.utils.data
-from conformance_data import Engine, indices
+from conformance_data import Engine, indices, same
 from torch.utils.data.distributed import DistributedSampler
 
 import coordl
 from coordl import transforms as T
 
-pytestmark = pytest.mark.area("Accelerate, Lightning")
+pytestmark = pytest.mark.area("Accelerate, Trainer, Lightning, timm, Ultralytics")
 
 
 @pytest.fixture
@@ -126,3 +126,95 @@ def test_a_lightning_trainer_runs_on_pictures(
     trainer.fit(Model(), loader)
     assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
     assert [epoch["native"] for epoch in loader.stats()["epochs"]] == [True, True]
+
+
+def ours_under(wrapper: type) -> Any:
+    """A wrapper that is written as a subclass of torch's loader, over coordl's."""
+    return type("OverCoordl", (wrapper, coordl.DataLoader), {})
+
+
+def test_timms_loader_over_ours_gives_the_same_epochs(torchvision: Any, engine: Engine) -> None:
+    timm = pytest.importorskip("timm.data.loader", reason="timm is not installed")
+    over_torch = timm.MultiEpochsDataLoader(engine.dataset, 5, **engine.options)
+    over_ours = ours_under(timm.MultiEpochsDataLoader)(
+        engine.dataset, 5, **engine.options, **engine.ours_only
+    )
+    assert len(over_ours) == 3
+    for _ in range(3):
+        assert same(list(over_ours), list(over_torch))
+
+
+def test_timms_prefetcher_takes_our_minibatches(torchvision: Any, pictures: Path) -> None:
+    timm = pytest.importorskip("timm.data.loader", reason="timm is not installed")
+    steps = T.Compose([T.Resize((8, 8)), T.PILToTensor()])
+    made = []
+    for kind in (torch.utils.data.DataLoader, coordl.DataLoader):
+        loader = kind(coordl.ImageFolder(pictures, steps), 5, num_workers=2)
+        made.append(list(timm.PrefetchLoader(loader, device=torch.device("cpu"))))
+    assert same(*made) and made[0][0][0].dtype == torch.float32
+
+
+def test_ultralytics_loader_over_ours_gives_the_same_epochs_also_after_a_reset(
+    torchvision: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    build = pytest.importorskip("ultralytics.data.build", reason="ultralytics is not installed")
+    over_torch = build.InfiniteDataLoader(engine.dataset, 5, **engine.options)
+    over_ours = ours_under(build.InfiniteDataLoader)(
+        engine.dataset, 5, **engine.options, **engine.ours_only
+    )
+    assert len(over_ours) == 3
+    for _ in range(2):
+        assert same(list(over_ours), list(over_torch))
+        over_ours.reset()
+        assert same(list(over_ours), list(over_torch))
+    over_ours.close()
+    over_torch.close()
+
+
+class Named(torch.utils.data.Dataset):
+    """As Hugging Face's models take them: samples are dictionaries."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"x": torch.tensor([float(index), 1.0]), "labels": index}
+
+
+class Linear(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 12)
+        self.seen: list[list[int]] = []
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.seen.append(labels.tolist())
+        logits = self.layer(x)
+        return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def test_hugging_faces_trainer_runs_on_our_loader(torchvision: Any, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+    class Trainer(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def get_train_dataloader(self) -> Any:
+            ours: Any = coordl.DataLoader(Named(), 5, shuffle=True, num_workers=2, seed=1)
+            return self.accelerator.prepare(ours)
+
+    arguments = transformers.TrainingArguments(
+        str(tmp_path),
+        num_train_epochs=2,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    model = Linear()
+    trainer = Trainer(model, arguments, train_dataset=Named())
+    trainer.train()
+    ours = trainer.callback_handler.train_dataloader.base_dataloader
+    assert type(ours) is coordl.DataLoader and ours.seed == 1
+    assert [epoch["samples"] for epoch in ours.stats()["epochs"]] == [12, 12]
+    for epoch in (model.seen[:3], model.seen[3:]):
+        assert sorted(index for minibatch in epoch for index in minibatch) == list(range(12))

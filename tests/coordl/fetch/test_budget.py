@@ -126,7 +126,7 @@ def test_auto_takes_the_budget_another_user_made_without_a_warning(
             warnings.simplefilter("error")
             with MinIOCache("auto", name="t-auto") as second:
                 assert second.budget_bytes == 2 * MIB
-                assert second.budget_limit() == "another user asked for that"
+                assert second.budget_limit() == "the largest asked for so far"
                 third = pickle.loads(pickle.dumps(second))
                 assert third.budget_limit() == second.budget_limit()
                 third.close()

@@ -266,6 +266,23 @@ def test_no_file_system_or_two_are_refused(memory: Any) -> None:
         CachedFileSystem(fsspec.filesystem("http", asynchronous=True, skip_instance_cache=True))
 
 
+def test_an_option_nobody_knows_is_refused(memory: Any) -> None:
+    with pytest.raises(TypeError, match=r"unknown option 'cash'; known are cache, name"):
+        fsspec.open("coordl::memory://set/a.txt", coordl={"cash": "2MiB"})
+    with fsspec.open("coordl::memory://set/a.txt", coordl={"skip_instance_cache": True}) as file:
+        assert file.read() == DATA
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"), [("65%", "write the size in bytes"), ("much", "'2GiB' or 'auto'$")]
+)
+def test_a_budget_that_means_nothing_here_is_told_without_offering_it(
+    budget: str, said: str, memory: Any
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        CachedFileSystem(memory, budget, name="t-none")
+
+
 def test_objects_that_memory_has_no_room_for_go_to_the_disk(tmp_path: Path) -> None:
     below = fsspec.filesystem("memory")
     objects = {f"/ssd-tier/{number}": bytes([number]) * 200_000 for number in range(20)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import pickle
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,6 +292,30 @@ def test_refusals_for_good_are_not_retried(
     assert str(again) == str(caught.value) and again.errno == caught.value.errno
     assert reader.stats()["retries"] == 0
     del fs, caught
+
+
+def test_trouble_that_fsspec_calls_not_found_is_told_as_what_it_is(
+    server: MoodyServer, reader: ObjectReader
+) -> None:
+    hasty = ObjectReader(reader.cache, Retry(1))
+    server.head_moods["/a"], server.moods["/a"] = [503], [503]
+    fs = http()
+    with pytest.raises(ItemError, match=r"/a: ClientResponseError: 503.*fewer requests") as caught:
+        hasty.read(fs, f"{server.url}/a")
+    assert not isinstance(caught.value, FileNotFoundError)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}/a"
+        with pytest.raises(ItemError, match=r"Connect call failed.*Look at the network") as caught:
+            hasty.read(fs, nobody)
+    assert caught.value.errno == errno.ECONNREFUSED
+    assert not isinstance(caught.value, FileNotFoundError)
+    del fs, caught
+
+
+def test_a_folder_is_no_object(tmp_path: Path, reader: ObjectReader) -> None:
+    with pytest.raises(IsADirectoryError, match=r"an object, not a folder"):
+        reader.read(fsspec.filesystem("file"), str(tmp_path))
 
 
 def test_throttling_that_does_not_end_says_what_to_do(

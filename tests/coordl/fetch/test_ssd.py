@@ -122,11 +122,21 @@ def test_a_damaged_record_is_a_miss_and_its_item_may_come_again(
         arena.seek(file.read_bytes().index(item(3)) + 100)
         arena.write(b"damage")
     with open_cache(tmp_path / "ssd", budget=0) as cache:
-        assert found(cache, 10) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+        assert cache.stats()["ssd_damaged_items"] == 0
+        for _ in range(2):
+            assert found(cache, 10) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+            assert cache.stats()["ssd_damaged_items"] == 1
+        with pytest.warns(UserWarning, match=r"not as they were.*1 met so far.*--ssd /"):
+            cache.warn_of_troubles()
         assert cache.admit((3, ~3 % 2**64), item(3))
         assert found(cache, 10) == list(range(10))
         assert cache.stats()["ssd_items"] == 11
         assert not cache.admit((3, ~3 % 2**64), item(3)) or cache.stats()["ssd_items"] == 11
+
+
+def test_a_budget_of_no_disk_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"ssd_budget='1GiB' needs ssd="):
+        MinIOCache("1MiB", name="t-none", ssd_budget="1GiB")
 
 
 def test_an_item_of_ours_whose_structure_is_wrong_is_a_miss(

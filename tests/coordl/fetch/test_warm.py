@@ -187,6 +187,6 @@ def test_ctrl_c_leaves_what_is_in_and_the_command_goes_on(pictures: Path, tmp_pa
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert stopped.returncode in (130, -signal.SIGINT), stopped.stderr
-    assert "What is in the cache stays" in stopped.stderr
+    assert "What was admitted by now stays" in stopped.stderr
     after = run(pictures, "--ssd", tmp_path / "ssd")
     assert "12 of 12 items of the data set are held" in after.stdout

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,19 @@ def test_another_folder_may_be_named(root: Path, tmp_path: Path) -> None:
     assert figures(loader, 0)[:2] == (0, COUNT)
 
 
+def test_a_folder_nothing_is_opened_of_is_told(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / "x").write_bytes(bytes(9000))
+    data = Texts(root, COUNT)
+    loader = coordl.DataLoader(data, 4, cache="1MiB", cache_opens=tmp_path / "wrong")
+    list(loader)
+    with pytest.warns(UserWarning, match=r"in 12 samples the data set opened no file below"):
+        list(loader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(loader)  # once
+
+
 def test_a_changed_file_is_read_anew_within_an_epoch(root: Path) -> None:
     loader = coordl.DataLoader(Texts(root, COUNT), cache="1MiB", cache_opens=True)
     list(loader)
@@ -218,3 +232,11 @@ def test_a_cache_without_a_name_takes_the_folders(root: Path) -> None:
     list(loader)
     list(loader)
     assert [figures(loader, epoch)[0] for epoch in range(2)] == [0, COUNT]
+
+
+def test_a_percentage_waits_for_the_data_set_under_the_name_given(root: Path) -> None:
+    cache = coordl.MinIOCache("150%", name="t-percent", form="original")
+    assert not cache.is_open
+    list(coordl.DataLoader(Texts(root, COUNT), cache=cache, cache_opens=True))
+    assert cache.name == "t-percent"
+    assert cache.stats()["asked_bytes"] == 1.5 * COUNT * SIZE
