@@ -10,6 +10,7 @@ import dsanalyzer
 from dsanalyzer.cli.compare import compare
 from dsanalyzer.cli.profile import profile
 from dsanalyzer.cli.report import report
+from dsanalyzer.cli.watch import watch
 from dsanalyzer.cli.whatif import whatif
 
 app = typer.Typer(
@@ -70,6 +71,11 @@ app.command(
     "dsanalyzer compare stock.json coordl.json --predicted whatif.json\n\n"
     "dsanalyzer compare main.json branch.json --fail-above 5"
 )(compare)
+app.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="Examples:\n\ndsanalyzer watch -- torchrun --nproc-per-node 8 train.py\n\n"
+    "dsanalyzer watch --prometheus /var/lib/node_exporter/train.prom -- python train.py",
+)(watch)
 
 
 def main() -> None:

@@ -57,6 +57,10 @@ def conductor() -> Any:
     global _conductor
     if _config is None:
         return None
+    if _conductor is None and _config["kind"] == "watch":
+        from dsanalyzer.hooks.watching import Watcher
+
+        _conductor = Watcher(_config)
     if _conductor is None:
         from dsanalyzer.hooks.conductor import Conductor
 
@@ -78,8 +82,9 @@ def install() -> None:
     _config = config
     from dsanalyzer.hooks import checkpoint, opens
 
-    opens.install(config)
-    checkpoint.install(config)
+    if config["kind"] != "watch":
+        opens.install(config)
+        checkpoint.install(config)
 
     def after_dataloader(module: ModuleType) -> None:
         from dsanalyzer.hooks import dataloader

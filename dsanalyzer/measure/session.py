@@ -47,6 +47,15 @@ class NotMeasured(Exception):
         self.log = log
 
 
+@contextlib.contextmanager
+def cannot_run(command: Sequence[str]) -> Iterator[None]:
+    """Within it, a command that is not there, or may not be run, raises NotMeasured."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        raise NotMeasured(f"cannot run {command[0]!r}: {error.strerror}") from error
+
+
 @dataclass(frozen=True)
 class Options:
     """What to measure, and under which conditions.
@@ -229,14 +238,10 @@ class Session:
             on_progress=self._progress,
         )
         try:
-            with open(run_dir / "job.log", "wb") as log:
+            with cannot_run(self.command), open(run_dir / "job.log", "wb") as log:
                 with Job(self.command, run_dir, throttle=throttle, output=log) as job:
                     observer.root_pid = job.pid
                     code = self._wait(job, observer)
-        except FileNotFoundError as error:
-            raise NotMeasured(f"cannot run {self.command[0]!r}: {error.strerror}") from error
-        except PermissionError as error:
-            raise NotMeasured(f"cannot run {self.command[0]!r}: {error.strerror}") from error
         finally:
             observer.close()
         self._check(observer, code, run_dir)

@@ -68,7 +68,11 @@ def _prep_cost(result: Result, cores: int, workers: int) -> tuple[float, float]:
     """Core seconds of prep per sample, and what a worker waits beside them."""
     prep = result["rates"]["P"]["value"] or math.inf
     occupied = max(1, workers) / prep  # of a worker, per sample
-    counted = _cpu_s(_passes(result, "drain"))
+    drains = _passes(result, "drain")
+    counted = _cpu_s(drains)
+    if counted is not None:  # waiting for a core is wanting one, whoever else had it
+        queued = sum(one.get("queued_s", 0.0) for one in drains)
+        counted += queued / sum(one["samples"] for one in drains)
     most = min(occupied, cores / prep)
     core_s = most if counted is None else min(counted, most)
     if workers > cores and core_s >= SATURATED * most:

@@ -33,6 +33,7 @@ class World:
     network: list[Shared]
     reads: dict[Origin, int]
     gpu_s: float = 0.0
+    prep_s: float = 0.0  # during which workers prepared, or waited for a core to
 
 
 class Producer:
@@ -112,15 +113,20 @@ class Producer:
         storage.use(missed, lambda: network.use(received, done))
 
     def prepare(self, items: list[int], effort: float, done: Event) -> None:
-        setup, clock = self.setup, self.world.clock
+        setup, clock, world = self.setup, self.world.clock, self.world
         blocked = setup.blocked_s * len(items) * effort
         work = setup.prep_s * len(items) * effort
+        begin = clock.now
+
+        def prepared() -> None:
+            world.prep_s += clock.now - begin
+            done()
 
         def waited() -> None:
             if blocked > 0:
-                clock.at(clock.now + blocked, done)
+                clock.at(clock.now + blocked, prepared)
             else:
-                done()
+                prepared()
 
         self.world.cores[self.server].use(work, waited)
 

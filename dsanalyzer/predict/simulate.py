@@ -31,8 +31,8 @@ class Simulated:
         speed: mean of the later epochs.
         hit_rate: reads answered by memory or a peer, in the later epochs.
         peer_share: of reads, answered by a peer.
-        busy: share of the later epochs' time in which cores, storage, network and accelerator were
-            occupied, each as a share of what one server has.
+        busy: share of the later epochs' time in which cores, workers (with prep), storage, network
+            and accelerator were occupied, each as a share of what one server has.
     """
 
     first_speed: float
@@ -45,7 +45,8 @@ class Simulated:
     def bound_by(self) -> str:
         """The part that had least time to spare: fetch, prep or gpu."""
         fetch = max(self.busy["storage"], self.busy["network"])
-        return max((self.busy["gpu"], "gpu"), (self.busy["cores"], "prep"), (fetch, "fetch"))[1]
+        prep = max(self.busy["cores"], self.busy["workers"])
+        return max((self.busy["gpu"], "gpu"), (prep, "prep"), (fetch, "fetch"))[1]
 
 
 def simulate(setup: Setup, *, seed: int = 0, epochs: int | None = None) -> Simulated:
@@ -106,6 +107,7 @@ class _Simulation:
             peer_share=used["peer"] / reads,
             busy={
                 "cores": used["cores"] / (seconds * servers * self._usable_cores()),
+                "workers": used["workers"] / (seconds * servers * self._threads()),
                 "storage": used["storage"] / (seconds * disks),
                 "network": used["network"] / (seconds * servers),
                 "gpu": used["gpu"] / (seconds * devices),
@@ -114,13 +116,17 @@ class _Simulation:
 
     def _usable_cores(self) -> float:
         """Workers that are fewer than cores are what prep is bound by."""
-        threads = max(1, self.setup.workers) * (1 if self.setup.coordinated else self.setup.jobs)
-        return min(self.setup.cores, threads)
+        return min(self.setup.cores, self._threads())
+
+    def _threads(self) -> int:
+        """That prepare, of all jobs on a server."""
+        return max(1, self.setup.workers) * (1 if self.setup.coordinated else self.setup.jobs)
 
     def _usage(self) -> dict[str, float]:
         world = self.world
         return {
             "cores": sum(shared.work_done for shared in world.cores),
+            "workers": world.prep_s,
             "storage": sum(shared.busy_s for shared in world.storage),
             "network": sum(shared.busy_s for shared in world.network),
             "gpu": world.gpu_s,

@@ -81,6 +81,7 @@ class Pass(TypedDict):
     resident_before: float | None
     resident_after: float | None
     cpu_s: float | None
+    queued_s: NotRequired[float]  # runnable without a core, all processes of the job
     start_s: float  # until the loader's workers were up; not part of wall_s
 
 
@@ -210,7 +211,7 @@ class Scenario(TypedDict):
     peer_share: NotRequired[float | None]  # of reads, answered by another server's cache
     first_epoch_s: NotRequired[float | None]
     storage_bytes_per_epoch: NotRequired[float]
-    busy: NotRequired[dict[str, float] | None]  # share of time: cores, storage, network, gpu
+    busy: NotRequired[dict[str, float] | None]  # share of time
     model: NotRequired[Answers]
 
 
