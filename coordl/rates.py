@@ -34,7 +34,8 @@ class PrepRate:
 
     Attributes:
         files: files measured. skipped: those the native pass does not take or that could not be
-            read. crop: (height, width) in pixels. form: of the items in memory.
+            read. crop: (height, width) in pixels. form: of the items in memory. expansion: bytes
+            they take there over those of their files.
     """
 
     value: float
@@ -45,6 +46,7 @@ class PrepRate:
     skipped: int
     crop: tuple[int, int]
     form: str = "original"
+    expansion: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
         interval = {"value": self.value, "low": self.low, "high": self.high, "unit": "samples/s"}
@@ -56,6 +58,7 @@ class PrepRate:
             "crop": list(self.crop),
             "skipped": self.skipped,
             "form": self.form,
+            "expansion": self.expansion,
         }
 
 
@@ -101,6 +104,7 @@ def measure_prep_rate(
                     f"None of the {len(items)} readable files is a {format_names()} "
                     "file the native pass takes."
                 )
+            expansion = cache.stats()["used_bytes"] / items.total_bytes
             blocks = [bench.block(usable, seconds / BLOCKS) for _ in range(BLOCKS)]
         finally:
             bench.workers.close()
@@ -114,6 +118,7 @@ def measure_prep_rate(
         skipped=unread + len(items) - int(usable.size),
         crop=crop,
         form=form,
+        expansion=expansion,
     )
 
 

@@ -19,6 +19,7 @@ import psutil
 
 from dsanalyzer.hooks.wire import MESSAGE_BYTES
 from dsanalyzer.measure import residency
+from dsanalyzer.measure.plan import Plan
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle
 
@@ -29,6 +30,7 @@ class Counters:
     def __init__(self, root_pid: int) -> None:
         self.read_bytes: dict[int, int] = {}
         self.cpu_s: dict[int, float] = {}
+        self.queued_s: dict[int, float] = {}  # runnable, but without a core
         try:
             root = psutil.Process(root_pid)
             processes = [root, *root.children(recursive=True)]
@@ -39,12 +41,28 @@ class Counters:
                 times = process.cpu_times()
                 self.cpu_s[process.pid] = times.user + times.system
                 self.read_bytes[process.pid] = process.io_counters().read_bytes
+                self.queued_s[process.pid] = _queued_s(process.pid)
 
-    def since(self, earlier: Counters) -> tuple[int, float]:
-        """Bytes from storage and CPU seconds; processes born since count from zero."""
-        read = sum(v - earlier.read_bytes.get(pid, 0) for pid, v in self.read_bytes.items())
-        cpu = sum(v - earlier.cpu_s.get(pid, 0.0) for pid, v in self.cpu_s.items())
-        return read, cpu
+    def since(self, earlier: Counters) -> dict[str, Any]:
+        """Bytes from storage, seconds on and without a core; who was born since counts from 0."""
+
+        def grown(now: dict[int, Any], before: dict[int, Any]) -> Any:
+            return sum(value - before.get(pid, 0) for pid, value in now.items())
+
+        return {
+            "read_bytes": grown(self.read_bytes, earlier.read_bytes),
+            "cpu_s": grown(self.cpu_s, earlier.cpu_s),
+            "queued_s": grown(self.queued_s, earlier.queued_s),
+        }
+
+
+def _queued_s(pid: int) -> float:
+    """Seconds the process's main thread has waited for a core; 0 where the kernel does not say."""
+    try:
+        with open(f"/proc/{pid}/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class Observer:
@@ -55,10 +73,12 @@ class Observer:
         socket_path: Path,
         run_dir: Path,
         *,
-        make_policy: Callable[[dict[str, int]], PageCachePolicy] | None,
-        throttle: ReadThrottle | None,
-        limit_samples: Callable[[dict[str, Any]], int],
-        on_progress: Callable[[str], None],
+        make_policy: Callable[[dict[str, int]], PageCachePolicy] | None = None,
+        throttle: ReadThrottle | None = None,
+        make_plan: Callable[[dict[str, Any]], Plan] | None = None,
+        limit_samples: Callable[[dict[str, Any]], int] | None = None,
+        on_progress: Callable[[str], None] = lambda _: None,
+        on_watched: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self.loaders: list[dict[str, Any]] = []
         self.passes: list[dict[str, Any]] = []
@@ -73,9 +93,12 @@ class Observer:
         self._run_dir = run_dir
         self._make_policy = make_policy
         self._throttle = throttle
+        self._make_plan = make_plan
         self._limit_samples = limit_samples
         self._on_progress = on_progress
+        self._on_watched_report = on_watched
         self._policy: PageCachePolicy | None = None
+        self._followed: dict[str, None] | None = None  # files opened, while a stream is followed
         self._stop_read, self._stop_write = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(socket_path))
@@ -152,6 +175,8 @@ class Observer:
     def _on_open(self, message: dict[str, Any]) -> None:
         if self._policy is not None:
             self._policy.touch(message["path"])
+        if self._followed is not None:
+            self._followed[message["path"]] = None
 
     def _on_diverted(self, message: dict[str, Any]) -> None:
         self.diverted.append(message["path"])
@@ -165,13 +190,29 @@ class Observer:
         self._on_progress("learning the training loop")
         return {}
 
+    def _on_watched(self, message: dict[str, Any]) -> None:
+        self._on_watched_report(message)
+
+    def _on_plan(self, message: dict[str, Any]) -> dict[str, Any]:
+        assert self._make_plan is not None
+        plan = self._make_plan(message)
+        return {"samples": plan.samples, "rounds": plan.rounds}
+
     def _on_subset(self, message: dict[str, Any]) -> dict[str, Any]:
         self.ordinal, self.emulated = message["ordinal"], message["emulated"]
-        self.loaders[message["ordinal"]]["sample_shape"] = message["sample_shape"]
+        loader = self.loaders[message["ordinal"]]
+        loader["sample_shape"] = message["sample_shape"]
+        loader["batch_size"] = loader["batch_size"] or message["batch_samples"]
         chosen = json.loads((self._run_dir / "subset.json").read_text())
+        assert self._limit_samples is not None
         return {"samples": self._limit_samples(chosen)}
 
     def _on_begin(self, message: dict[str, Any]) -> dict[str, Any]:
+        if message["phase"] == "follow":
+            self._on_progress("following the stream to see what it reads")
+            self._drain_events()
+            self._followed = {}
+            return {}
         sizes = self._sizes()
         if message["phase"] != "fetch":
             self._on_progress("prep: reading the subset into memory")
@@ -195,13 +236,18 @@ class Observer:
         return {}
 
     def _on_end(self, message: dict[str, Any]) -> dict[str, Any]:
+        if message["phase"] == "follow":
+            self._drain_events()
+            opened = self._run_dir / "opened.json"
+            opened.write_text(json.dumps(list(self._followed or ())))
+            self._followed = None
+            return {}
         record = json.loads((self._run_dir / message["record"]).read_text())
         if message["phase"] == "ingestion":
             self.passes.append(record)
             self._on_progress("ingestion: minibatches from memory")
             return {}
-        read, cpu = Counters(self.root_pid).since(self._counters)
-        record |= {"read_bytes": read, "cpu_s": cpu, "device_bytes": None}
+        record |= Counters(self.root_pid).since(self._counters) | {"device_bytes": None}
         if self._throttle is not None and self._device_bytes is not None:
             now = self._throttle.device_read_bytes()
             record["device_bytes"] = None if now is None else now - self._device_bytes

@@ -47,6 +47,38 @@ def bytes_per_s(text: str) -> float:
     return value
 
 
+def network_bytes_per_s(text: str) -> float:
+    """`10Gbit/s` -> 1.25e9; otherwise as bytes_per_s.
+
+    Raises:
+        ValueError: not a rate.
+    """
+    match = re.fullmatch(r"([0-9.]+)\s*([kmgt])bit/?s?", text.strip(), re.IGNORECASE)
+    try:
+        value = float(match[1]) * _UNITS[match[2].lower()] / 8 if match else bytes_per_s(text)
+    except ValueError:
+        value = 0.0
+    if value <= 0:
+        raise ValueError(f"{text!r} is not a network rate; write 10Gbit/s or 1.2GB/s")
+    return value
+
+
+def duration_s(text: str) -> float:
+    """`3m`, `90s`, `1h`, `90` -> seconds.
+
+    Raises:
+        ValueError: not a positive time.
+    """
+    match = re.fullmatch(r"([0-9.]+)\s*([smh]?)", text.strip().lower())
+    try:
+        value = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    except ValueError:
+        value = 0.0
+    if value <= 0:
+        raise ValueError(f"{text!r} is not a time; write 3m, 90s or 1h")
+    return value
+
+
 def factor(text: str) -> float:
     """`2x` or `2` -> 2.0.
 

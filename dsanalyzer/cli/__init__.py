@@ -10,6 +10,7 @@ import dsanalyzer
 from dsanalyzer.cli.compare import compare
 from dsanalyzer.cli.profile import profile
 from dsanalyzer.cli.report import report
+from dsanalyzer.cli.watch import watch
 from dsanalyzer.cli.whatif import whatif
 
 app = typer.Typer(
@@ -44,12 +45,22 @@ app.command(
     context_settings={"allow_interspersed_args": False},
     epilog="Examples:\n\ndsanalyzer profile -- python train.py --data /data/imagenet\n\n"
     "dsanalyzer profile --cached 35% --storage hdd -- python train.py\n\n"
-    "dsanalyzer profile --gpu-rate 1200 -o v100.json -- python train.py",
+    "dsanalyzer profile --gpu-rate 1200 -o v100.json -- python train.py\n\n"
+    "dsanalyzer profile --budget 90s -- python train.py\n\n"
+    "dsanalyzer profile --data /data/pictures --model resnet18 --batch-size 256 --gpu-rate 3000",
 )(profile)
 app.command(
     epilog="Examples:\n\ndsanalyzer whatif dsanalyzer.json\n\n"
     "dsanalyzer whatif dsanalyzer.json --cache 80% --cores 8 --storage nvme\n\n"
-    "dsanalyzer whatif dsanalyzer.json --loader coordl -o predicted.json"
+    "dsanalyzer whatif dsanalyzer.json --loader coordl -o predicted.json\n\n"
+    "dsanalyzer whatif dsanalyzer.json --form packed --rates packed.json --cache 100%\n\n"
+    "dsanalyzer whatif dsanalyzer.json --jobs 4 --loader coordl\n\n"
+    "dsanalyzer whatif dsanalyzer.json --servers 2 --network 10Gbit/s\n\n"
+    "dsanalyzer whatif dsanalyzer.json --prices cloud.toml\n\n"
+    "A price file:\n\n"
+    "per = 'hour' (or month, once); [machine] price = 3.06; [cache] per_GB = 0.004;\n"
+    "[cores] each = 0.04; [gpu] each = 2.5; [storage.nvme] price = 0.1;\n"
+    "[loader.coordl] price = 0. All parts are optional (docs/predict.md)."
 )(whatif)
 app.command(
     epilog="Examples:\n\ndsanalyzer report result.json\n\n"
@@ -60,6 +71,11 @@ app.command(
     "dsanalyzer compare stock.json coordl.json --predicted whatif.json\n\n"
     "dsanalyzer compare main.json branch.json --fail-above 5"
 )(compare)
+app.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="Examples:\n\ndsanalyzer watch -- torchrun --nproc-per-node 8 train.py\n\n"
+    "dsanalyzer watch --prometheus /var/lib/node_exporter/train.prom -- python train.py",
+)(watch)
 
 
 def main() -> None:

@@ -12,9 +12,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-from dsanalyzer import quantity
+from dsanalyzer import builtin, quantity
+from dsanalyzer import trace as traces
 from dsanalyzer.job import terminate_as_interrupt
+from dsanalyzer.measure import timing
 from dsanalyzer.measure.session import NotMeasured, Options, Session, run_directory
 
 LOG_LINES = 40  # of the job's own output, shown when it failed
@@ -23,8 +26,18 @@ err = Console(stderr=True)
 
 def profile(
     command: Annotated[
-        list[str], typer.Argument(help="The training command, after --.", metavar="-- COMMAND...")
-    ],
+        list[str] | None,
+        typer.Argument(help="The training command, after --.", metavar="-- COMMAND..."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a command: pictures, for a training job of our own."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help=f"Of that job: {', '.join(builtin.MODELS)}.")
+    ] = "resnet18",
+    batch_size: Annotated[int, typer.Option(help="Of that job.", min=1)] = 64,
+    workers: Annotated[int, typer.Option(help="Of that job.", min=0)] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", help="Result file (JSON).")] = Path(
         "dsanalyzer.json"
     ),
@@ -45,10 +58,19 @@ def profile(
         float | None,
         typer.Option(help="Emulate an accelerator of N samples/s in place of the model's compute."),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Samples to measure on.")] = 2048,
-    rounds: Annotated[int, typer.Option(help="Interleaved ingestion and prep blocks.")] = 3,
+    gpu_trace: Annotated[
+        Path | None,
+        typer.Option(help="Emulate one with recorded step times (JSON: batch_size, steps_s)."),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="Time it should take at most: 3m, 90s. Decides the next three.")
+    ] = "3m",
+    samples: Annotated[int | None, typer.Option(help="Samples to measure on.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Interleaved ingestion and prep blocks.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Fetch passes; the first is cold.")] = None,
     block: Annotated[float, typer.Option(help="Seconds of each ingestion block.")] = 2.0,
-    epochs: Annotated[int, typer.Option(help="Fetch passes; the first is cold.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of sample order and bootstrap.")] = 0,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Let the job write its checkpoints.")
@@ -62,11 +84,17 @@ def profile(
     Checkpoints it would write are diverted and listed.
     """
     try:
+        trace = None if gpu_trace is None else traces.load(gpu_trace)
+        if trace is not None and gpu_rate is not None:
+            raise ValueError("--gpu-trace says how fast the accelerator is; leave out --gpu-rate")
+        job = _job(command, data, model, batch_size, workers, emulated=bool(gpu_rate or trace))
         options = Options(
             policy=policy,
             cached_fraction=quantity.fraction(cached),
             storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage),
-            gpu_rate=gpu_rate,
+            gpu_rate=trace.rate if trace else gpu_rate,
+            gpu_trace=tuple(s / trace.batch_size for s in trace.steps_s) if trace else (),
+            budget_s=quantity.duration_s(budget),
             samples=samples,
             rounds=rounds,
             block_s=block,
@@ -79,8 +107,9 @@ def profile(
     outputs = [path for path in (output, html) if path is not None]
     refuse_to_overwrite(outputs, force)
     try:
-        with terminate_as_interrupt(), run_directory() as directory, _progress() as progress:
-            measured = Session(command, options, directory, progress).measure()
+        err.print(_before_start(options), highlight=False)
+        with terminate_as_interrupt(), run_directory() as directory, _progress(options) as progress:
+            measured = Session(job, options, directory, progress).measure()
     except NotMeasured as error:
         _fail(error)
     except KeyboardInterrupt:
@@ -90,7 +119,7 @@ def profile(
     from dsanalyzer.report import terminal
 
     try:
-        result = results.build(list(command), options, measured)
+        result = results.build(job, options, measured)
     except NotMeasured as error:
         _fail(error)
     output.write_text(json.dumps(result, indent=1))
@@ -101,6 +130,36 @@ def profile(
         page.write_page(result, html)
     for path in outputs:
         print(path)
+
+
+def _job(
+    command: list[str] | None,
+    data: Path | None,
+    model: str,
+    batch_size: int,
+    workers: int,
+    *,
+    emulated: bool,
+) -> list[str]:
+    """The command to profile: the user's, or that of the built-in job.
+
+    Raises:
+        ValueError: neither, both, or a job that cannot be made.
+    """
+    if data is None:
+        if not command:
+            raise ValueError(
+                "no training command: write it after --, or name pictures with --data DIR"
+            )
+        return list(command)
+    if command:
+        raise ValueError("--data is a job of its own; leave out the command, or --data")
+    builtin.pictures(data)
+    builtin.check_model(model, emulated)
+    return [
+        *(sys.executable, "-m", "dsanalyzer.builtin", "--data", str(data), "--model", model),
+        *("--batch-size", str(batch_size), "--workers", str(workers)),
+    ]
 
 
 def refuse_to_overwrite(outputs: list[Path], force: bool) -> None:
@@ -140,18 +199,46 @@ def _fail(error: NotMeasured) -> None:
     raise typer.Exit(2)
 
 
+def _before_start(options: Options) -> str:
+    asked = [name for name in ("samples", "rounds", "epochs") if getattr(options, name)]
+    fixed = f"; {', '.join(asked)} as asked for" if asked else ""
+    return (
+        f"The command runs twice, about {_clock(options.budget_s)} in all at most{fixed}. "
+        "Ctrl-C ends it and leaves nothing."
+    )
+
+
+def _clock(seconds: float) -> str:
+    """75 -> 1:15"""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+class _Timed:
+    """Says a phase with the time gone and the time it should take in all."""
+
+    def __init__(self, show: Callable[[str], None], total_s: float) -> None:
+        self._show = show
+        self._started = timing.clock()
+        self.total_s = total_s
+
+    def __call__(self, text: str) -> None:
+        gone = timing.clock() - self._started
+        self._show(f"[{_clock(gone)} of about {_clock(max(gone, self.total_s))}] {text}")
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def _progress(options: Options) -> Iterator[_Timed]:
     """Current phase on stderr: a live line on a terminal, plain lines elsewhere."""
     if not err.is_terminal:
         last: list[str] = []
 
         def line(text: str) -> None:
-            if last != [text]:
+            phase = text.split("] ", 1)[-1]
+            if last != [phase]:
                 print(f"dsanalyzer: {text}", file=sys.stderr, flush=True)
-            last[:] = [text]
+            last[:] = [phase]
 
-        yield line
+        yield _Timed(line, options.budget_s)
         return
     with err.status("starting") as status:
-        yield status.update
+        yield _Timed(lambda text: status.update(escape(text)), options.budget_s)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from dsanalyzer import quantity
+from dsanalyzer.cli.coordl_rates import coordl_command, measured_rates, read_rates
 from dsanalyzer.cli.profile import refuse_to_overwrite
-from dsanalyzer.predict.whatif import Change, ask, usual_changes
+from dsanalyzer.predict import fixes, prices
+from dsanalyzer.predict.change import Change
+from dsanalyzer.predict.whatif import Basis, ask, usual_changes
 from dsanalyzer.report import load, terminal
-from dsanalyzer.report.document import Result
+from dsanalyzer.report.document import Result, WhatIf
 
 err = Console(stderr=True)
 
@@ -27,107 +25,187 @@ err = Console(stderr=True)
 def whatif(
     result: Annotated[Path, typer.Argument(help="Result file of `dsanalyzer profile`.")],
     cache: Annotated[str | None, typer.Option(help="Cached share of the data set: 80%.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Of that cache: lru, never-evict or pagecache.")
+    ] = None,
     cores: Annotated[int | None, typer.Option(help="CPU cores for prep.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Workers of the loader.", min=0)] = None,
     storage: Annotated[
         str | None, typer.Option(help="Storage rate: 500MB/s, hdd, sata-ssd, nvme.")
     ] = None,
-    gpu_speedup: Annotated[str | None, typer.Option(help="Faster or more GPUs: 2x.")] = None,
+    gpu_speedup: Annotated[str | None, typer.Option(help="A faster GPU: 2x.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="So many GPUs for the job.", min=1)] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Jobs on this server, alone and coordinated.", min=2)
+    ] = None,
+    servers: Annotated[
+        int | None, typer.Option(help="Servers of one job, caches alone and partitioned.", min=2)
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="Between the servers: 10Gbit/s, 1.2GB/s.")
+    ] = None,
+    shared_storage: Annotated[
+        bool, typer.Option("--shared-storage", help="The servers read from one storage.")
+    ] = False,
     loader: Annotated[
         str | None, typer.Option(help="Another loader: coordl (its prep rate is measured now).")
     ] = None,
+    form: Annotated[
+        str | None, typer.Option(help="How coordl holds items: original, indexed or packed.")
+    ] = None,
     rates: Annotated[
-        Path | None, typer.Option(help="What `coordl rates` wrote, instead of measuring now.")
+        list[Path] | None,
+        typer.Option(help="What `coordl rates` wrote, instead of measuring; one per form."),
+    ] = None,
+    price_file: Annotated[
+        Path | None,
+        typer.Option("--prices", help="Price file (TOML, JSON, YAML): rank what it offers."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON too.")] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page of the result too.")] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the outputs.")] = False,
 ) -> None:
     """Predict the training speed after a change, from the rates a profile measured.
 
     Each option is one scenario; several are also taken together. Without options the usual
-    questions are answered.
+    questions are answered. The closed form min(F, P, G) and a simulation of the pipeline both
+    answer; where they differ the simulation is shown, and what the closed form leaves out.
     """
-    refuse_to_overwrite([output] if output is not None else [], force)
+    outputs = [path for path in (output, html) if path is not None]
+    refuse_to_overwrite(outputs, force)
     try:
         measured = load.load_result(result)
-        asked = _changes(cache, cores, storage, gpu_speedup, loader)
+        asked = _changes(
+            Change(loader=_known_loader(loader, form), form=form),
+            Change(cached_fraction=None if cache is None else quantity.fraction(cache)),
+            Change(policy=_known_policy(policy)),
+            Change(cores=cores),
+            Change(workers=workers),
+            Change(storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage)),
+            Change(gpu_speedup=None if gpu_speedup is None else quantity.factor(gpu_speedup)),
+            Change(gpus=gpus),
+        )
+        asked = _shared(asked, jobs, servers, network, shared_storage)
+        offered = None if price_file is None else prices.load(price_file)
     except (load.DocumentError, ValueError) as error:
-        err.print(str(error), highlight=False)
-        raise typer.Exit(2) from None
-    changes = asked or usual_changes(measured, coordl=_coordl() is not None)
-    loader_rates = None
-    if any(change.loader for change in changes):
-        try:
-            loader_rates = _read_rates(rates) if rates else _measure_coordl(measured)
-        except ValueError as error:
-            err.print(str(error), highlight=False)
-            if asked:
-                raise typer.Exit(2) from None
-            changes = [
-                change for change in changes if not change.loader
-            ]  # the rest can be answered
-    answer = ask(measured, changes, str(result), loader_rates)
+        _refuse(error)
+    changes = asked
+    if not asked and offered is None:
+        changes = usual_changes(measured, coordl=bool(rates) or coordl_command() is not None)
+    loader_rates = _rates(measured, changes, offered, rates or [], required=bool(asked))
+    if loader_rates is None:  # the rest can be answered
+        changes = [change for change in changes if not change.loader]
+    try:
+        answer = ask(measured, changes, str(result), loader_rates)
+        if offered is not None:
+            basis = Basis.of(measured)
+            answer["fixes"] = fixes.rank(basis, offered, loader_rates)  # type: ignore[typeddict-item]
+            answer["present_cost_per_epoch"] = fixes.present_cost(measured, offered)
+    except ValueError as error:
+        _refuse(error)
+    _write(answer, measured, output, html)
+    terminal.whatif_table(answer, Console())
+    for path in outputs:
+        print(path)
+
+
+def _write(answer: WhatIf, measured: Result, output: Path | None, html: Path | None) -> None:
     if output is not None:
         output.write_text(json.dumps(answer, indent=1))
-    terminal.whatif_table(answer, Console())
-    if output is not None:
-        print(output)
+    if html is not None:
+        from dsanalyzer.report import page
+
+        try:
+            page.write_page(measured, html, answer)
+        except page.ReportExtraMissing as error:
+            _refuse(error)
 
 
-def _changes(
-    cache: str | None,
-    cores: int | None,
-    storage: str | None,
-    gpu_speedup: str | None,
-    loader: str | None,
-) -> list[Change]:
+def _refuse(error: Exception) -> None:
+    err.print(str(error), highlight=False, markup=False)
+    raise typer.Exit(2)
+
+
+def _known_loader(loader: str | None, form: str | None) -> str | None:
     if loader not in (None, "coordl"):
         raise ValueError(f"unknown loader {loader!r}; coordl is the one that can be predicted")
-    single = [
-        Change(cached_fraction=None if cache is None else quantity.fraction(cache)),
-        Change(cores=cores),
-        Change(storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage)),
-        Change(gpu_speedup=None if gpu_speedup is None else quantity.factor(gpu_speedup)),
-        Change(loader=loader),
-    ]
-    asked = [change for change in single if change != Change()]
+    return loader or ("coordl" if form else None)
+
+
+def _known_policy(policy: str | None) -> str | None:
+    from dsanalyzer.predict.model import POLICIES
+
+    if policy is not None and policy not in POLICIES:
+        raise ValueError(f"unknown cache policy {policy!r}; choose one of {', '.join(POLICIES)}")
+    return policy
+
+
+def _changes(*single: Change) -> list[Change]:
+    """Each that asks for something, and all of them together."""
+    asked = [change for change in single if change.asked]
     return asked if len(asked) < 2 else [*asked, reduce(Change.merged, asked)]
 
 
-def _read_rates(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-        found["threads"], found["prep_rate"]["value"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not what `coordl rates` writes: {error!r}") from None
-    return dict(found)
-
-
-def _coordl() -> str | None:
-    beside = Path(sys.executable).with_name("coordl")
-    return str(beside) if beside.exists() else shutil.which("coordl")
-
-
-def _measure_coordl(measured: Result) -> dict[str, Any]:
-    """Ask coordl for its prep rate on the profiled items. Only JSON passes between the packages."""
-    command = _coordl()
-    if command is None:
-        raise ValueError("the coordl command is not installed here; give its rates with --rates")
-    shape = cast(dict[str, Any], measured["loader"]).get("sample_shape") or [3, 224, 224]
-    with tempfile.TemporaryDirectory(prefix="dsanalyzer-") as scratch:
-        files, rates = Path(scratch, "files.txt"), Path(scratch, "rates.json")
-        names = [name for name in measured["dataset"]["files"] if "\n" not in name]
-        files.write_bytes(os.fsencode("\n".join(names)))
-        with err.status("measuring coordl's prep rate on these items"):
-            done = subprocess.run(
-                [
-                    *(command, "rates", "--files", str(files), "-o", str(rates)),
-                    *("--crop", f"{shape[-2]}x{shape[-1]}"),
-                    *("--threads", str(max(1, measured["loader"]["num_workers"]))),
-                ],
-                capture_output=True,
-                text=True,
+def _shared(
+    asked: list[Change],
+    jobs: int | None,
+    servers: int | None,
+    network: str | None,
+    shared_storage: bool,
+) -> list[Change]:
+    """Jobs and servers, each without and with coordination, on top of all else that is asked."""
+    if servers is None and (network is not None or shared_storage):
+        raise ValueError("--network and --shared-storage are between servers: add --servers N")
+    if jobs is not None and servers is not None:
+        Change(jobs=jobs, servers=servers)  # says why not
+    base = asked[-1] if asked else Change()
+    made = list(asked)
+    for together in (False, True):
+        if jobs is not None:
+            made.append(base.merged(Change(jobs=jobs, coordinated=together or None)))
+        if servers is not None:
+            made.append(
+                base.merged(
+                    Change(
+                        servers=servers,
+                        partitioned=together or None,
+                        policy=_partitioned_policy(base, together),
+                        network_bytes_per_s=(
+                            None if network is None else quantity.network_bytes_per_s(network)
+                        ),
+                        shared_storage=shared_storage or None,
+                    )
+                )
             )
-        if done.returncode:
-            raise ValueError(f"coordl could not measure its rate: {done.stderr.strip()}")
-        found: dict[str, Any] = json.loads(rates.read_text())
-    return found
+    return made
+
+
+def _partitioned_policy(base: Change, partitioned: bool) -> str | None:
+    """Partitions are of caches that never evict: a page cache belongs to its own kernel."""
+    return "never-evict" if partitioned and base.policy is None else None
+
+
+def _rates(
+    measured: Result,
+    changes: list[Change],
+    offered: prices.Prices | None,
+    files: list[Path],
+    *,
+    required: bool,
+) -> dict[str, Any] | None:
+    """Documents of `coordl rates` by form: those given, else measured now where one is needed."""
+    try:
+        if files:
+            return read_rates(files)
+        forms = {change.form or "original" for change in changes if change.loader}
+        if offered is not None and "coordl" in offered.loaders:
+            forms.add("original")
+        if not forms:
+            return None
+        with err.status("measuring coordl's prep rate on these items"):
+            return {form: measured_rates(measured, form) for form in sorted(forms)}
+    except ValueError as error:
+        err.print(str(error), highlight=False, markup=False)
+        if required:
+            raise typer.Exit(2) from None
+        return None

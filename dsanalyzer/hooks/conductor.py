@@ -15,18 +15,21 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from dsanalyzer.hooks import subset, training
+from dsanalyzer.hooks import streams, subset, training
 from dsanalyzer.hooks.wire import Connection
 from dsanalyzer.measure import timing
+from dsanalyzer.measure.plan import INGESTION_STEPS
+from dsanalyzer.wrapping import Wrapped
 
 LEARN_STEPS = 3  # optimizer steps seen before a loader counts as the training loader
 RECORDED_BATCHES = 4
-INGESTION_STEPS = (20, 400)  # fewest and most per block
+PROBED_BATCHES = 3  # per worker, to see how fast the loader is
 LEAD_IN_STEPS = 6
 
+_NO_MORE = object()
 OpenLoader = Callable[[], Iterator[Any]]
 
 
@@ -39,19 +42,26 @@ class Conductor:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
+        self.pid = os.getpid()
         self._control = Connection(config["socket"], "control")
         self._seen: list[Any] = []  # loaders in the order in which they were first iterated
         self._learned: dict[int, int] = {}  # loader -> training steps seen
         self._recorded: list[Any] = []
         self._phases: Iterator[Any] | None = None
         self._training: Any = None
+        self._batches: int | None = None  # of a pass, where the loader takes no indices
         self._gap_s = 0.0  # time the job spent outside its training loop, to leave out
         self._left_at: float | None = None
 
     def observe(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
         """The iterator behind one `iter(loader)` of the job."""
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            self._refuse("jobs of several ranks are not measured yet; profile one rank alone")
+        if (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+            self._refuse(
+                f"a job of {ranks} ranks is not measured as a whole: its ranks wait for one "
+                "another at every step, which would pass for compute. Profile one rank alone: run "
+                "the script itself, without the launcher, on its share of the cores (taskset -c "
+                f"0-7) and of the memory, and ask `dsanalyzer whatif --servers` or `--gpus {ranks}`"
+            )
         training.watch()
         if not any(loader is known for known in self._seen):
             self._seen.append(loader)
@@ -65,6 +75,18 @@ class Conductor:
     def _refuse(self, why: str) -> None:
         self._control.ask({"op": "refuse", "why": why})
         raise SystemExit(2)
+
+    def _refuse_second(self, loader: Any) -> None:
+        """Waits for a second loader would pass for compute."""
+        if self._learned[id(loader)] < LEARN_STEPS:
+            return
+        first, second = (self._seen.index(one) + 1 for one in (self._training, loader))
+        self._refuse(
+            f"the job trains from two loaders at once (the {_ordinal(first)} and the "
+            f"{_ordinal(second)} it iterated), and a wait for one cannot be told from compute on "
+            "the other. Profile it with one of them replaced by recorded minibatches, or join the "
+            "data sets (torch.utils.data.StackDataset, ConcatDataset)"
+        )
 
     def _is_known_training_loader(self, loader: Any) -> bool:
         ordinal = self._config.get("loader_ordinal")
@@ -80,9 +102,13 @@ class Conductor:
                 return
             before = training.steps()
             yield batch
-            if training.steps() == before or self._config["kind"] != "rates":
+            if training.steps() == before:
                 continue
             self._learned[id(loader)] = self._learned.get(id(loader), 0) + 1
+            if self._training is not None:
+                self._refuse_second(loader)
+            if self._config["kind"] != "rates":
+                continue
             self._recorded = [*self._recorded[-(RECORDED_BATCHES - 1) :], batch]
             if self._learned[id(loader)] >= LEARN_STEPS:
                 del batches  # ends the workers of a non-persistent loader
@@ -114,7 +140,11 @@ class Conductor:
     # -- the two runs -------------------------------------------------------------------------
 
     def _rates_run(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
-        chosen = subset.choose(loader, self._config["samples"])
+        plan = self._plan(loader, open_loader)
+        if streams.is_stream(loader):
+            chosen = self._follow(loader, open_loader, plan["samples"])
+        else:
+            chosen = subset.choose(loader, plan["samples"])
         with open(self._config["subset_file"], "w") as file:
             json.dump(chosen, file)
         self._save_recorded()
@@ -124,12 +154,14 @@ class Conductor:
                 "ordinal": self._seen.index(loader),
                 "emulated": training.emulated(),
                 "sample_shape": subset.sample_shape(self._recorded[0]),
+                "batch_samples": subset.samples_in(self._recorded[0]),
             }
         )
         indices = chosen["indices"][: answer["samples"]]
+        self._batches = chosen.get("batches")
         training.settle()
         yield from self._ingestion(0, warm_up=True)
-        for number in range(self._config["rounds"]):
+        for number in range(plan["rounds"]):
             yield from self._ingestion(number)
             if indices:
                 yield from self._loader_pass("prep", number, loader, open_loader, indices)
@@ -143,8 +175,10 @@ class Conductor:
         with open(self._config["subset_file"]) as file:
             chosen = json.load(file)
         indices = chosen["indices"][: self._config["samples"]]
+        self._batches = chosen.get("batches")
         try:
-            subset.check_same_files(loader, indices, chosen["files"])
+            if self._batches is None:
+                subset.check_same_files(loader, indices, chosen["files"])
         except subset.NotMeasurable as reason:
             self._refuse(str(reason))
         self._recorded = torch.load(self._config["batches_file"], weights_only=False)
@@ -155,6 +189,45 @@ class Conductor:
             yield from self._loader_pass("fetch", epoch, loader, open_loader, indices)
             yield from self._ingestion(epoch)
         self._finish()
+
+    def _plan(self, loader: Any, open_loader: OpenLoader) -> dict[str, Any]:
+        """How much to measure, by what the loader delivers in a short probe."""
+        batch = subset.samples_in(self._recorded[-1])
+        workers = max(1, loader.num_workers)
+        probed = PROBED_BATCHES * workers
+        batches = open_loader()
+        started = timing.clock()
+        count = 0
+        for number, _ in zip(range(workers + probed), batches, strict=False):
+            if number < workers:  # while workers start
+                started = timing.clock()
+            else:
+                count += batch
+        lasted = timing.clock() - started
+        del batches
+        _begin_anew(loader)
+        return self._control.ask(
+            {
+                "op": "plan",
+                "loader_rate": count / lasted if count and lasted > 0 else 0.0,
+                "window": workers * (loader.prefetch_factor or 1) * batch,
+                "batch": batch,
+                "available": subset.available(loader),
+            }
+        )
+
+    def _follow(self, loader: Any, open_loader: OpenLoader, wanted: int) -> dict[str, Any]:
+        """Goes once through what a pass over a stream will be; the tool sees the files opened."""
+        size = subset.samples_in(self._recorded[-1])
+        self._batches = max(1, wanted // size)
+        order, batches, _ = self._open_pass("follow", 0, loader, open_loader, [])
+        samples = count = 0
+        for _, batch in zip(order, batches, strict=False):
+            samples += subset.samples_in(batch)
+            count += 1
+        self._close_pass(loader, batches)
+        self._control.ask({"op": "end", "phase": "follow"})
+        return streams.chosen(samples, count, f"{self._config['run_dir']}/opened.json")
 
     def _finish(self) -> None:
         self._control.ask({"op": "done", "emulated": training.emulated()})
@@ -189,7 +262,8 @@ class Conductor:
         order, batches, start_s = self._open_pass(phase, number, loader, open_loader, indices)
         recorder = _Recorder(self, start_s)
         for _ in order:
-            yield from recorder.step_from(batches)
+            if not (yield from recorder.step_from(batches)):
+                break  # a stream that ended earlier than before
         self._report(phase, number, recorder)
         self._close_pass(loader, batches)
 
@@ -214,25 +288,36 @@ class Conductor:
         """
         from dsanalyzer.hooks.dataloader import stream_of
 
-        order = list(indices)
-        random.Random(f"{self._config['seed']} {phase} {number}").shuffle(order)
-        size = subset.batch_size(loader)
-        cut = [order[i : i + size] for i in range(0, len(order), size)]
+        if self._batches is not None:
+            cut, single = streams.requests(loader, self._batches), streams.single(loader)
+        else:
+            order = list(indices)
+            random.Random(f"{self._config['seed']} {phase} {number}").shuffle(order)
+            size = subset.batch_size(loader)
+            cut = [order[i : i + size] for i in range(0, len(order), size)]
+            single = [order[-1]]
         # As many as are handed out at once: no worker has a real minibatch before the clock starts.
-        lead_in = [[order[-1]]] * max(1, loader.num_workers * (loader.prefetch_factor or 1))
+        lead_in = [single] * max(1, loader.num_workers * (loader.prefetch_factor or 1))
         self._control.ask({"op": "begin", "phase": phase})
-        stream_of(loader).batches = lead_in + cut
+        if not isinstance(loader, Wrapped):
+            stream_of(loader).batches = lead_in + cut
         started = timing.clock()
         batches = open_loader()
         for _ in lead_in:
-            next(batches)
-        return cut, batches, timing.clock() - started
+            next(batches, None)
+        started_s = timing.clock() - started
+        if isinstance(loader, Wrapped):
+            batches = streams.Taken(batches, len(cut))
+        return cut, batches, started_s
 
     def _close_pass(self, loader: Any, batches: Iterator[Any]) -> None:
         from dsanalyzer.hooks.dataloader import stream_of
 
         for _ in batches:  # the loader's own end of epoch
             pass
+        if isinstance(loader, Wrapped):
+            _begin_anew(loader)
+            return
         stream_of(loader).batches = None
 
     def _report(self, phase: str, number: int, recorder: _Recorder) -> None:
@@ -270,6 +355,7 @@ class _Recorder:
         self._conductor = conductor
         self.samples = 0
         self.start_s = start_s
+        self._cpu_before_s = timing.process_clock()
         self.waits_s: list[float] = []
         self.steps_s: list[float] = []
         self._mark = timing.clock()
@@ -278,10 +364,14 @@ class _Recorder:
     def step(self, batch: Any) -> Iterator[Any]:
         yield from self._deliver(batch, timing.clock())
 
-    def step_from(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def step_from(self, batches: Iterator[Any]) -> Generator[Any, None, bool]:
+        """One step; False where there are no more minibatches."""
         asked = timing.clock()
-        batch = next(batches)
+        batch = next(batches, _NO_MORE)
+        if batch is _NO_MORE:
+            return False
         yield from self._deliver(batch, asked)
+        return True
 
     def _deliver(self, batch: Any, asked: float) -> Iterator[Any]:
         self.waits_s.append(timing.clock() - asked)
@@ -305,4 +395,15 @@ class _Recorder:
             "steps_s": self.steps_s,
             "waits_s": self.waits_s,
             "start_s": self.start_s,
+            "cpu_s": timing.process_clock() - self._cpu_before_s,
         }
+
+
+def _begin_anew(loader: Any) -> None:
+    """DALI's iterators start at the beginning only once they are told to."""
+    if isinstance(loader, Wrapped) and hasattr(loader.dataset, "reset"):
+        loader.dataset.reset()
+
+
+def _ordinal(number: int) -> str:
+    return {1: "1st", 2: "2nd", 3: "3rd"}.get(number, f"{number}th")

@@ -59,12 +59,9 @@ class Observed:
         return self._length()
 
 
-def patch(module: ModuleType, config: dict[str, Any]) -> None:
+def patch(module: ModuleType, conductor: Any) -> None:
     """`module` is torch.utils.data.dataloader."""
-    from dsanalyzer.hooks.conductor import Conductor
-
     base = module.DataLoader
-    conductor = Conductor(config)
     entered: set[int] = set()
     owner = os.getpid()
 

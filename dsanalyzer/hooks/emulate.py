@@ -12,7 +12,9 @@ Not emulated: the synchronisation that `loss.item()` would cause, and copies to 
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -23,16 +25,20 @@ FORWARD_SHARE = 1 / 3  # of a training step: backward costs about twice the forw
 
 
 class DeviceQueue:
-    """When the emulated device will have done its work. Times in seconds of `timing.clock`."""
+    """When the emulated device will have done its work. Times in seconds of `timing.clock`.
 
-    def __init__(self, samples_per_s: float) -> None:
+    With a `trace` (seconds per sample of recorded steps) the steps take its times, over and over.
+    """
+
+    def __init__(self, samples_per_s: float, trace: Sequence[float] = ()) -> None:
         self.samples_per_s = samples_per_s
+        self._per_sample_s = itertools.cycle(trace or [1 / samples_per_s])
         self._free_at = 0.0
         self._ends: deque[float] = deque()
 
     def submit(self, samples: float) -> None:
         """Give the device the work of a step; sleeps while it is QUEUE_STEPS behind."""
-        self._free_at = max(self._free_at, timing.clock()) + samples / self.samples_per_s
+        self._free_at = max(self._free_at, timing.clock()) + samples * next(self._per_sample_s)
         self._ends.append(self._free_at)
         if len(self._ends) > QUEUE_STEPS:
             self._sleep_until(self._ends.popleft())
@@ -51,8 +57,11 @@ class DeviceQueue:
 class Emulator:
     """Learns the models from their first real steps, then stands in for them."""
 
-    def __init__(self, samples_per_s: float, optimizer_module: ModuleType) -> None:
-        self.queue = DeviceQueue(samples_per_s)
+    def __init__(
+        self, samples_per_s: float, optimizer_module: ModuleType, trace: Sequence[float] = ()
+    ) -> None:
+        self.queue = DeviceQueue(samples_per_s, trace)
+        self._traced = f", as in a trace of {len(trace)} steps," if trace else ""
         self.how: str | None = None
         self._calls: dict[int, tuple[Any, int, Any]] = {}  # outermost: module, batch, output
         self._depth = 0
@@ -114,7 +123,7 @@ class Emulator:
             self._parked[id(optimizer)] = []
             self.how = (
                 f"{type(module).__name__}.forward replaced by a device queue of "
-                f"{self.queue.samples_per_s:g} samples/s after one real step"
+                f"{self.queue.samples_per_s:g} samples/s{self._traced} after one real step"
             )
 
 

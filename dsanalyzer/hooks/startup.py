@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 _installed = False
+_config: dict[str, Any] | None = None
+_conductor: Any = None
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -50,6 +52,22 @@ def read_config() -> dict[str, Any]:
     return config
 
 
+def conductor() -> Any:
+    """The process's conductor, made at the first call; None outside a profile, and in children."""
+    global _conductor
+    if _config is None:
+        return None
+    if _conductor is None and _config["kind"] == "watch":
+        from dsanalyzer.hooks.watching import Watcher
+
+        _conductor = Watcher(_config)
+    if _conductor is None:
+        from dsanalyzer.hooks.conductor import Conductor
+
+        _conductor = Conductor(_config)
+    return _conductor if _conductor.pid == os.getpid() else None
+
+
 def install() -> None:
     """Called by the injected sitecustomize in every Python process of the job."""
     global _installed
@@ -60,15 +78,18 @@ def install() -> None:
         config = read_config()
     except OSError:
         return  # the tool has ended; a process that outlives it runs as if never observed
+    global _config
+    _config = config
     from dsanalyzer.hooks import checkpoint, opens
 
-    opens.install(config)
-    checkpoint.install(config)
+    if config["kind"] != "watch":
+        opens.install(config)
+        checkpoint.install(config)
 
     def after_dataloader(module: ModuleType) -> None:
         from dsanalyzer.hooks import dataloader
 
-        dataloader.patch(module, config)
+        dataloader.patch(module, conductor())
 
     def after_optimizer(module: ModuleType) -> None:
         from dsanalyzer.hooks import training

@@ -25,8 +25,9 @@ def describe(loader: Any) -> dict[str, Any]:
     sized = hasattr(dataset, "__len__")
     context = loader.multiprocessing_context
     method = context.get_start_method() if context else multiprocessing.get_start_method()
+    own = type(dataset) if loader.__class__.__name__ == "Wrapped" else type(loader)
     return {
-        "class": f"{type(loader).__module__}.{type(loader).__qualname__}",
+        "class": f"{own.__module__}.{own.__qualname__}",
         "batch_size": loader.batch_size or getattr(loader.batch_sampler, "batch_size", None),
         "num_workers": loader.num_workers,
         "prefetch_factor": loader.prefetch_factor,
@@ -40,6 +41,17 @@ def describe(loader: Any) -> dict[str, Any]:
 def batch_size(loader: Any) -> int:
     """Samples per minibatch as the job configured them."""
     return int(loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1)
+
+
+def available(loader: Any) -> int | None:
+    """Samples of an epoch; None where the loader does not know."""
+    try:
+        if getattr(loader, "batch_sampler", None) is None:
+            return None
+        sampler = getattr(loader.batch_sampler, "sampler", None)
+        return len(sampler) if sampler is not None else len(loader) * batch_size(loader)
+    except TypeError:
+        return None
 
 
 def samples_in(batch: Any) -> int:
@@ -87,12 +99,11 @@ def choose(loader: Any, wanted: int) -> dict[str, Any]:
 
 
 def _choose(loader: Any, wanted: int) -> dict[str, Any]:
-    from torch.utils.data import IterableDataset
-
-    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+    if loader.batch_sampler is None:
         raise NotMeasurable(
-            "the training loader has no index sampler (an IterableDataset, or batch_size=None), so "
-            "the tool cannot choose what is read. Profile a map-style version of the data set."
+            "the training loader has no batch sampler (batch_size=None: the data set makes its own "
+            "minibatches), so the tool cannot choose what is read. Profile it with a batch size, "
+            "or as an IterableDataset."
         )
     sampler = getattr(loader.batch_sampler, "sampler", None)
     stream = iter(sampler) if sampler is not None else itertools.chain(*loader.batch_sampler)

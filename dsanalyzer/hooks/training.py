@@ -61,7 +61,7 @@ def patch(module: ModuleType, config: dict[str, Any]) -> None:
         from dsanalyzer.hooks.emulate import Emulator
 
         global _emulator
-        _emulator = Emulator(config["gpu_rate"], module)
+        _emulator = Emulator(config["gpu_rate"], module, config.get("gpu_trace") or ())
 
 
 def quiet_schedulers() -> None:

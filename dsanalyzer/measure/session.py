@@ -10,21 +10,33 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 from dsanalyzer.job import Job, bound_to_tool
+from dsanalyzer.measure import plan, timing
+from dsanalyzer.measure.plan import MOST_EPOCHS, MOST_ROUNDS, MOST_SAMPLES, Plan, Speeds
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle, reap_stale
 from dsanalyzer.observer import Observer
+from dsanalyzer.predict.model import hit_rate
 
 MEMORY_SHARE = 0.5  # of the available memory that the measured subset may occupy
 STORAGE_LIMIT_S = 3.0
+TYPICAL_ITEM_BYTES = 110_000
 _RUN_PREFIX = "dsanalyzer-"
+
+
+class Progress(Protocol):
+    """Called with the phase that begins; `total_s` is what the profile should take, once known."""
+
+    total_s: float
+
+    def __call__(self, text: str) -> None: ...
 
 
 class NotMeasured(Exception):
@@ -33,6 +45,15 @@ class NotMeasured(Exception):
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)
         self.log = log
+
+
+@contextlib.contextmanager
+def cannot_run(command: Sequence[str]) -> Iterator[None]:
+    """Within it, a command that is not there, or may not be run, raises NotMeasured."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        raise NotMeasured(f"cannot run {command[0]!r}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -44,10 +65,13 @@ class Options:
         cached_fraction: share of the data set's bytes it may hold, 0 to 1.
         storage_bytes_per_s: limit the job's reads; None leaves storage as it is.
         gpu_rate: samples/s of an emulated accelerator; None measures the real one.
+        gpu_trace: seconds per sample of recorded steps, which it then takes by turns.
+        budget_s: seconds the profile should take at most.
         samples: samples to measure on; all, when that is most of the data set.
         rounds: interleaved blocks of ingestion and prep.
         block_s: seconds of each ingestion block.
         epochs: fetch passes, the first of them cold.
+            Where samples, rounds or epochs are None the budget decides.
         seed: of the order of samples and of the bootstrap.
         divert: whether checkpoints the job writes go elsewhere.
     """
@@ -56,10 +80,12 @@ class Options:
     cached_fraction: float = 0.5
     storage_bytes_per_s: float | None = None
     gpu_rate: float | None = None
-    samples: int = 2048
-    rounds: int = 3
+    gpu_trace: tuple[float, ...] = ()
+    budget_s: float = 180.0
+    samples: int | None = None
+    rounds: int | None = None
     block_s: float = 2.0
-    epochs: int = 3
+    epochs: int | None = None
     seed: int = 0
     divert: bool = True
 
@@ -70,17 +96,18 @@ class Options:
             raise ValueError(
                 f"cached fraction is {self.cached_fraction}; give 0 to 1, or 0% to 100%"
             )
-        for name in ("storage_bytes_per_s", "gpu_rate", "block_s"):
+        for name in ("storage_bytes_per_s", "gpu_rate", "block_s", "budget_s"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}; give a positive number")
-        if self.samples < 1 or self.rounds < 1 or self.epochs < 2:
+        least = {"samples": 1, "rounds": 1, "epochs": 2}
+        if any((getattr(self, name) or low) < low for name, low in least.items()):
             raise ValueError("samples and rounds must be at least 1, epochs at least 2")
 
 
 @dataclass
 class Measured:
-    """Everything the two runs saw, before any arithmetic."""
+    """Everything the two runs saw, before any arithmetic. `rounds` of the first run, as planned."""
 
     loader: dict[str, Any]
     subset: dict[str, Any]
@@ -89,6 +116,7 @@ class Measured:
     storage_method: str | None
     emulated: str | None
     diverted: list[str]
+    rounds: int
 
 
 def _reap_stale_runs(root: Path) -> None:
@@ -119,7 +147,7 @@ class Session:
         command: Sequence[str],
         options: Options,
         directory: Path,
-        progress: Callable[[str], None],
+        progress: Progress,
     ) -> None:
         self.command = list(command)
         self.options = options
@@ -128,10 +156,12 @@ class Session:
         self._passes: list[dict[str, Any]] = []
         self._diverted: list[str] = []
         self._emulated: str | None = None
+        self.plan: Plan | None = None
+        self._batch = 1
 
     def measure(self) -> Measured:
         """Raises NotMeasured; KeyboardInterrupt leaves nothing running."""
-        rates = self._run("rates", {"rounds": self.options.rounds})
+        rates = self._run("rates", {})
         assert rates.ordinal is not None
         subset = self._subset()
         if not subset["indices"]:
@@ -145,9 +175,10 @@ class Session:
                 )
                 method = throttle.method
             storage = self._storage(subset, rates.loaders[rates.ordinal], throttle)
+            assert self.plan is not None
             fetch = {
                 "loader_ordinal": rates.ordinal,
-                "epochs": self.options.epochs,
+                "epochs": self.plan.epochs,
                 "samples": len(subset["indices"]),
             }
             self._run("fetch", fetch, throttle)
@@ -159,6 +190,7 @@ class Session:
             method,
             self._emulated,
             sorted(set(self._diverted)),
+            self.plan.rounds,
         )
 
     # -- runs -----------------------------------------------------------------------------------
@@ -178,10 +210,10 @@ class Session:
             "socket": str(run_dir / "socket"),
             "subset_file": str(subset_file),
             "batches_file": str(self._directory / "batches.pt"),
-            "samples": self.options.samples,
             "seed": self.options.seed,
             "block_s": self.options.block_s,
             "gpu_rate": self.options.gpu_rate,
+            "gpu_trace": self.options.gpu_trace,
             "divert": self.options.divert,
             "divert_dir": str(diverted),
             "started_ns": diverted.stat().st_ctime_ns,
@@ -195,23 +227,21 @@ class Session:
             }
         (run_dir / "config.json").write_text(json.dumps(config))
         self._progress(f"{kind}: starting the job")
+        self._started = timing.clock()
         observer = Observer(
             run_dir / "socket",
             run_dir,
             make_policy=self._policy if kind == "fetch" else None,
             throttle=throttle,
+            make_plan=self._make_plan,
             limit_samples=self._limit_samples,
             on_progress=self._progress,
         )
         try:
-            with open(run_dir / "job.log", "wb") as log:
+            with cannot_run(self.command), open(run_dir / "job.log", "wb") as log:
                 with Job(self.command, run_dir, throttle=throttle, output=log) as job:
                     observer.root_pid = job.pid
                     code = self._wait(job, observer)
-        except FileNotFoundError as error:
-            raise NotMeasured(f"cannot run {self.command[0]!r}: {error.strerror}") from error
-        except PermissionError as error:
-            raise NotMeasured(f"cannot run {self.command[0]!r}: {error.strerror}") from error
         finally:
             observer.close()
         self._check(observer, code, run_dir)
@@ -255,14 +285,52 @@ class Session:
         if observer.ordinal is None:
             raise NotMeasured(
                 "the script ended before three training steps were seen (an optimizer step between "
-                "two minibatches of one DataLoader). Give it more steps or epochs.",
+                f"two minibatches of one DataLoader). {self._steps_advice()}",
                 log,
             )
         raise NotMeasured(
-            "the script ended before the profile did. Give it more epochs (the profile stops by "
-            "itself), or measure less with --samples and --rounds.",
+            f"the script ended before the profile did. {self._steps_advice()}",
             log,
         )
+
+    def _steps_advice(self) -> str:
+        planned = self.plan or Plan(
+            self.options.samples or MOST_SAMPLES,
+            self.options.rounds or MOST_ROUNDS,
+            self.options.epochs or MOST_EPOCHS,
+            self.options.block_s,
+        )
+        return (
+            f"The profile needs up to {planned.steps(self._batch)} training steps in one run: give "
+            "the script more steps or epochs (the profile stops it), or measure less with "
+            "--budget, --samples, --rounds and --block."
+        )
+
+    def _make_plan(self, message: dict[str, Any]) -> Plan:
+        """Samples, rounds and epochs within the budget, by what the job told of its loader."""
+        options = self.options
+        self._batch = message["batch"]
+        speeds = Speeds(
+            loader=message["loader_rate"],
+            step=options.gpu_rate or 0.0,
+            # Nothing is known of the items yet: 110 KB is what photographs are like.
+            storage=(options.storage_bytes_per_s or 0.0) / TYPICAL_ITEM_BYTES,
+            hits=hit_rate(options.policy, options.cached_fraction),
+            start_s=timing.clock() - self._started,
+        )
+        self.plan = plan.make(
+            options.budget_s,
+            options.block_s,
+            plan.Asked(options.samples, options.rounds, options.epochs),
+            speeds,
+            message["window"],
+            message["available"] or plan.MOST_SAMPLES,
+        )
+        self._progress.total_s = self.plan.seconds(speeds)
+        self._progress(
+            f"{self.plan.samples} samples, {self.plan.rounds} rounds, {self.plan.epochs} epochs"
+        )
+        return self.plan
 
     # -- phases the tool does itself --------------------------------------------------------------
 

@@ -5,4 +5,5 @@ from __future__ import annotations
 import time
 
 clock = time.perf_counter
+process_clock = time.process_time  # core seconds of this process, its threads included
 sleep = time.sleep

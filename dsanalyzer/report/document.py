@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-Policy = Literal["lru", "never-evict"]
+Policy = Literal["lru", "never-evict", "pagecache"]
 Bound = Literal["fetch", "prep", "gpu"]
 Phase = Literal["ingestion", "prep", "drain", "fetch"]
 Verdict = Literal["stall", "none", "inconclusive"]
@@ -42,6 +42,7 @@ class Stall(Interval):
     share_low: float
     share_high: float
     verdict: Verdict
+    rounds_needed: NotRequired[int | None]  # to settle an inconclusive one; None: more do not help
 
 
 class Epoch(TypedDict):
@@ -64,6 +65,7 @@ class Steady(TypedDict):
     fetch_stall_s: Stall
     speed: Interval
     bound_by: Bound
+    noise_floor: NotRequired[float]  # share by which two equal phases differed (A/A)
 
 
 class Pass(TypedDict):
@@ -79,6 +81,7 @@ class Pass(TypedDict):
     resident_before: float | None
     resident_after: float | None
     cpu_s: float | None
+    queued_s: NotRequired[float]  # runnable without a core, all processes of the job
     start_s: float  # until the loader's workers were up; not part of wall_s
 
 
@@ -184,17 +187,48 @@ class ScenarioRates(TypedDict):
     F: float | None
 
 
+class Answers(TypedDict):
+    """What the closed form and the simulator say, in samples/s, and which of them is shown."""
+
+    closed_form: float | None
+    simulated: float | None
+    shown: Literal["closed form", "simulator"]
+    why: str
+
+
 class Scenario(TypedDict):
     name: str
     changes: dict[str, Any]
     rates: ScenarioRates
     policy: Policy
     cached_fraction: float
-    speed: Interval
+    speed: Interval  # of one job, over all its servers
     speedup: float
     epoch_s: float
     bound_by: Bound
     notes: list[str]
+    hit_rate: NotRequired[float]
+    peer_share: NotRequired[float | None]  # of reads, answered by another server's cache
+    first_epoch_s: NotRequired[float | None]
+    storage_bytes_per_epoch: NotRequired[float]
+    busy: NotRequired[dict[str, float] | None]  # share of time
+    model: NotRequired[Answers]
+
+
+class Fix(TypedDict):
+    """A change with its price; cost_per_epoch only where the machine's price is known."""
+
+    name: str
+    changes: dict[str, Any]
+    price: float
+    currency: str
+    per: Literal["hour", "month", "once"]
+    cost_per_epoch: float | None
+    speed: Interval
+    speedup: float
+    epoch_s: float
+    removes_stall: bool
+    bound_by: Bound
 
 
 class Baseline(TypedDict):
@@ -218,3 +252,5 @@ class WhatIf(TypedDict):
     baseline: Baseline
     scenarios: list[Scenario]
     curves: list[Curve]
+    fixes: NotRequired[list[Fix]]  # best first
+    present_cost_per_epoch: NotRequired[float | None]

@@ -106,7 +106,15 @@ def _sections(result: Result, drawn: dict[str, Figure], whatif: WhatIf | None) -
             "half",
         ),
     ]
-    if whatif is not None:
+    if whatif is not None and whatif.get("fixes") is not None:
+        shown.append(
+            panels.section(
+                "Best fixes",
+                "What the price file offers, the best first.",
+                panels.fix_table(whatif),
+            )
+        )
+    if whatif is not None and (whatif["scenarios"] or not whatif.get("fixes")):
         shown.append(
             panels.section(
                 "What would fix it",

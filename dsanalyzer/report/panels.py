@@ -7,6 +7,7 @@ from html import escape
 
 from dsanalyzer.predict.model import effective_cache
 from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Scenario, Steady, WhatIf
+from dsanalyzer.report.evidence import table
 from dsanalyzer.report.units import (
     figure,
     percent,
@@ -26,6 +27,7 @@ from dsanalyzer.report.verdict import (
     wait_share,
 )
 
+_PER = {"hour": "an hour", "month": "a month", "once": "once"}
 PARTS = (
     ("compute", "compute_s", "Compute"),
     ("prep", "prep_stall_s", "Prep stall"),
@@ -207,7 +209,10 @@ def scenario_cards(whatif: WhatIf) -> str:
     cards = []
     for place, scenario in enumerate(ordered):
         best = " best" if place == 0 and scenario["speedup"] > 1.02 else ""
-        notes = "".join(f'<div class="line">{escape(note)}</div>' for note in scenario["notes"])
+        told = list(scenario["notes"])
+        if (model := scenario.get("model")) is not None and model["shown"] == "simulator":
+            told.insert(0, f"simulated; {model['why']}")
+        notes = "".join(f'<div class="line">{escape(note)}</div>' for note in told)
         cards.append(
             f'<div class="card{best}"><h3>{escape(scenario["name"])}</h3>'
             f'<div class="times">{escape(times(scenario["speedup"]))}</div>'
@@ -217,6 +222,27 @@ def scenario_cards(whatif: WhatIf) -> str:
             f"{_chip(scenario['bound_by'])}</div>{_mini(scenario, scale)}<div>{notes}</div></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def fix_table(whatif: WhatIf) -> str:
+    """What a price file offers, the best first."""
+    fixes = whatif.get("fixes") or []
+    if not fixes:
+        return '<p class="empty">Nothing the price file offers makes it faster.</p>'
+    heads = ["change", "price", "samples/s", "speedup", "epoch", "cost of an epoch", "bound by"]
+    rows = [
+        [
+            fix["name"],
+            f"{fix['price']:.4g} {fix['currency']} {_PER[fix['per']]}",
+            figure(fix["speed"]["value"]),
+            times(fix["speedup"]),
+            seconds(fix["epoch_s"]),
+            "–" if fix["cost_per_epoch"] is None else f"{fix['cost_per_epoch']:.3g}",
+            BOUND_WORDS[fix["bound_by"]],
+        ]
+        for fix in fixes
+    ]
+    return table(heads, rows, text_columns=1)
 
 
 def _chip(bound: Bound) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dsanalyzer.report import comparison as pairs
 from dsanalyzer.report.comparison import Comparison
-from dsanalyzer.report.document import Epoch, Result, Scenario, Steady, WhatIf
+from dsanalyzer.report.document import Epoch, Fix, Result, Scenario, Steady, WhatIf
 from dsanalyzer.report.screen import FILL, STYLES, Screen, bar_cells
 from dsanalyzer.report.units import (
     figure,
@@ -187,8 +187,16 @@ def whatif_table(whatif: WhatIf, console: Console) -> None:
         f"bound by {BOUND_WORDS[base['bound_by']]}.",
         "bold",
     )
-    screen.heading("Predicted")
     scenarios = sorted(whatif["scenarios"], key=lambda s: -s["speedup"])
+    fixes = whatif.get("fixes")
+    if scenarios or fixes is None:
+        _scenarios(scenarios, screen)
+    if fixes is not None:
+        _fixes(whatif, fixes, screen)
+
+
+def _scenarios(scenarios: list[Scenario], screen: Screen) -> None:
+    screen.heading("Predicted")
     if not scenarios:
         screen.line("  no scenario was asked for")
         return
@@ -214,8 +222,42 @@ def _scenario(scenario: Scenario, screen: Screen, room: int) -> None:
         f"{times(scenario['speedup']):>7}  {short:>8}  ",
         (BOUND_WORDS[scenario["bound_by"]], STYLES[scenario["bound_by"]]),
     )
+    model = scenario.get("model")
+    if model is not None and model["shown"] == "simulator":
+        screen.paragraph(f"simulated; {model['why']}", "dim", "    ")
     for note in scenario["notes"]:
         screen.paragraph(note, "dim", "    ")
+
+
+def _fixes(whatif: WhatIf, fixes: list[Fix], screen: Screen) -> None:
+    """The ranking under a price file: cost of an epoch where it is known, else the price."""
+    present = whatif.get("present_cost_per_epoch")
+    by_epoch = present is not None
+    screen.heading(
+        "Best fixes", "by the cost of an epoch" if by_epoch else "cheapest that removes the stall"
+    )
+    if not fixes:
+        screen.line("  nothing the price file offers makes it faster")
+        return
+    money = f"{fixes[0]['currency']} per {fixes[0]['per']}".strip().replace("per once", "once")
+    room = max(24, screen.width - 56)
+    last = "epoch costs" if by_epoch else "stall"
+    screen.line((f"  {'change':<{room}}{money:>16}{'samples/s':>12}{'speedup':>9}  {last}", "dim"))
+    for fix in fixes:
+        name = screen.plain(fix["name"])
+        if len(name) > room - 1:
+            screen.paragraph(name, "bold", "  ")
+            name = ""
+        end = "none left" if fix["removes_stall"] else BOUND_WORDS[fix["bound_by"]]
+        if by_epoch and fix["cost_per_epoch"] is not None:
+            end = f"{fix['cost_per_epoch']:.3g}"
+        screen.line(
+            (f"  {name:<{room}}", "bold"),
+            f"{fix['price']:>16.4g}{figure(fix['speed']['value']):>12}{times(fix['speedup']):>9}",
+            f"  {end}",
+        )
+    if present is not None:
+        screen.paragraph(f"An epoch costs {present:.3g} {fixes[0]['currency']} now.", "dim", "  ")
 
 
 def comparison(

@@ -10,7 +10,7 @@ from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Stall
 from dsanalyzer.report.units import NBSP, percent, percent_range, rate
 
 CAUSES = {"fetch": "storage (fetch stall)", "prep": "decoding (prep stall)"}
-POLICY_WORDS = {"lru": "LRU", "never-evict": "never-evict"}
+POLICY_WORDS = {"lru": "LRU", "never-evict": "never-evict", "pagecache": "page cache"}
 BOUND_WORDS = {"fetch": "fetch", "prep": "prep", "gpu": "GPU"}
 
 
@@ -53,16 +53,32 @@ def headline(result: Result) -> str:
 def repeat_advice(result: Result) -> str | None:
     """What to run where a verdict is inconclusive, else None."""
     steady = result["steady"]
-    if "inconclusive" not in (
-        steady["fetch_stall_s"]["verdict"],
-        steady["prep_stall_s"]["verdict"],
-    ):
+    open_ones = [
+        stall
+        for stall in (steady["fetch_stall_s"], steady["prep_stall_s"])
+        if stall["verdict"] == "inconclusive"
+    ]
+    if not open_ones:
         return None
     rounds = result["options"]["rounds"]
-    why = f"{rounds} rounds were too few to settle it"
     if not all(check["ok"] for check in result["checks"]):
-        why = "The evidence does not suffice (see the failed checks)"
-    return f"{why}: profile again with `--rounds {rounds * 3}` on an otherwise idle machine."
+        return (
+            "The evidence does not suffice (see the failed checks): profile again with "
+            f"`--rounds {rounds * 3}` on an otherwise idle machine."
+        )
+    needed = [stall.get("rounds_needed", rounds * 3) for stall in open_ones]
+    if any(count is None for count in needed):
+        floor = steady.get("noise_floor", 0.0)
+        return (
+            f"More rounds would not settle it: the stall is about as large as what can be told "
+            f"here (noise floor {percent(floor)}). Profile on an otherwise idle machine, or take "
+            "it for small."
+        )
+    count = max(filter(None, needed), default=rounds * 3)
+    return (
+        f"{rounds} rounds were too few to settle it: profile again with `--rounds {count}` on an "
+        "otherwise idle machine."
+    )
 
 
 def inconclusive(result: Result) -> bool:

@@ -37,11 +37,12 @@ def test_the_file_has_rate_interval_and_what_was_measured(
     )  # fmt: skip
     assert code == 0 and str(out) in said
     found = json.loads(out.read_text())
-    rate = found.pop("prep_rate")
+    rate, expansion = found.pop("prep_rate"), found.pop("expansion")
     assert found == {
         "schema": "coordl.rates/1", "threads": 2, "files": 4, "crop": [32, 48], "skipped": 2,
         "form": "original",
     }  # fmt: skip
+    assert 1.0 <= expansion < 1.5  # the files are tiny: what the cache adds to each shows
     assert 0 < rate["low"] <= rate["value"] <= rate["high"] and rate["unit"] == "samples/s"
     assert not [a for a in _native.list_arenas() if a["name"].startswith("rates-")]
 

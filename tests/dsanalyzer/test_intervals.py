@@ -1,34 +1,16 @@
-"""Intervals: they cover the truth as often as they say."""
+"""Intervals and verdicts from step times; how often they are right is in test_coverage.py."""
 
 import numpy as np
 import pytest
 
 from dsanalyzer import rates, stalls
+from dsanalyzer.rates import Interval, Timed
 
 
-def passes_of(rng, count, steps, mean_s, spread_s, trend=0.0, burst=1):
-    made = []
-    for _ in range(count):
-        base = mean_s * (1 + trend * (np.arange(steps) / steps - 0.5))
-        each = np.maximum(1e-6, base + rng.normal(0, spread_s, steps))
-        bursty = np.zeros(steps)
-        for start in range(0, steps, burst):  # one step in `burst` pays for the others
-            bursty[start] = each[start : start + burst].sum()
-        made.append({"wall_s": bursty.sum(), "samples": steps * 32, "steps_s": list(bursty)})
-    return made
-
-
-@pytest.mark.parametrize("trend", [0.0, 1.0])
-def test_the_95_percent_interval_covers_the_truth_about_as_often(trend):
-    rng = np.random.default_rng(7)
-    covered = 0
-    for _ in range(200):
-        passes = passes_of(rng, 3, 80, 0.05, 0.01, trend=trend, burst=4)
-        value, draws = rates.time_per_sample(passes, block_steps=8, random=rng)
-        interval = rates.Interval.of(value, draws)
-        covered += interval.low <= 0.05 / 32 <= interval.high
-
-    assert 170 <= covered <= 200
+def passes_of(steps_s, count=3, samples=32):
+    steps_s = list(map(float, steps_s))
+    one = {"wall_s": sum(steps_s), "samples": len(steps_s) * samples, "steps_s": steps_s}
+    return [one] * count
 
 
 def test_the_mean_is_a_ratio_of_sums():
@@ -36,13 +18,43 @@ def test_the_mean_is_a_ratio_of_sums():
         {"wall_s": 1.0, "samples": 10, "steps_s": [1.0]},
         {"wall_s": 1.0, "samples": 30, "steps_s": [1.0]},
     ]
-    value, _ = rates.time_per_sample(passes, 1, np.random.default_rng(0))
+    found = rates.time_phases({"prep": passes}, 1, np.random.default_rng(0))
 
-    assert value == pytest.approx(2.0 / 40)
+    assert found["prep"].value == pytest.approx(2.0 / 40)
+
+
+def test_what_belongs_to_a_position_is_not_taken_for_noise():
+    """An LRU epoch's trend and a burst in every fourth step, the same in every pass: no spread."""
+    trend = np.linspace(0.01, 0.09, 64) * np.tile([0.0, 0.0, 0.0, 4.0], 16)
+
+    found = rates.time_phases({"fetch": passes_of(trend)}, 8, np.random.default_rng(0))
+
+    assert np.ptp(found["fetch"].draws) < 1e-9
+
+
+def test_passes_that_differ_as_a_whole_widen_every_phase():
+    steady = np.full(64, 0.05)
+    uneven = [*passes_of(steady, 3), *passes_of(steady * 1.03, 3)]
+    random = np.random.default_rng(0)
+
+    alone = rates.time_phases({"prep": passes_of(steady)}, 8, random)["prep"]
+    beside = rates.time_phases({"ingestion": uneven, "prep": passes_of(steady)}, 8, random)["prep"]
+
+    assert np.std(beside.draws) / beside.value > 0.005
+    assert np.std(alone.draws) < 1e-9
+
+
+def test_a_single_pass_is_held_against_itself():
+    steps = np.random.default_rng(1).uniform(0.04, 0.06, 64)
+
+    found = rates.time_phases({"cold": passes_of(steps, 1)}, 4, np.random.default_rng(0))["cold"]
+    interval = Interval.of(found.value, found.draws)
+
+    assert interval.low < steps.mean() / 32 < interval.high
 
 
 def timed(value, spread, seed=3):
-    return value, np.random.default_rng(seed).normal(value, spread, 2000)
+    return Timed.of(value, spread, 1000.0, np.random.default_rng(seed))
 
 
 def test_stalls_are_differences_between_phases_and_add_up_to_the_epoch():
@@ -57,6 +69,16 @@ def test_stalls_are_differences_between_phases_and_add_up_to_the_epoch():
     assert epoch["fetch_stall_s"]["share"] == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("prep", [0.0048, 0.0052])
+@pytest.mark.parametrize("fetch", [0.0049, 0.0051])
+def test_parts_add_up_whatever_noise_says(prep, fetch):
+    epoch = stalls.epoch(timed(0.005, 1e-4, 1), timed(prep, 1e-4, 2), timed(fetch, 1e-4, 4), 10)
+
+    parts = ("compute_s", "prep_stall_s", "fetch_stall_s")
+    assert sum(epoch[p]["value"] for p in parts) == pytest.approx(epoch["time_s"]["value"])
+    assert min(epoch[p]["value"] for p in parts) >= 0
+
+
 def test_equal_phases_are_no_stall_and_noisy_ones_are_inconclusive():
     same = timed(0.005, 1e-6)
     assert stalls.epoch(same, same, same, 1)["prep_stall_s"]["verdict"] == "none"
@@ -65,3 +87,29 @@ def test_equal_phases_are_no_stall_and_noisy_ones_are_inconclusive():
         timed(0.004, 5e-4, 1), timed(0.0042, 5e-4, 2), timed(0.005, 5e-4, 3), samples=1
     )
     assert noisy["prep_stall_s"]["verdict"] == "inconclusive"
+
+
+def test_a_difference_within_the_noise_floor_is_no_stall():
+    phases = timed(0.0050, 1e-6), timed(0.0052, 1e-6, 2), timed(0.0052, 1e-6, 2)
+
+    assert stalls.epoch(*phases, 1)["prep_stall_s"]["verdict"] == "stall"
+    doubtful = stalls.epoch(*phases, 1, floor=0.06)["prep_stall_s"]
+    assert doubtful["verdict"] == "inconclusive"
+
+
+def test_the_noise_floor_is_what_two_equal_measurements_differ_by():
+    assert stalls.noise_floor(timed(0.005, 1e-7, 1), timed(0.005, 1e-7, 2)) < 1e-3
+    assert stalls.noise_floor(timed(0.0053, 1e-7, 1), timed(0.005, 1e-7, 2)) == pytest.approx(
+        0.06, abs=0.001
+    )
+
+
+def test_rounds_to_settle_it_grow_with_the_square_of_what_the_interval_must_shrink():
+    def needed(value, half, floor=0.0):
+        return stalls.rounds_needed(Interval(value, value - half, value + half), 3, floor)
+
+    assert needed(0.05, 0.10) == 12
+    assert needed(0.00, 0.04) == 12
+    assert needed(0.021, 0.0215) == 5  # never fewer than half as many again
+    assert needed(0.019, 0.05) is None  # at the limit itself: no number of rounds settles it
+    assert needed(0.05, 0.05, floor=0.08) is None

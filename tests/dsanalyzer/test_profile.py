@@ -250,14 +250,6 @@ def test_a_throttle_closed_over_dying_processes_leaves_no_cgroup(on_disk):
             child.communicate()
 
 
-def test_an_iterable_data_set_is_refused_with_the_reason(cli, on_disk):
-    done = cli("profile", *QUICK, *cli.job("train.py", on_disk, "--iterable"))
-
-    assert done.returncode == 2
-    assert "IterableDataset" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize("loader", ["torch", "coordl"])
 def test_packed_samples_are_refused_with_the_reason(cli, on_disk, loader):
     """Parts of one shard: a page cache by whole files says nothing of them, in either loader."""

@@ -31,3 +31,21 @@ def test_factors():
     assert quantity.factor("2x") == 2.0
     with pytest.raises(ValueError, match="not a factor"):
         quantity.factor("0x")
+
+
+def test_times():
+    assert [quantity.duration_s(text) for text in ("3m", "90s", "90", "1.5h")] == [
+        180,
+        90,
+        90,
+        5400,
+    ]
+    with pytest.raises(ValueError, match="not a time; write 3m"):
+        quantity.duration_s("soon")
+
+
+def test_network_rates_are_written_in_bits_or_bytes():
+    assert quantity.network_bytes_per_s("10Gbit/s") == 1.25e9
+    assert quantity.network_bytes_per_s("1.2GB/s") == 1.2e9
+    with pytest.raises(ValueError, match="not a network rate"):
+        quantity.network_bytes_per_s("0Gbit/s")

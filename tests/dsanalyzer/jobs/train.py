@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, random_split
+from torch.utils.data import DataLoader, Dataset, random_split
 
 
 class Pictures(Dataset):
@@ -26,14 +26,6 @@ class Pictures(Dataset):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, index % 2
 
 
-class Stream(IterableDataset):
-    def __init__(self, data):
-        self.data = data
-
-    def __iter__(self):
-        return (self.data[index] for index in range(len(self.data)))
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("root")
@@ -42,7 +34,6 @@ def main():
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--steps", type=int, help="leave each epoch after so many steps")
     parser.add_argument("--unlisted", action="store_true")
-    parser.add_argument("--iterable", action="store_true")
     parser.add_argument("--split", action="store_true", help="train on an unseeded part")
     parser.add_argument("--persistent", action="store_true")
     parser.add_argument("--one-cycle", action="store_true")
@@ -66,9 +57,9 @@ def main():
     if args.split:
         data, _ = random_split(data, [0.8, 0.2])
     train = loader(
-        Stream(data) if args.iterable else data,
+        data,
         batch_size=16,
-        shuffle=not args.iterable,
+        shuffle=True,
         num_workers=args.workers,
         persistent_workers=args.persistent,
     )

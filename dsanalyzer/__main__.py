@@ -1,0 +1,6 @@
+"""`python -m dsanalyzer`."""
+
+from dsanalyzer.cli import main
+
+if __name__ == "__main__":
+    main()

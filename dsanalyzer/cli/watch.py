@@ -1,0 +1,82 @@
+"""dsanalyzer watch: how long a job waits for data, as it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dsanalyzer.job import terminate_as_interrupt
+from dsanalyzer.measure import timing
+from dsanalyzer.measure.session import NotMeasured, run_directory
+from dsanalyzer.measure.watch import Waited
+from dsanalyzer.measure.watch import watch as run
+from dsanalyzer.report.page import write_whole
+from dsanalyzer.report.units import percent, rate
+
+
+def watch(
+    command: Annotated[
+        list[str], typer.Argument(help="The training command, after --.", metavar="-- COMMAND...")
+    ],
+    every: Annotated[float, typer.Option(help="Seconds between two lines.", min=1.0)] = 10.0,
+    prometheus: Annotated[
+        Path | None,
+        typer.Option(help="Keep the figures in this file, for node_exporter's textfile collector."),
+    ] = None,
+) -> None:
+    """Run a training command once, as it is, and say how long it waits for minibatches.
+
+    The wait at next() is fetch and prep together; `dsanalyzer profile` tells them apart. The exit
+    code is the command's.
+    """
+    shown = timing.clock()
+
+    def report(message: dict[str, Any], total: Waited) -> None:
+        nonlocal shown
+        if prometheus is not None:
+            write_whole(prometheus, metrics(total))
+        if timing.clock() - shown >= every:
+            shown = timing.clock()
+            now = Waited()
+            now.add(message)
+            _say(f"{rate(now.rate)}, waits {percent(now.share)}; so far {_words(total)}")
+
+    try:
+        with terminate_as_interrupt(), run_directory() as directory:
+            total, code = run(command, directory, report)
+    except NotMeasured as error:
+        _say(f"nothing watched: {error}")
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        _say("interrupted; the job was ended.")
+        raise typer.Exit(130) from None
+    print(f"dsanalyzer: {_words(total)}" if total.batches else "dsanalyzer: no training loop seen")
+    raise typer.Exit(code or 0)
+
+
+def _words(total: Waited) -> str:
+    return (
+        f"{total.samples:,} samples at {rate(total.rate)}, "
+        f"waiting for minibatches {percent(total.share)} of the time"
+    )
+
+
+def _say(text: str) -> None:
+    print(f"dsanalyzer: {text}", file=sys.stderr, flush=True)
+
+
+def metrics(total: Waited) -> str:
+    """In Prometheus's text format."""
+    counters = {
+        "wait_seconds_total": (total.wait_s, "Time training loops waited for a minibatch."),
+        "loop_seconds_total": (total.wall_s, "Time spent in training loops."),
+        "samples_total": (total.samples, "Samples trained on."),
+    }
+    return "".join(
+        f"# HELP dsanalyzer_{name} {text}\n# TYPE dsanalyzer_{name} counter\n"
+        f"dsanalyzer_{name} {value:g}\n"
+        for name, (value, text) in counters.items()
+    )

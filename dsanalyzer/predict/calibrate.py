@@ -1,0 +1,205 @@
+"""From a profile to what the simulator needs, and how far the simulator is off on that profile.
+
+Costs per sample come from the profile's own passes: core seconds of prep from the drain (the loader
+alone), of the training process from ingestion, the spread of minibatches from the drain's steps.
+The simulator is then run at the settings that were measured (all in memory, the steady epochs,
+nothing in memory); measured over simulated speed is kept by miss rate and applied to every
+prediction of the job's own loader.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dsanalyzer.predict import model
+from dsanalyzer.predict.change import Change
+from dsanalyzer.predict.setup import Setup
+from dsanalyzer.predict.simulate import Simulated, simulate
+from dsanalyzer.report.document import Result
+
+SATURATED = 0.9  # share of the cores in use from which on they are what prep is bound by
+MOST_SPREAD = 1.0
+READ_AHEAD_BYTES = 64 << 20  # coordl fetches so far ahead of prep
+CORRECTION = (0.5, 1.5)  # measured over simulated; beyond it the simulator does not know the job
+
+
+def setup_of(result: Result) -> Setup:
+    """The job as it was profiled."""
+    loader, rates = result["loader"], result["rates"]
+    cores, workers = result["machine"]["cores"], loader["num_workers"]
+    prep_s, blocked_s = _prep_cost(result, cores, workers)
+    gpu_rate, host_s, host_cores = _step_cost(result, cores)
+    policy, fraction = model.effective_cache(result)
+    return Setup(
+        samples=result["dataset"].get("measured_samples") or result["dataset"]["samples"],
+        batch_size=loader.get("batch_size") or 1,
+        workers=workers,
+        prefetch_factor=loader.get("prefetch_factor") or 2,
+        gpu_rate=gpu_rate,
+        host_s=host_s,
+        host_cores=host_cores,
+        prep_s=prep_s,
+        blocked_s=blocked_s,
+        spread=_spread(result, workers),
+        storage=_storage_table(result, rates["S"]["value"]),
+        cores=cores,
+        policy=policy,
+        cached_fraction=fraction,
+        staged=bool(loader["holds_cache"]),
+    )
+
+
+def _passes(result: Result, phase: str) -> list[Any]:
+    return [one for one in result.get("passes", []) if one["phase"] == phase]
+
+
+def _cpu_s(passes: list[Any]) -> float | None:
+    """Core seconds per sample over passes; None where they were not counted."""
+    if not passes or any(one.get("cpu_s") is None for one in passes):
+        return None
+    return float(sum(one["cpu_s"] for one in passes) / sum(one["samples"] for one in passes))
+
+
+def _prep_cost(result: Result, cores: int, workers: int) -> tuple[float, float]:
+    """Core seconds of prep per sample, and what a worker waits beside them."""
+    prep = result["rates"]["P"]["value"] or math.inf
+    occupied = max(1, workers) / prep  # of a worker, per sample
+    drains = _passes(result, "drain")
+    counted = _cpu_s(drains)
+    if counted is not None:  # waiting for a core is wanting one, whoever else had it
+        queued = sum(one.get("queued_s", 0.0) for one in drains)
+        counted += queued / sum(one["samples"] for one in drains)
+    most = min(occupied, cores / prep)
+    core_s = most if counted is None else min(counted, most)
+    if workers > cores and core_s >= SATURATED * most:
+        return most, 0.0  # what workers waited for was a core
+    return max(core_s, 1e-9), max(0.0, occupied - core_s)
+
+
+def _step_cost(result: Result, cores: int) -> tuple[float, float, float]:
+    """Rate of the accelerator, core seconds per sample of the training process, cores it uses."""
+    gpu = result["rates"]["G"]["value"] or math.inf
+    passes = _passes(result, "ingestion")
+    counted = _cpu_s(passes)
+    if result.get("emulated") or result["machine"].get("gpu"):
+        return gpu, min(counted or 0.0, 1 / gpu), 1.0
+    # No accelerator: the training process computes on the cores that prep also wants.
+    width = 1.0 if counted is None else max(1.0, min(float(cores), counted * gpu))
+    return math.inf, width / gpu, width
+
+
+def _spread(result: Result, workers: int) -> float:
+    """Standard deviation over mean of a minibatch's prep, from sums over one minibatch a worker."""
+    block = max(1, workers)
+    sums = [
+        sum(one["steps_s"][start : start + block])
+        for one in _passes(result, "drain")
+        for start in range(0, len(one["steps_s"]) // block * block, block)
+    ]
+    if len(sums) < 4:
+        return 0.0
+    return min(MOST_SPREAD, float(np.std(sums) / np.mean(sums)) * math.sqrt(block))
+
+
+def _storage_table(result: Result, at_workers: float | None) -> tuple[tuple[int, float], ...]:
+    table = {row["queue_depth"]: row["samples_per_s"] for row in result["storage"]}
+    if at_workers:
+        table.setdefault(max(1, result["loader"]["num_workers"]), at_workers)
+    return tuple(sorted((depth, rate) for depth, rate in table.items() if rate > 0))
+
+
+def changed(
+    setup: Setup, change: Change, item_bytes: float, loader_rates: dict[str, Any] | None
+) -> Setup:
+    """`setup` after `change`. `loader_rates` is what `coordl rates` wrote, needed for coordl."""
+    new: dict[str, Any] = {}
+    if change.loader:
+        assert loader_rates is not None
+        threads = loader_rates["threads"]
+        new |= {
+            "policy": "never-evict",
+            "staged": True,
+            "workers": threads,
+            "prefetch_factor": max(
+                setup.prefetch_factor,
+                math.ceil(READ_AHEAD_BYTES / (item_bytes * setup.batch_size * threads)),
+            ),
+            "prep_s": min(threads, setup.cores) / loader_rates["prep_rate"]["value"],
+            "blocked_s": 0.0,
+            "spread": 0.0,
+        }
+    if change.policy is not None:
+        new["policy"] = change.policy
+    if change.cached_fraction is not None:
+        new["cached_fraction"] = change.cached_fraction
+    if change.loader:
+        fraction = new.get("cached_fraction", setup.cached_fraction)
+        new["cached_fraction"] = fraction / expansion(loader_rates)
+    if change.cores is not None:
+        new["cores"] = change.cores
+        if change.workers is None:  # as many more workers, so that the cores are used
+            grown = math.ceil(new.get("workers", setup.workers) * change.cores / setup.cores)
+            new["workers"] = max(1, grown)
+    if change.workers is not None:
+        new["workers"] = change.workers
+    if change.storage_bytes_per_s is not None:
+        new["storage"] = ((1, change.storage_bytes_per_s / item_bytes),)
+    if (faster := (change.gpu_speedup or 1.0) * (change.gpus or 1)) != 1.0:
+        new |= {"gpu_rate": setup.gpu_rate * faster}
+        if math.isinf(setup.gpu_rate):
+            new |= {"host_s": setup.host_s / faster}
+        elif change.gpus:  # a training process for each
+            new |= {"host_cores": setup.host_cores * change.gpus}
+    for name in ("jobs", "coordinated", "servers", "partitioned", "shared_storage"):
+        if getattr(change, name) is not None:
+            new[name] = getattr(change, name)
+    if change.network_bytes_per_s is not None:
+        new["network"] = change.network_bytes_per_s / item_bytes
+    if change.coordinated:  # every job's workers fill the one staging area
+        new["workers"] = new.get("workers", setup.workers) * (change.jobs or 1)
+    return replace(setup, **new)
+
+
+def expansion(loader_rates: dict[str, Any] | None) -> float:
+    """Bytes of an item in the form that was measured over those of its file.
+
+    The rates file says so in `expansion`; without it packed items are taken for 1.5 times the file.
+    """
+    rates = loader_rates or {}
+    assumed = 1.5 if rates.get("form") == "packed" else 1.0
+    return float(rates.get("expansion", assumed))
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Measured over simulated speed of one profile, by miss rate; linear between the points."""
+
+    points: tuple[tuple[float, float], ...] = ()
+
+    def at(self, misses: float) -> float:
+        if not self.points:
+            return 1.0
+        x, y = zip(*sorted(self.points), strict=True)
+        return float(np.clip(np.interp(misses, x, y), *CORRECTION))
+
+
+def correction_of(result: Result, setup: Setup) -> Correction:
+    """How far off the simulator is at the settings that were measured."""
+    steady = result["steady"]
+    measured: list[tuple[Simulated, float]] = []
+    if "compute_s" in steady and result["dataset"]["samples"]:
+        seconds = steady["compute_s"]["value"] + steady["prep_stall_s"]["value"]
+        whole = simulate(replace(setup, cached_fraction=1.0, policy="never-evict"))
+        measured.append((whole, result["dataset"]["samples"] / seconds))
+    measured.append((simulate(setup), steady["speed"]["value"]))
+    cold = [e for e in result["epochs"] if e["epoch"] == 0 and "speed" in e]
+    if cold:
+        nothing = simulate(replace(setup, cached_fraction=0.0))
+        measured.append((nothing, cold[0]["speed"]["value"]))
+    return Correction(
+        tuple((1 - simulated.hit_rate, speed / simulated.speed) for simulated, speed in measured)
+    )

@@ -1,0 +1,100 @@
+"""The benchmark of predictions: its grid, and that predictions are written before the runs."""
+
+import json
+
+import pytest
+
+from benchmarks import prediction
+from benchmarks.prediction import Point, change_of, families
+
+
+def points():
+    return [point for family in families().values() for point in family.points]
+
+
+def test_the_grid_is_as_large_and_as_real_as_promised():
+    assert len(points()) >= 60
+    assert sum(point.real and point.jobs == 1 for point in points()) >= len(points()) / 3
+    for family in families().values():
+        names = [point.name for point in family.points]
+        assert len(set(names)) == len(names)
+        assert family.base not in family.points
+
+
+def test_every_axis_is_varied():
+    for axis in ("cached", "storage", "workers", "gpu", "model", "jobs", "form"):
+        assert len({getattr(point, axis) for point in points()}) >= 2, axis
+
+
+def test_a_point_is_asked_for_as_what_it_changes_of_its_base():
+    base = Point(gpu=600)
+
+    change = change_of(base, Point(gpu=900, cached=0.35, storage=60, workers=4))
+    assert change.asked == {
+        "cached_fraction": 0.35,
+        "workers": 4,
+        "storage_bytes_per_s": 60e6,
+        "gpu_speedup": 1.5,
+    }
+    assert change_of(base, Point(gpu=600, form="packed")).asked == {
+        "loader": "coordl",
+        "form": "packed",
+        "cached_fraction": 0.5,
+    }
+    assert change_of(base, base).asked == {}
+
+
+@pytest.fixture
+def predicted_then_run(monkeypatch, tmp_path):
+    """A family measured with runs that are made up; each run sees what was on disk before it."""
+    seen = []
+
+    def profile(point, folder, output, care):
+        found = list(output.parent.glob("predictions.json"))
+        seen.append((point, json.loads(found[0].read_text()) if found else None))
+        method = "blkio cgroup" if point.cached < 1 else "pacing"
+        return {
+            "steady": {"speed": {"value": 110.0}},
+            "options": {"storage_method": method},
+            "checks": [{"name": "cold", "ok": False}],
+        }
+
+    def predict(basis, change, rates):
+        answer = {"shown": "simulator"}
+        return {"speed": {"value": 100.0}, "bound_by": "fetch", "model": answer}
+
+    monkeypatch.setattr(prediction, "profile", profile)
+    monkeypatch.setattr(prediction, "predict", predict)
+    monkeypatch.setattr(prediction.Basis, "of", classmethod(lambda cls, base: base))
+    base = Point()
+    family = prediction.Family(base, (Point(cached=0.0), Point(cached=1.0), Point(workers=3)))
+    rows = list(prediction.measure("small", family, tmp_path, tmp_path))
+    return seen, rows
+
+
+def test_every_prediction_is_on_disk_before_any_of_the_runs(predicted_then_run):
+    seen, rows = predicted_then_run
+
+    assert seen[0] == (Point(), None)  # the base knows of no prediction
+    for point, document in seen[1:]:
+        assert point.name in document["predictions"] and len(document["predictions"]) == 3
+    assert {row["predicted_at"] for row in rows} == {seen[1][1]["created"]}
+
+
+def test_only_a_real_model_under_the_kernels_throttle_counts_as_real(predicted_then_run):
+    _, rows = predicted_then_run
+
+    assert [row["real"] for row in rows] == [True, False, True]
+    assert rows[0]["error"] == pytest.approx(100 / 110 - 1)
+    assert rows[0]["doubts"] == ["cold"]
+
+
+def test_the_page_tells_targets_met_and_missed_and_every_point(predicted_then_run):
+    _, rows = predicted_then_run
+    taken = {"date": "2026-01-01", "command": "x", "machine": prediction.machine.describe()}
+
+    page = prediction.table(rows, taken)
+
+    assert "| worst | 8% | 9.1% | **missed** |" in page
+    assert all(f"| {Point().name.replace('x50', x)} |" in page for x in ("x0", "x100"))
+    assert prediction.plot(rows).count("<circle") == 3

@@ -1,0 +1,123 @@
+"""Training loops of other shapes than train.py's: shapes.py SHAPE FOLDER."""
+
+import glob
+import sys
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+
+def load(path):
+    image = Image.open(path).convert("RGB").resize((64, 64))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, 0
+
+
+class Pictures(Dataset):
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return load(self.paths[index])
+
+
+class Stream(IterableDataset):
+    """Each worker its share; made into minibatches here where `size` is given."""
+
+    def __init__(self, paths, size=None):
+        self.paths = paths
+        self.size = size
+
+    def __iter__(self):
+        info = get_worker_info()
+        own = self.paths[info.id :: info.num_workers] if info else self.paths
+        if self.size is None:
+            yield from map(load, own)
+            return
+        for start in range(0, len(own), self.size):
+            images, labels = zip(*map(load, own[start : start + self.size]), strict=True)
+            yield torch.stack(images), torch.tensor(labels)
+
+
+class Shards(IterableDataset):
+    """Samples that lie many in a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __iter__(self):
+        with open(self.path, "rb") as file:
+            while len(record := file.read(3 * 64 * 64)) == 3 * 64 * 64:
+                yield (
+                    torch.frombuffer(bytearray(record), dtype=torch.uint8).view(3, 64, 64) / 1.0,
+                    0,
+                )
+
+
+class OwnLoader:
+    """No torch DataLoader; starts anew at each iteration."""
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __iter__(self):
+        return iter(Stream(self.paths, size=16))
+
+    def __len__(self):
+        return -(-len(self.paths) // 16)
+
+
+def loaders(shape, folder):
+    """What is iterated in one go: one loader, or two together."""
+    paths = sorted(glob.glob(f"{folder}/*/*.jpg"))
+    half = len(paths) // 2
+    if shape == "stream":
+        return [DataLoader(Stream(paths), batch_size=16, num_workers=2)]
+    if shape == "stream-of-minibatches":
+        return [DataLoader(Stream(paths, size=16), batch_size=None, num_workers=2)]
+    if shape == "shards":
+        with open("records.bin", "wb") as file:
+            file.write(bytes(3 * 64 * 64 * 400))
+        return [DataLoader(Shards("records.bin"), batch_size=16)]
+    if shape == "two-at-once":
+        return [
+            DataLoader(Pictures(part), batch_size=16, shuffle=True, num_workers=1)
+            for part in (paths[:half], paths[half:])
+        ]
+    if shape == "stateful":
+        from torchdata.stateful_dataloader import StatefulDataLoader
+
+        return [StatefulDataLoader(Pictures(paths), batch_size=16, shuffle=True, num_workers=2)]
+    if shape == "wrapped":
+        import dsanalyzer
+
+        return [dsanalyzer.wrap(OwnLoader(paths))]
+    raise SystemExit(f"unknown shape {shape}")
+
+
+def main():
+    shape, folder = sys.argv[1:]
+    trained = loaders(shape, folder)
+    val = DataLoader(Pictures(sorted(glob.glob(f"{folder}/*/*.jpg"))), batch_size=32)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.zeros(1, 3, 64, 64))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    for _ in range(3):
+        for batches in zip(*trained, strict=False):
+            images = torch.cat([images for images, _ in batches])
+            loss = nn.functional.cross_entropy(model(images), torch.zeros(len(images)).long())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():  # a validation loop after every epoch
+            for images, _ in val:
+                model(images)
+
+
+if __name__ == "__main__":
+    main()

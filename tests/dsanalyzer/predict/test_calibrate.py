@@ -1,0 +1,73 @@
+"""From a profile's passes to the costs that are simulated."""
+
+import pytest
+
+from dsanalyzer.predict.calibrate import Correction, setup_of
+
+
+def profile(*, workers=2, cores=2, prep=200.0, cpu_s=0.0, queued_s=0.0, gpu="some GPU", steps=()):
+    def rate(value):
+        return {"value": value, "low": value, "high": value}
+
+    drain = {"phase": "drain", "samples": 100, "cpu_s": cpu_s, "queued_s": queued_s}
+    ingestion = {"phase": "ingestion", "samples": 100, "cpu_s": 0.2, "steps_s": []}
+    return {
+        "rates": {"G": rate(400.0), "P": rate(prep), "S": rate(100.0), "C": rate(1e5)},
+        "options": {"policy": "lru", "cached_fraction": 0.5},
+        "loader": {"holds_cache": False, "num_workers": workers, "batch_size": 10},
+        "machine": {"cores": cores, "gpu": gpu},
+        "dataset": {"samples": 1000, "measured_samples": 500},
+        "epochs": [],
+        "storage": [{"queue_depth": 1, "samples_per_s": 80.0}],
+        "passes": [drain | {"steps_s": list(steps)}, ingestion],
+        "emulated": None,
+    }
+
+
+def test_prep_is_what_its_cores_were_busy_for_and_the_rest_is_waiting():
+    """Two workers, 200 samples/s: 10 ms of a worker a sample, 4 ms of them on a core."""
+    setup = setup_of(profile(cpu_s=0.4))
+
+    assert setup.prep_s == pytest.approx(0.004)
+    assert setup.blocked_s == pytest.approx(0.006)
+
+
+def test_waiting_for_a_core_is_wanting_one():
+    setup = setup_of(profile(cpu_s=0.4, queued_s=0.6))
+
+    assert setup.prep_s == pytest.approx(0.010)
+    assert setup.blocked_s == pytest.approx(0.0)
+
+
+def test_more_workers_than_cores_share_them():
+    setup = setup_of(profile(workers=8, cpu_s=1.0))
+
+    assert setup.prep_s == pytest.approx(0.010)  # two cores, 200 samples/s
+    assert setup.blocked_s == 0.0
+
+
+def test_without_an_accelerator_the_training_process_computes_on_the_cores():
+    setup = setup_of(profile(gpu=None))
+
+    assert setup.gpu_rate == float("inf")
+    assert setup.host_s == pytest.approx(1 / 400)
+    assert setup_of(profile()).gpu_rate == 400
+
+
+def test_the_spread_is_that_of_minibatches_not_of_workers_taking_turns():
+    turns = [0.0, 0.2] * 20
+
+    assert setup_of(profile(steps=turns)).spread == pytest.approx(0.0)
+    assert setup_of(profile(steps=[0.1, 0.3, 0.1, 0.1] * 10)).spread > 0.3
+
+
+def test_storage_knows_the_depth_that_the_workers_keep():
+    assert setup_of(profile()).storage == ((1, 80.0), (2, 100.0))
+
+
+def test_a_correction_is_linear_between_what_was_measured_and_bounded():
+    correction = Correction(((0.0, 0.9), (1.0, 0.7)))
+
+    assert correction.at(0.5) == pytest.approx(0.8)
+    assert Correction(((0.0, 9.0),)).at(0.5) == 1.5
+    assert Correction().at(0.3) == 1.0

@@ -1,0 +1,121 @@
+"""Training loops of every common shape: measured, or refused with the reason and what to do."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+
+BRIEF = ("--rounds", 1, "--epochs", 2, "--block", 0.3, "--samples", 320, "--gpu-rate", 2000)
+
+
+@pytest.fixture(scope="session")
+def on_disk(pictures):
+    from dsanalyzer.measure import residency
+
+    some = str(next(pictures.glob("*/*.jpg")))
+    residency.evict(some)
+    if residency.residency([some]).resident_pages:
+        pytest.skip("the temporary folder keeps its pages (tmpfs); no cold phase can be had on it")
+    return pictures
+
+
+def profiled(cli, *job):
+    done = cli("profile", *BRIEF, "-o", "r.json", *job)
+    assert done.returncode == 0, done.stderr
+    assert cli.leftovers() == []
+    return json.loads((cli.folder / "r.json").read_text())
+
+
+def refused(cli, *job):
+    done = cli("profile", *BRIEF, "-o", "r.json", *job)
+    assert done.returncode == 2, done.stdout
+    assert "Traceback" not in done.stderr
+    assert cli.leftovers() == []
+    return " ".join(done.stderr.split())
+
+
+def proved(result):
+    checks = {check["name"]: check for check in result["checks"]}
+    for name in ("prep passes read no storage", "the first fetch pass is cold"):
+        assert checks[name]["ok"], checks
+    assert "replaced by a device queue" in result["emulated"]["how"]
+    return result
+
+
+@pytest.mark.parametrize("shape", ["stream", "stream-of-minibatches"])
+def test_a_stream_is_followed_once_and_then_measured(cli, on_disk, shape):
+    result = proved(profiled(cli, *cli.job("shapes.py", shape, on_disk)))
+
+    # What led in before the clock starts is of the stream too.
+    assert 250 <= result["dataset"]["measured_samples"] <= 320
+    assert result["loader"]["num_workers"] == 2
+    assert all(p["samples"] >= 240 for p in result["passes"] if p["phase"] == "fetch")
+
+
+def test_a_loader_that_is_not_torchs_is_measured_once_it_is_wrapped(cli, on_disk):
+    result = proved(profiled(cli, *cli.job("shapes.py", "wrapped", on_disk)))
+
+    assert result["loader"]["class"].endswith("OwnLoader")
+    assert result["dataset"]["measured_samples"] == 320 - 16  # one minibatch led in
+
+
+def test_samples_that_lie_many_in_a_file_are_refused(cli, on_disk):
+    said = refused(cli, *cli.job("shapes.py", "shards", on_disk))
+
+    assert "320 samples in 1 files" in said and "Profile the same data as single files" in said
+
+
+def test_two_loaders_at_once_are_refused(cli, on_disk):
+    said = refused(cli, *cli.job("shapes.py", "two-at-once", on_disk))
+
+    assert "trains from two loaders at once" in said and "StackDataset" in said
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torchdata") is None, reason="torchdata is not installed"
+)
+def test_torchdatas_stateful_loader_is_measured(cli, on_disk):
+    result = proved(profiled(cli, *cli.job("shapes.py", "stateful", on_disk)))
+
+    assert result["loader"]["class"].endswith("StatefulDataLoader")
+
+
+def test_workers_of_a_fork_server_are_measured(cli, on_disk):
+    result = proved(profiled(cli, *cli.job("train.py", on_disk, "--context", "forkserver")))
+
+    assert result["loader"]["start_method"] == "forkserver"
+
+
+def test_ranks_are_refused_with_what_to_do(cli, on_disk):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    said = refused(cli, "--", *torchrun, *cli.job("shapes.py", "stream", on_disk)[2:])
+
+    assert "2 ranks" in said and "without the launcher" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["accelerate", "lightning"])
+def test_frameworks_that_own_the_loop_are_measured(cli, on_disk, framework):
+    pytest.importorskip(framework)
+
+    proved(profiled(cli, *cli.job(f"with_{framework}.py", on_disk)))
+
+
+def test_what_can_be_iterated_only_once_is_not_wrapped():
+    import dsanalyzer
+
+    with pytest.raises(TypeError, match="can be iterated only once; wrap what makes it"):
+        dsanalyzer.wrap(iter([1, 2]))
+    with pytest.raises(TypeError, match="int is not iterable"):
+        dsanalyzer.wrap(3)
+
+
+def test_outside_a_profile_a_wrapped_loader_is_what_it_was():
+    import dsanalyzer
+
+    wrapped = dsanalyzer.wrap([1, 2, 3])
+
+    assert list(wrapped) == [1, 2, 3] and list(wrapped) == [1, 2, 3]
+    assert len(wrapped) == 3
+    assert wrapped.index(2) == 1

@@ -1,0 +1,48 @@
+"""`dsanalyzer watch`: the job runs as it is, and its waits are told."""
+
+from dsanalyzer.cli.watch import metrics
+from dsanalyzer.measure.watch import Waited
+
+
+def message(wait_s, wall_s, samples):
+    return {"wait_s": wait_s, "wall_s": wall_s, "samples": samples, "batches": 1}
+
+
+def test_a_job_runs_to_its_end_and_its_waits_are_told(cli, pictures):
+    kept = cli.folder / "model.pt"
+
+    done = cli(
+        *("watch", "--prometheus", "w.prom"),
+        *cli.job("train.py", pictures, "--epochs", 2, "--checkpoint", kept),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "640 samples at" in done.stdout.replace("\u00a0", " ")  # validation is left out
+    assert "waiting for minibatches" in done.stdout
+    assert kept.exists()  # nothing is diverted
+    assert "dsanalyzer_samples_total 640" in (cli.folder / "w.prom").read_text()
+    assert cli.leftovers() == []
+
+
+def test_the_exit_code_is_the_jobs(cli):
+    done = cli("watch", *cli.job("raises.py"))
+
+    assert done.returncode == 1
+    assert "the script's own mistake" in done.stderr
+
+
+def test_a_command_that_does_not_exist_says_so(cli):
+    done = cli("watch", "--", "no-such-command")
+
+    assert done.returncode == 2
+    assert "cannot run 'no-such-command'" in done.stderr
+
+
+def test_totals_are_sums_and_shares_of_them():
+    total = Waited()
+    total.add(message(1.0, 2.0, 100))
+    total.add(message(0.0, 2.0, 300))
+
+    assert total.share == 0.25
+    assert total.rate == 100
+    assert "dsanalyzer_wait_seconds_total 1\n" in metrics(total)
