@@ -194,8 +194,12 @@ class Objects:
         Raises:
             ItemError: it cannot be read; an OSError as well, see unreadable_object().
         """
-        fs, path = self.place.fs, self.place.path_of(url)
-        return self._tried(lambda: bytes(timed(fs.cat_file, self.timeout_s)(path)), url, index)
+
+        def read() -> bytes:
+            fs, path = self.place.fs, self.place.path_of(url)
+            return bytes(timed(fs.cat_file, self.timeout_s)(path))
+
+        return self._tried(read, url, index)
 
     def read(self, row: int, index: int, checked: bool) -> tuple[bytes, bool]:
         """The whole object, and whether it is sure to be the one that was listed.

@@ -39,12 +39,15 @@ class Place:
         self.options = dict(options or {})
         self._here = threading.local()
         fs, root = self._opened()
-        self.root = str(fs._strip_protocol(root)).rstrip("/")
+        path = str(fs._strip_protocol(root))
+        self.root = path.rstrip("/") or path[:1]  # empty, or "/"
         links = url.split("::")
         at = next((i for i, link in enumerate(links) if "://" in link), len(links) - 1)
-        before = "".join(f"{link}::" for link in links[:at])
-        spoken = "://" in links[at] and "://" not in self.root  # HTTP's paths are URLs themselves
-        self._prefix = before + (links[at].partition("://")[0] + "://" if spoken else "")
+        before = links[at].partition("://")[0] + "://" if "://" in links[at] else ""
+        for link in (links[at].rstrip("/"), links[at]):
+            if link.endswith(self.root):  # what is before may name a host: ftp://host/train
+                before = link[: len(link) - len(self.root)]
+        self._prefix = "".join(f"{link}::" for link in links[:at]) + before
         self._suffix = "".join(f"::{link}" for link in links[at + 1 :])
 
     def _opened(self) -> tuple[Any, str]:
@@ -58,6 +61,11 @@ class Place:
             ) from error
         fs, path = url_to_fs(self.url, **self.options)
         return fs, str(path)
+
+    @property
+    def below(self) -> str:
+        """What the paths of all objects begin with."""
+        return f"{self.root.rstrip('/')}/" if self.root else ""
 
     @property
     def fs(self) -> Any:
@@ -97,7 +105,7 @@ class Place:
         entries = fs.ls(root, detail=True)
         if [(one["name"].rstrip("/"), one["type"]) for one in entries] == [(root, "file")]:
             raise NotADirectoryError(20, "Not a directory", self.url)
-        below = f"{root}/" if root else ""
+        below = self.below
         folders = {
             one["name"].rstrip("/").removeprefix(below)
             for one in entries

@@ -57,7 +57,8 @@ def find_class_folders(
         ValueError: options for a local folder.
     """
     if is_url(root):
-        return _remote(Place(root, options), extensions, what, example)
+        place = tried(Retry(), lambda: Place(root, options), root)  # some connect at once
+        return _remote(place, extensions, what, example)
     if options:
         raise ValueError(
             f"storage_options are for fsspec's URLs (s3://bucket/train), and {root!r} is a folder"
@@ -106,8 +107,7 @@ def _remote(place: Place, extensions: tuple[str, ...], what: str, example: str) 
     empty = [name for name in classes if name not in members]
     _refuse_empty(empty, classes, place.url, what, extensions)
     paths = [f"{folder}/{file}" for name in classes for folder, file in sorted(members[name])]
-    below = f"{place.root}/" if place.root else ""
-    urls = [place.url_of(below + path) for path in paths]
+    urls = [place.url_of(place.below + path) for path in paths]
     numbers = {name: number for number, name in enumerate(classes)}
     samples = [
         (url, numbers[path.partition("/")[0]]) for url, path in zip(urls, paths, strict=True)
