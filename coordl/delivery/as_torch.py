@@ -121,6 +121,8 @@ class _Counted(Resumed):
 class PythonIterator(_Counted, _SingleProcessDataLoaderIter):  # type: ignore[misc]
     """torch's iterator without workers."""
 
+    _number: int | None = None  # of the minibatch that was begun and has not come
+
     def __init__(self, view: Any, loader: Any, source: Any) -> None:
         super().__init__(view, loader, source)
         tended = view.dataset
@@ -130,9 +132,11 @@ class PythonIterator(_Counted, _SingleProcessDataLoaderIter):  # type: ignore[mi
             self._position.live = tended.state
 
     def _next_index(self) -> Any:
-        number, index, replay = self._position.order.draw(self._sampler_iter)
+        if self._number is not None:  # Ctrl-C broke into it, and the script goes on without it
+            self._position.took(self._number)
+        self._number, index, replay = self._position.order.draw(self._sampler_iter)
         self._asked = self._samples_in(index)
-        return self._addressed(index, number, replay)
+        return self._addressed(index, self._number, replay)
 
     def _next_minibatch(self) -> Any:
         position = self._position
@@ -142,14 +146,18 @@ class PythonIterator(_Counted, _SingleProcessDataLoaderIter):  # type: ignore[mi
             except StopIteration:
                 raise
             except Exception:  # who goes on after it gets the next one, as ever
-                position.took()
+                self._came()
                 raise
-            position.took()
+            self._came()
             if position.tally is not None:
                 position.tally.yielded(0, None, self._asked)
             data = self._unpacked(data, self._asked)
             if data is not NOTHING:
                 return data
+
+    def _came(self) -> None:
+        number, self._number = self._number, None
+        self._position.took(number)
 
 
 class _Sent(NamedTuple):

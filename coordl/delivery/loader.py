@@ -5,7 +5,6 @@ It alone wires the steps: order (torch's samplers) -> fetch -> prep -> minibatch
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -62,6 +61,7 @@ from coordl.staging.shared_samples import COUNTED as SHARED
 from coordl.staging.shared_samples import SharedDataset
 from coordl.staging.slots import SlotPool
 from coordl.staging.variable import VARIABLE
+from coordl.staging.view import view_of
 from coordl.user_warning import warn_user
 
 T_co = TypeVar("T_co", covariant=True)
@@ -216,7 +216,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.staging = staging
         self.verify = verify
         self._local = _Local()
-        auto = isinstance(num_workers, str) and num_workers == "auto"
+        auto = isinstance(num_workers, str)
+        if auto and num_workers != "auto":
+            raise ValueError(f"num_workers={num_workers!r}: give a number, or 'auto'")
         super().__init__(
             dataset,
             batch_size,
@@ -244,6 +246,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._auto = ""  # why num_workers="auto" is the number it is
         if auto:
             self.num_workers, self._auto = auto_workers(route.native)
+
+    def __copy__(self) -> Any:
+        return view_of(self, _local=_Local())
 
     def __iter__(self) -> Any:
         if (early := self._local.resume.take_early()) is not None:
@@ -423,7 +428,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         formatted = self.memory_format is torch.channels_last
         if dataset is self.dataset and not formatted:
             return self, counting
-        view = copy.copy(self)
+        view = view_of(self)
         if formatted:
             view.collate_fn = InMemoryFormat(self.collate_fn, torch.channels_last)
         view.__dict__["dataset"] = dataset  # torch forbids to set it; the view was never anyone's
@@ -487,9 +492,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         Nothing consumed is fetched or prepared again. {} forgets a state that was loaded.
 
         Raises:
+            TypeError: no dictionary.
             StateError: it is no state of coordl.DataLoader. (What does not fit this loader or its
                 data set, the next iter() says.)
         """
+        if not isinstance(state_dict, dict):
+            kind = type(state_dict).__qualname__
+            raise TypeError(f"load_state_dict() takes what state_dict() gave, not a {kind}")
         self._iterator = None  # persistent workers are elsewhere
         self._local.resume.load(self, state_dict)
 

@@ -206,7 +206,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         epoch, none = self._epoch, np.empty(0, np.int64)
         try:
             indices, rows = epoch.folder.positions(asked)
-        except IndexError as error:
+        except Exception as error:  # what the sampler gave is no index of the data set
             self._announced.append(_Minibatch(none, none, none, error=error))
             return True
         draws = self._draws(indices)

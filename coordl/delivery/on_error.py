@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +84,14 @@ def named(error: Exception, index: Any, path: str) -> Exception:
     """The error as it is: class, arguments and text stay, its traceback ends with the sample."""
     note = sample_name(index, path)
     if not isinstance(error, ItemError) and note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+        add_note(error, note)
     return error
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Adds it, unless the exception's class lets nothing be added (a frozen dataclass)."""
+    with suppress(AttributeError, TypeError):
+        error.add_note(note)
 
 
 def path_of(dataset: Any, index: Any) -> str:
@@ -124,5 +131,5 @@ def is_beyond(dataset: Any, index: Any, error: Exception) -> bool:
         return False
     try:
         return not -len(dataset) <= index < len(dataset)
-    except TypeError:
+    except Exception:  # it has no length, or no order with this index
         return False

@@ -108,7 +108,7 @@ def length_of(dataset: Any) -> int | None:
         return None  # a guess at best
     try:
         return len(dataset)
-    except (TypeError, NotImplementedError):
+    except Exception:  # torch does not ask where a sampler is given
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from coordl.prep.plan import Plan, Prefix, compile_plan, format_names, whole_pre
 # Files the native pass leaves to Pillow are prepared one by one in the consumer's process: with
 # more than a few of them, torch's worker processes are the faster way.
 _NATIVE_SHARE_WANTED = 0.9
+_PILLOWS_LIMIT = (1 << 30) // 4 // 3
 OBJECTS = "objects come through fsspec, which is Python"
 
 
@@ -42,6 +44,13 @@ class Route:
     @property
     def native(self) -> bool:
         return not self.reasons
+
+
+def _lowered_limit() -> int | None:
+    """Pillow's limit against decompression bombs where somebody set a lower one: at its own and
+    above, the native pass leaves pictures to Pillow by itself."""
+    limit = getattr(sys.modules.get("PIL.Image"), "MAX_IMAGE_PIXELS", None)
+    return limit if isinstance(limit, int) and limit < _PILLOWS_LIMIT else None
 
 
 def route_of(loader: Any) -> Route:
@@ -71,6 +80,9 @@ def route_of(loader: Any) -> Route:
             reasons.append(OBJECTS)
         if folder.reads:
             reasons.append(folder.reads)
+        if (limit := _lowered_limit()) is not None:
+            prefix = None
+            reasons.append(f"PIL.Image.MAX_IMAGE_PIXELS is {limit:,}: Pillow decides what opens")
         if folder.reads_targets:
             reasons.append("its targets are read from the tar shards, which would hold up prep")
     if loader.prep == "python":
@@ -126,7 +138,9 @@ def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
         if loader.num_workers:
             lines.append("staging: plain CPU tensors in shared slots, others as torch sends")
     keyed = "torch's base seed" if loader.seed is None else f"seed {loader.seed}, epoch, index"
-    if route.native or loader.seed is not None:
+    if isinstance(loader.dataset, torch.utils.data.IterableDataset) and loader.seed is not None:
+        lines.append("draws: as torch seeds its workers; seed= cannot key samples without an index")
+    elif route.native or loader.seed is not None:
         lines.append(f"draws: keyed by {keyed}")
     else:
         lines.append("draws: the transforms' own generators, as torch seeds them")

@@ -7,14 +7,16 @@ a data set changes afterwards does not change them.
 
 from __future__ import annotations
 
+import inspect
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch.utils.data
 
 from coordl.delivery.carried import NOTHING, Carried
+from coordl.errors import StateError
 from coordl.fetch.served import ServedIterator
 from coordl.staging.around import AroundCollate
 
@@ -22,10 +24,30 @@ _END = object()  # within a worker: its samples end here
 
 
 def is_stateful(thing: Any) -> bool:
-    """Whether it follows the protocol."""
-    return callable(getattr(thing, "state_dict", None)) and callable(
-        getattr(thing, "load_state_dict", None)
-    )
+    """Whether it follows the protocol. Methods of those names that want arguments do not, nor do
+    modules, whose state is parameters and no place in the data."""
+    state, load = (getattr(thing, name, None) for name in ("state_dict", "load_state_dict"))
+    if not callable(state) or not callable(load) or isinstance(thing, torch.nn.Module):
+        return False
+    try:
+        inspect.signature(state).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class NoState:
+    """In place of a state that could not be taken: an error to who asks for it, to nobody else."""
+
+    why: str
+
+
+def pickled(take: Callable[[], Any]) -> bytes:
+    try:
+        return pickle.dumps(take())
+    except Exception as error:  # of any class: the user's method, or pickle
+        return pickle.dumps(NoState(f"{type(error).__name__}: {error}"))
 
 
 def state_of(thing: Any) -> Any:
@@ -116,7 +138,7 @@ class Stream(torch.utils.data.IterableDataset):
         }
 
     def snapshot(self) -> bytes:
-        return pickle.dumps(self.state())
+        return pickled(self.state)
 
 
 class _Tracked:
@@ -184,6 +206,15 @@ class StreamCollate(AroundCollate):
         )
 
 
+def _loaded(worker: int, state: bytes) -> dict[str, Any]:
+    found = pickle.loads(state)
+    if isinstance(found, NoState):
+        raise StateError(
+            f"the data set's own state could not be taken in worker {worker}: {found.why}"
+        )
+    return found  # type: ignore[no-any-return]
+
+
 @dataclass
 class _Told:
     """What a worker said last: its pickled state, and what it gave."""
@@ -247,12 +278,12 @@ class Tally:
         self._kept = [told.state for told in self._told]
 
     def as_dict(self) -> dict[str, Any]:
-        """By worker, in torchdata's words."""
+        """By worker, in torchdata's words. Raises StateError where one could not be taken."""
         states = self._kept or [told.state for told in self._told]
         return {
             f"worker_{worker}": {
                 "worker_id": worker,
-                **(self._unknown(worker) if state is None else pickle.loads(state)),
+                **(self._unknown(worker) if state is None else _loaded(worker, state)),
                 "given": told.given,
                 "given_minibatches": told.given_minibatches,
             }

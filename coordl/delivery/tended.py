@@ -4,21 +4,21 @@ over, and with the states that make a pass resumable.
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch.utils.data
 from torch.utils.data import IterDataPipe, MapDataPipe
+from torch.utils.data._utils import collate as torch_collate
 
 from coordl.delivery.carried import NOTHING, CarryingCollate, Made
-from coordl.delivery.on_error import BadSamples, has_batches, is_beyond, sample_path
-from coordl.delivery.stateful import Stream, StreamCollate, is_stateful, state_of
+from coordl.delivery.on_error import BadSamples, add_note, has_batches, is_beyond, sample_path
+from coordl.delivery.stateful import Stream, StreamCollate, is_stateful, pickled, state_of
 from coordl.errors import SKIP
 from coordl.fetch.source import CachedFolder
-from coordl.prep.keyed import KeyedDataset, keyed_draws
+from coordl.prep.keyed import KeyedCollate, KeyedDataset, keyed_draws, note_asked
+from coordl.staging.view import view_of
 
 
 class Asked(list):
@@ -78,6 +78,8 @@ class Tended(torch.utils.data.Dataset):
         return self._many(asked)
 
     def _one(self, asked: Any) -> Any:
+        if isinstance(self.dataset, KeyedDataset):
+            note_asked(asked)
         try:
             return self.dataset[asked]
         except Exception as error:
@@ -91,11 +93,12 @@ class Tended(torch.utils.data.Dataset):
                 return self.dataset.__getitems__(asked)
             except Exception as error:
                 if self.on_error == "raise":
-                    error.add_note(f"in the minibatch of samples {', '.join(map(str, asked))}")
+                    add_note(error, f"in the minibatch of samples {', '.join(map(str, asked))}")
                     raise
                 # Which of them failed, its own error says: they are asked for one by one.
         bad, samples = BadSamples(), []
-        if isinstance(self.dataset, KeyedDataset):
+        if isinstance(self.dataset, KeyedDataset) and asked:
+            note_asked(asked[-1])
             self.dataset.prepare(asked)
         with self._reading_ahead(asked):
             for one in asked:
@@ -157,7 +160,7 @@ class Tended(torch.utils.data.Dataset):
         return {"dataset_state": state_of(self.own), "fetcher_state": None, "at": 0}
 
     def snapshot(self) -> bytes:
-        return pickle.dumps(self.state())
+        return pickled(self.state)
 
 
 class OwnDataset:
@@ -179,7 +182,7 @@ class OwnDataset:
         try:
             self.init(worker)
         except Exception as error:
-            error.add_note(FROM_INIT)
+            add_note(error, FROM_INIT)
             raise
 
 
@@ -202,7 +205,7 @@ def tended_view(
     if isinstance(dataset, IterDataPipe | MapDataPipe):
         return view  # torch shards and seeds them by their type
     every = steps_between_states(loader)
-    view = copy.copy(view)
+    view = view_of(view)
     tended: Any
     if isinstance(dataset, torch.utils.data.IterableDataset):
         tended = Stream(dataset, own, saved, again, workers > 0)
@@ -213,6 +216,9 @@ def tended_view(
             view.__dict__["drop_last"] = False
     else:
         tended = Tended(dataset, own, loader.on_error, saved)
+        defaults = (torch_collate.default_collate, torch_collate.default_convert)
+        if isinstance(dataset, KeyedDataset) and loader.collate_fn not in defaults:
+            view.collate_fn = KeyedCollate(view.collate_fn, dataset.seed)
         if loader.on_error != "raise" or (is_stateful(own) and workers > 0):
             view.collate_fn = CarryingCollate(view.collate_fn)
         if workers == 0:

@@ -94,6 +94,8 @@ class Folder:
     def source(self) -> Source:
         """Where the items are: the file of each, or who knows the parts of shards or objects."""
         paths = [sample[0] for sample in self.dataset.samples]
+        if not set(map(type, paths)) <= {str}:
+            paths = [os.fspath(path) for path in paths]
         return paths if self.objects is None else self.objects.chosen(paths)
 
     def name(self, row: Any) -> str:

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 import torch.utils.data
 
+from coordl.staging.around import AroundCollate
+
 _MASK = (1 << 64) - 1
 _here = threading.local()
 
@@ -49,6 +51,25 @@ def keyed_draws(seed: int, epoch: int, index: Any) -> Iterator[None]:
             random.setstate(before[0])
             np.random.set_state(before[1])
             torch.set_rng_state(before[2])
+
+
+def note_asked(key: tuple[int, Any]) -> None:
+    """Says which (epoch, index) is the last of the minibatch that this thread makes."""
+    _here.asked = key
+
+
+class KeyedCollate(AroundCollate):
+    """A collate function of the user's, whose draws are keyed as well: by the minibatch's last
+    index, whoever made its samples."""
+
+    def __init__(self, collate: Any, seed: int) -> None:
+        self.collate = collate
+        self.seed = seed
+
+    def __call__(self, samples: Any) -> Any:
+        epoch, index = _here.asked
+        with keyed_draws(self.seed, epoch, ("collate", index)):
+            return self.collate(samples)
 
 
 def _digest(seed: int, epoch: int, index: Any) -> bytes:

@@ -299,6 +299,8 @@ class _Builder:
     def _to_tensor(self, name: str, _step: Any) -> None:
         if self.pixel is not None:
             raise Unknown(f"{name} gets a tensor already")
+        if name == "ToTensor" and torch.get_default_dtype() is not torch.float32:
+            raise Unknown(f"{name} gives torch's default dtype, {torch.get_default_dtype()} here")
         self.pixel = "float32" if name == "ToTensor" else "uint8"
 
     def _to_dtype(self, name: str, step: Any) -> None:

@@ -36,6 +36,8 @@ class Flight:
         self.sent: dict[int, Sent] = {}
         self._pool = pool
         self._told = [len(pool.retired)] * workers  # of the retired ones, by worker
+        self._open = True
+        pool.begun()
         flights[self.number] = self
 
     def send(self, task: int, worker: int, index: Any) -> tuple[SlotName | None, list[int]]:
@@ -87,6 +89,9 @@ class Flight:
                     self._pool.retire(sent.slot)
             self.sent.clear()
         self._reclaim(list(self.sent))
+        if self._open:
+            self._open = False
+            self._pool.ended()
 
     def _reclaim(self, tasks: list[int]) -> None:
         for task in tasks:

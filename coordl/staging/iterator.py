@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from typing import Any
@@ -16,6 +15,7 @@ from coordl.staging.flight import Flight
 from coordl.staging.parcel import Parcel
 from coordl.staging.ship import Shipment, ship
 from coordl.staging.slots import SlotPool
+from coordl.staging.view import view_of
 from coordl.staging.worker import SHIPPED, Setup, run
 from coordl.user_warning import warn_user
 
@@ -96,7 +96,7 @@ class StagedWorkers(_MultiProcessingDataLoaderIter):
         self._warned = False
         context = loader.multiprocessing_context or torch.multiprocessing
         self._context = _Context(context, self._flight, self._watch)
-        view = copy.copy(loader)
+        view = view_of(loader)
         view.__dict__[_CONTEXT] = self._context
         super().__init__(view)
 

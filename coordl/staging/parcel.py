@@ -22,18 +22,23 @@ from torch.utils.data._utils.pin_memory import pin_memory
 # Up to here a tensor's bytes are cheaper in the pipe than in a page of their own.
 INLINE_BYTES = 16 << 10
 INLINE_TOTAL = 256 << 10  # of one minibatch
+# Who keeps a tensor keeps its slot. So one that is less than this part of it leaves it on arrival.
+KEPT_APART = 8
 
 # put(storage) -> where in the slot it lies now, or None.
 Put = Callable[[torch.UntypedStorage], "int | None"]
 
 
 class Packer(ForkingPickler):
-    """Pickles what a worker prepared. `placed`: storages in the slot so far, by address."""
+    """Pickles what a worker prepared. `placed`: storages in the slot so far, by identity.
+
+    Not by address: two storages over one array of NumPy's have the same, and are two for torch.
+    """
 
     def __init__(self, file: io.BytesIO, put: Put, placed: Mapping[int, int]) -> None:
         super().__init__(file)
         self._put, self._placed = put, placed
-        self._inline: dict[int, tuple[str, bytes]] = {}  # by address; the memo keeps it taken
+        self._inline: dict[int, tuple[str, bytes]] = {}  # by identity; the memo keeps it taken
         self._room = INLINE_TOTAL
         self.as_torch = 0  # tensors left to torch
 
@@ -49,18 +54,18 @@ class Packer(ForkingPickler):
 
     def _form_of(self, tensor: torch.Tensor) -> tuple[Any, Any] | None:
         storage = tensor.untyped_storage()
-        address, size = storage.data_ptr(), storage.nbytes()
-        if address in self._placed:  # another tensor over it, as everything below
-            return _in_slot, self._placed[address]
-        if address in self._inline:  # pickle sends the bytes once
-            return _inline, self._inline[address]
+        identity, size = identity_of(storage), storage.nbytes()
+        if identity in self._placed:  # another tensor over it, as everything below
+            return _in_slot, self._placed[identity]
+        if identity in self._inline:  # pickle sends the bytes once
+            return _inline, self._inline[identity]
         # A small view of something large: torch shares that once, we would copy it each time.
-        if size == 0 or address == 0 or size > 2 * tensor.nbytes or storage.is_shared():
+        if size == 0 or storage.data_ptr() == 0 or size > 2 * tensor.nbytes or storage.is_shared():
             return None
         if size <= min(INLINE_BYTES, self._room):
             self._room -= size
-            self._inline[address] = (str(len(self._inline)), _bytes_of(storage))
-            return _inline, self._inline[address]
+            self._inline[identity] = (str(len(self._inline)), _bytes_of(storage))
+            return _inline, self._inline[identity]
         offset = self._put(storage)
         return None if offset is None else (_in_slot, offset)
 
@@ -77,9 +82,14 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     )
 
 
+def identity_of(storage: torch.UntypedStorage) -> int:
+    """The same for all tensors over it, as long as one of them lives."""
+    return int(storage._cdata)
+
+
 def as_bytes(storage: torch.UntypedStorage) -> torch.Tensor:
     """A uint8 tensor over it."""
-    return torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[call-overload, no-any-return]
+    return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)  # type: ignore[call-overload, no-any-return]
 
 
 def storage_over(memory: Any, size: int, offset: int = 0) -> torch.UntypedStorage:
@@ -100,7 +110,10 @@ _opened = threading.local()  # slot: its bytes; storages: made so far, by offset
 def _in_slot(offset: int, size: int, *tensor: Any) -> torch.Tensor:
     storage = _opened.storages.get(offset)
     if storage is None:
-        storage = _opened.storages[offset] = storage_over(_opened.slot, size, offset)
+        storage = storage_over(_opened.slot, size, offset)
+        if size * KEPT_APART <= len(_opened.slot):
+            storage = storage.clone()  # type: ignore[no-untyped-call]
+        _opened.storages[offset] = storage
     return _tensor(storage, *tensor)
 
 
@@ -115,7 +128,7 @@ def _inline(sent: tuple[str, bytes], size: int, *tensor: Any) -> torch.Tensor:
 def _tensor(
     storage: torch.UntypedStorage, dtype: Any, start: int, size: Any, stride: Any
 ) -> torch.Tensor:
-    empty: Any = torch.empty((0,), dtype=dtype)
+    empty: Any = torch.empty((0,), dtype=dtype, device="cpu")
     return empty.set_(storage, start, size, stride)  # type: ignore[no-any-return]
 
 

@@ -19,7 +19,8 @@ from coordl import _native
 from coordl.fetch.folder import Folder, ListedFiles, find_folder
 from coordl.fetch.objects import Objects
 from coordl.fetch.source import CachedFolder
-from coordl.staging.slots import SlotName, memory_file
+from coordl.staging.slots import SlotName, memory_file, reachable
+from coordl.staging.view import view_of
 
 # Below it the lists are small beside a worker itself.
 WORTH_IT = 50_000
@@ -77,7 +78,7 @@ class SampleList(Sequence):
         return self.path(row), int(self._targets[row])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._owner != os.getpid():
+        if self._owner != os.getpid() or not reachable():
             return SampleList.of, (list(self),)
         return _attach, (self._owner, self._name, self._count)
 
@@ -142,7 +143,7 @@ class SharedSamples:
             if isinstance(reader, Objects):
                 reader = reader.named_by(shared.paths)
             items = replace(rest, paths=shared.paths, reader=reader)
-            return _copied(dataset, folder=inner, items=items)
+            return view_of(dataset, folder=inner, items=items)
         found = find_folder(dataset)
         shared = None if isinstance(found, str) else self._samples(found)
         return dataset if shared is None else _through_subsets(dataset, shared)
@@ -167,7 +168,7 @@ class SharedSamples:
 def _through_subsets(dataset: Any, samples: SampleList) -> Any:
     if type(dataset) is not torch.utils.data.Subset:
         return _seen(dataset, samples)
-    return _copied(
+    return view_of(
         dataset,
         dataset=_through_subsets(dataset.dataset, samples),
         indices=np.asarray(dataset.indices, dtype=np.int64),
@@ -178,11 +179,4 @@ def _seen(dataset: Any, samples: SampleList) -> Any:
     others: dict[str, Any] = {"samples": samples, "imgs": samples, "targets": samples._targets}
     if isinstance(objects := getattr(dataset, "objects", None), Objects):
         others["objects"] = objects.named_by(samples.paths)
-    return _copied(dataset, **others)
-
-
-def _copied(thing: Any, **others: Any) -> Any:
-    """A shallow copy with other attributes, past whatever copying means to its class."""
-    made = object.__new__(type(thing))
-    made.__dict__.update({**vars(thing), **others})
-    return made
+    return view_of(dataset, **others)

@@ -9,7 +9,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from coordl import _native
-from coordl.staging.slots import SlotName, memory_file
+from coordl.staging.slots import SlotName, memory_file, reachable
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class _File:
 def ship(dataset: Any) -> tuple[Shipment, int] | None:
     """What workers get, and the descriptor to close when they all have it; None where the data set
     has to be pickled for each, or cannot be (torch then says why)."""
+    if not reachable():
+        return None
     file = _File()
     try:
         _Plain(file, pickle.HIGHEST_PROTOCOL).dump(dataset)

@@ -13,6 +13,7 @@ use when the process forks is inherited and never used again; what is free the c
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import weakref
@@ -24,10 +25,16 @@ import numpy as np
 
 from coordl import _native
 
+_libc = ctypes.CDLL(None)
+_PR_GET_DUMPABLE = 3
 _NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL: some systems demand it, kernels before 6.3 know it not
 
 _in_use: set[Slot] = set()
 _pools: weakref.WeakSet[SlotPool] = weakref.WeakSet()
+# Pools without an iterator that keep their slots for the next: a loader for training and one for
+# validation, in turns. Those of further loaders are made anew when they are used again.
+_IDLE_KEPT = 2
+_idle: list[weakref.ref[SlotPool]] = []  # oldest first
 
 
 def memory_file(name: str) -> int:
@@ -36,6 +43,12 @@ def memory_file(name: str) -> int:
         return os.memfd_create(name, os.MFD_CLOEXEC | _NOEXEC_SEAL)
     except OSError:
         return os.memfd_create(name, os.MFD_CLOEXEC)
+
+
+def reachable() -> bool:
+    """Whether other processes of this user may open our descriptors. (One that has changed its
+    user is closed to them, as is one that asked for it.)"""
+    return bool(_libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1)
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,8 @@ class SlotPool:
         self._kept: set[Slot] = set()
         self._made: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._numbers = itertools.count()
+        self._iterators = 0
+        self._keeps = True
         _pools.add(self)
 
     def take(self) -> Slot:
@@ -135,7 +150,7 @@ class SlotPool:
 
     def give_back(self, slot: Slot) -> None:
         """Of a slot that no tensor lies over, here or in a worker."""
-        if slot in self._kept and not slot.once:
+        if slot in self._kept and not slot.once and self._keeps:
             self._free.append(slot)
         else:
             self.retire(slot)
@@ -156,6 +171,29 @@ class SlotPool:
         end = weakref.finalize(array, _end_of_lease, weakref.ref(self), slot)
         end.atexit = False
         return array
+
+    def begun(self) -> None:
+        """An iterator uses it."""
+        self._iterators += 1
+        self._keeps = True
+        _idle[:] = [one for one in _idle if one() not in (None, self)]
+
+    def ended(self) -> None:
+        """An iterator is done with it; with the last, others that are idle for longer let go."""
+        self._iterators -= 1
+        if self._iterators:
+            return
+        _idle[:] = [one for one in _idle if one() not in (None, self)] + [weakref.ref(self)]
+        for one in _idle[:-_IDLE_KEPT]:
+            if (pool := one()) is not None:
+                pool.let_go()
+        del _idle[:-_IDLE_KEPT]
+
+    def let_go(self) -> None:
+        """Of the slots that are free, and of others once they are."""
+        self._keeps = False
+        while self._free:
+            self.retire(self._free.pop())
 
     def stats(self) -> dict[str, Any]:
         """The figures, `slots` kept for reuse, their `slot_bytes` together, and `why`."""

@@ -22,7 +22,14 @@ from torch.utils.data._utils.worker import _IterableDatasetStopIteration, _Resum
 from coordl import _native
 from coordl.staging.around import AroundCollate
 from coordl.staging.memory import room
-from coordl.staging.parcel import INLINE_BYTES, Packer, Parcel, as_bytes, storage_over
+from coordl.staging.parcel import (
+    INLINE_BYTES,
+    Packer,
+    Parcel,
+    as_bytes,
+    identity_of,
+    storage_over,
+)
 from coordl.staging.ship import Shipment
 from coordl.staging.slots import SlotName
 from coordl.staging.watch import Beat, Berth
@@ -65,18 +72,20 @@ class Station:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._reached: dict[int, Reached] = {}
-        self._wanted = 0  # the most a minibatch has taken yet
+        self._wanted = 0  # what the last minibatch took
         self._task = -1
         self._slot: Reached | None = None
         self._used = 0
-        self._placed: dict[int, int] = {}  # address of a storage in the slot -> offset
+        self._placed: dict[int, int] = {}  # identity of a storage in the slot -> offset
+        self._storages: list[torch.UntypedStorage] = []  # those, so that none is another's heir
         self._why = ""
 
     def begin(self, task: int, name: SlotName | None, retired: list[int]) -> None:
         """The next minibatch; nobody looks any more at what the slot holds."""
         for number in retired:
             self._reached.pop(number, None)
-        self._task, self._slot, self._used, self._placed, self._why = task, None, 0, {}, ""
+        self._task, self._slot, self._used, self._why = task, None, 0, ""
+        self._placed, self._storages = {}, []
         if name is not None:
             self._slot = self._reached.get(name.number) or Reached(name)
             if not name.once:
@@ -89,8 +98,12 @@ class Station:
             return None
         array, offset = place
         storage = storage_over(array, size, offset)
-        self._placed[storage.data_ptr()] = offset
+        self._note(storage, offset)
         return storage
+
+    def _note(self, storage: torch.UntypedStorage, offset: int) -> None:
+        self._placed[identity_of(storage)] = offset
+        self._storages.append(storage)
 
     def pack(self, data: Any) -> Parcel:
         """The minibatch, ready for the result queue. Raises whatever pickling it raises."""
@@ -100,8 +113,8 @@ class Station:
         slot, number, size = self._slot, -1, 0
         if slot is not None and slot.mapping is not None and self._used:
             number, size = slot.name.number, len(slot.mapping)
-        self._wanted = max(self._wanted, self._used)
-        self._slot, self._placed = None, {}
+        self._wanted = self._used
+        self._slot, self._placed, self._storages = None, {}, []
         pickled, flight = file.getvalue(), self._setup.flight
         return Parcel(flight, self._task, number, size, pickled, packer.as_torch, self._why)
 
@@ -111,7 +124,7 @@ class Station:
             return None
         array, offset = place
         array[offset : offset + storage.nbytes()] = as_bytes(storage).numpy()
-        self._placed[storage.data_ptr()] = offset
+        self._note(storage, offset)
         return offset
 
     def _place(self, size: int) -> tuple[np.ndarray, int] | None:
@@ -137,7 +150,9 @@ class Station:
             has, wanted = os.fstat(fd).st_size, 0
             if has < size:
                 unit = _HUGE if size >= _HUGE else _PAGE
-                wanted = -(-max(size, self._wanted) // unit) * unit
+                # (What is used once may be kept: it shall take what it needs.)
+                likely = size if name.once else max(size, self._wanted)
+                wanted = -(-likely // unit) * unit
                 if wanted - has > room():
                     raise MemoryError(f"no memory for a slot of {wanted:,} bytes and some to spare")
                 os.ftruncate(fd, wanted)
