@@ -17,3 +17,8 @@ DATA = Path(__file__).parent / "data"
 def photos() -> list[Path]:
     """Real photographs as JPEG files, smallest side 300 px; licences in tests/data/LICENSES.md."""
     return sorted(DATA.glob("*.jpg"))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names without addresses: the same in every process that collects them."""
+    return type(val).__name__ if " at 0x" in repr(val) else None

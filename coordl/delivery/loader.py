@@ -216,9 +216,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.staging = staging
         self.verify = verify
         self._local = _Local()
-        auto = isinstance(num_workers, str)
-        if auto and num_workers != "auto":
-            raise ValueError(f"num_workers={num_workers!r}: give a number, or 'auto'")
+        auto = isinstance(num_workers, str) and num_workers == "auto"
         super().__init__(
             dataset,
             batch_size,

@@ -244,8 +244,6 @@ def test_an_index_that_is_none_fails_at_its_place_in_native_passes(pictures: Pat
 
 
 def test_arguments_of_another_kind_are_told() -> None:
-    with pytest.raises(ValueError, match="give a number, or 'auto'"):
-        coordl.DataLoader(Numbers(), num_workers="Auto")
     with pytest.raises(TypeError, match="not a NoneType"):
         coordl.DataLoader(Numbers()).load_state_dict(None)  # type: ignore[arg-type]
     streamed = coordl.DataLoader(torch.utils.data.ChainDataset([]), seed=3)
