@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,16 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+
+_here = threading.local()
+
+
+def is_given_up() -> bool:
+    """Whether this thread reads ahead for a minibatch that has ended: nobody waits for it, but the
+    process's end does."""
+    ended = getattr(_here, "ended", None)
+    return ended is not None and ended.is_set()
 
 
 class ReadAhead(Generic[T]):
@@ -33,11 +44,17 @@ class ReadAhead(Generic[T]):
         if len(rows) < 2:  # nothing to wait for together
             yield
             return
-        pool = self._threads_here()
-        self._coming = {row: pool.submit(read, row) for row in dict.fromkeys(rows)}
+        pool, ended = self._threads_here(), threading.Event()
+
+        def work(row: int) -> T:
+            _here.ended = ended
+            return read(row)
+
+        self._coming = {row: pool.submit(work, row) for row in dict.fromkeys(rows)}
         try:
             yield
         finally:
+            ended.set()
             for future in self._coming.values():
                 future.cancel()
             self._coming = {}

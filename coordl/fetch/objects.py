@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordl.errors import ItemError
+from coordl.fetch.ahead import is_given_up
 from coordl.fetch.failure import unreadable_object
 from coordl.fetch.item import Items
 from coordl.fetch.place import Place
@@ -258,6 +259,8 @@ def tried(retry: Retry, operation: Callable[[], T], url: str, index: int = -1) -
     def retried(wait_s: float) -> None:
         nonlocal tries
         tries += 1
+        if is_given_up():
+            raise TimeoutError("given up: its minibatch has ended")
 
     try:
         return retry.call(operation, retried)

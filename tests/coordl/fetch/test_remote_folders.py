@@ -300,6 +300,32 @@ def test_threads_that_read_ahead_are_not_inherited_and_end(
     assert ours() == []
 
 
+def test_reads_of_a_minibatch_that_failed_are_not_tried_again() -> None:
+    from coordl.fetch.ahead import ReadAhead
+    from coordl.fetch.objects import tried
+
+    failed, ended = threading.Event(), threading.Event()
+    attempts = []
+
+    def operation() -> None:
+        attempts.append(1)
+        failed.set()
+        ended.wait(60)
+        raise ConnectionResetError("a temporary error")
+
+    ahead: ReadAhead[None] = ReadAhead(2)
+    with pytest.raises(KeyError, match="another sample"):
+        with ahead.of([1, 2], lambda row: tried(QUICK, operation, "x://y") if row == 1 else None):
+            coming = ahead.take(1)
+            assert coming is not None and failed.wait(60)
+            raise KeyError("another sample")
+    ended.set()
+    with pytest.raises(TimeoutError, match="given up"):
+        coming.result(timeout=60)
+    assert len(attempts) == 1
+    del coming, ahead
+
+
 def test_an_arena_is_named_by_storage_and_root(memory: Any, folder: Path) -> None:
     url = put(memory, folder)
     first = coordl.DataLoader(coordl.ImageFolder(url, CROP), 4, cache="65%")

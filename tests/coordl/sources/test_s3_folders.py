@@ -39,8 +39,8 @@ def storage() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def no_reads_left(_arenas: None, reads_ended: None) -> None:
-    """Before arenas are counted."""
+def no_reads_left(_arenas: None, folder: Path, reads_ended: None) -> None:
+    """Before the objects are removed and arenas are counted."""
 
 
 @pytest.fixture
@@ -132,6 +132,7 @@ def test_a_bucket_nobody_lets_us_read_says_check_the_credentials(
     async def refused(self: Any, *args: Any, **options: Any) -> Any:
         raise PermissionError("Access Denied")
 
-    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", refused)
-    with pytest.raises(PermissionError, match=r"s3://photos/train: .*Check the credentials"):
-        s3_folder(storage)
+    with monkeypatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "_call_s3", refused)
+        with pytest.raises(PermissionError, match=r"s3://photos/train: .*Check the credentials"):
+            s3_folder(storage)
