@@ -8,6 +8,7 @@ make a part of it each.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -54,16 +55,21 @@ class SharedDataset(KeyedDataset):
         self._samples = group.facts.samples
         self._patience_s = groups.PATIENCE_S
         self._tally = tally
+        self._in_process = -1
         self._made: dict[int, Any] = {}  # of the minibatch in hand, by run
         self._silent: dict[int, tuple[int, float]] = {}  # holders: beat, since when
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ring": None, "_made": {}, "_silent": {}}
+        return {**self.__dict__, "_ring": None, "_made": {}, "_silent": {}, "_in_process": -1}
 
     @property
     def ring(self) -> _native.Ring:
         if self._ring is None:
             self._ring = self._again()
+        if self._in_process != os.getpid():  # each worker is a member, in a pass while it lives
+            self._in_process = os.getpid()
+            self._ring.ensure_lease()
+            self._ring.count_pass(1)
         return self._ring
 
     def _run(self, place: tuple[int, Any]) -> int:
@@ -88,6 +94,7 @@ class SharedDataset(KeyedDataset):
         if not isinstance(key, Place):  # an order that is nobody else's
             return super().__getitem__(key)
         run = self._run(key)
+        self.ring.at(run)
         if run in self._made:
             return self._made.pop(run)
         while True:

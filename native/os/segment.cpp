@@ -108,10 +108,11 @@ std::shared_ptr<Segment> open_segment(const SegmentPaths& paths, const SegmentOp
   for (int attempt = 0; attempt < 1000; ++attempt) {
     auto segment = segment_at(paths.lock);
     const auto lock = segment ? segment->lock : open_lock(paths.lock, true);
-    const Gate gate(*lock, kGateWaitMs);
+    const Gate gate(*lock, opener.gate_ms);
     if (!gate) {
-      fail(ETIMEDOUT, paths.what + ": somebody holds its gate for more than 10 s; a process "
-                      "is stopped (SIGSTOP, debugger) while it opens or closes it");
+      fail(ETIMEDOUT, paths.what + ": somebody holds its gate for more than " +
+                          std::to_string(opener.gate_ms / 1000) + " s; a process "
+                          "is stopped (SIGSTOP, debugger) while it opens or closes it");
     }
     if (!lock->is_at(paths.lock)) continue;
     at_step("open:gate");

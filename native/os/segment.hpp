@@ -16,7 +16,7 @@
 
 namespace coordl {
 
-// Waits for the gate at most so long: its holder may be stopped.
+// The gate is waited for at most so long: its holder may be stopped.
 inline constexpr int kGateWaitMs = 10'000;
 
 struct SegmentPaths {
@@ -73,6 +73,7 @@ struct SegmentOpener {
   std::function<std::shared_ptr<Segment>(std::shared_ptr<LockFile>, bool in_use)> make;
   // Of one this process has already.
   std::function<void(Segment&)> ask;
+  int gate_ms = kGateWaitMs;  // how long making it may take others
 };
 
 // The paths' segment, leased, with one handle more. Throws std::system_error: ETIMEDOUT when somebody

@@ -106,6 +106,12 @@ std::shared_ptr<Segment> join_or_create(const SegmentPaths& paths, std::shared_p
   }
 }
 
+// Who makes a ring has the kernel zero all of it, with the gate held: a second for some 500 MB, at worst.
+int gate_ms(std::uint64_t bytes) {
+  constexpr std::uint64_t bytes_per_ms = 500'000, most_ms = 600'000;
+  return kGateWaitMs + static_cast<int>(std::min(bytes / bytes_per_ms, most_ms));
+}
+
 void check(const RingShape& shape) {
   constexpr std::uint64_t most = std::uint64_t(1) << 40;
   const bool good = shape.sample_bytes > 0 && shape.sample_bytes < most && shape.epoch_samples > 0 &&
@@ -276,7 +282,7 @@ std::shared_ptr<Ring> Ring::open(const std::string& name, const RingShape& shape
         paths, {[&](std::shared_ptr<LockFile> lock, bool in_use) {
                   return join_or_create(paths, std::move(lock), in_use, shape);
                 },
-                [](Segment&) {}});
+                [](Segment&) {}, gate_ms(shape.bytes)});
     core = std::static_pointer_cast<RingCore>(segment);  // a ring's lock file is no other kind's
   }
   try {

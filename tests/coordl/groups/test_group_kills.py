@@ -133,7 +133,7 @@ def chaos(folder: Path, seconds: float, seed: int) -> dict[str, int]:
     """
     rng = random.Random(seed)
     expected = {
-        (batch, epoch): alone(folder, batch, epoch) for batch in (2, 3, 5) for epoch in range(4)
+        (batch, epoch): alone(folder, batch, epoch) for batch in (2, 3, 5) for epoch in range(8)
     }
 
     def work(batch: int, start: int) -> Callable[[], Any]:
@@ -146,7 +146,7 @@ def chaos(folder: Path, seconds: float, seed: int) -> dict[str, int]:
                 one.load_state_dict(keep.state_dict())
                 got = [(i.numpy().tobytes(), n.tolist()) for i, n in first] + batches_of(one)
                 assert got == expected[batch, 0]
-            for epoch in range(1 if start else 0, 4):
+            for epoch in range(1 if start else 0, 8):
                 assert batches_of(one) == expected[batch, epoch]
             return batch
 
@@ -161,12 +161,12 @@ def chaos(folder: Path, seconds: float, seed: int) -> dict[str, int]:
         time.sleep(rng.random() * 0.05)
         job = rng.choice(jobs)
         chance = rng.random()
-        if time.monotonic() < end and chance < 0.15:
+        if time.monotonic() < end and chance < 0.3:
             job.kill()
             assert job.end() in (0, -signal.SIGKILL)
             jobs.remove(job)
             happened["killed"] += 1
-        elif time.monotonic() < end and chance < 0.3:
+        elif time.monotonic() < end and chance < 0.6:
             os.kill(job.pid, signal.SIGSTOP)
             time.sleep(rng.random() * 0.5)
             os.kill(job.pid, signal.SIGCONT)
