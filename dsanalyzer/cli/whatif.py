@@ -169,7 +169,8 @@ def _shared(
                     Change(
                         servers=servers,
                         partitioned=together or None,
-                        policy=_partitioned_policy(base, together),
+                        # A page cache belongs to its own kernel: partitions never evict.
+                        policy="never-evict" if together else None,
                         network_bytes_per_s=(
                             None if network is None else quantity.network_bytes_per_s(network)
                         ),
@@ -178,11 +179,6 @@ def _shared(
                 )
             )
     return made
-
-
-def _partitioned_policy(base: Change, partitioned: bool) -> str | None:
-    """Partitions are of caches that never evict: a page cache belongs to its own kernel."""
-    return "never-evict" if partitioned and base.policy is None else None
 
 
 def _rates(
