@@ -202,8 +202,8 @@ def _choose(closed: _Closed, simulated: Simulated, factor: float, setup: Setup) 
     document = {"closed_form": closed.speed, "simulated": found, "shown": "simulator"}
     if closed.speed is None:
         return document | {
-            "why": "no formula for a cache that evicts where each server reads another part in every "
-            "epoch"
+            "why": "no formula for a cache that evicts where each server reads another part in "
+            "every epoch"
         }
     difference = found / closed.speed - 1
     if abs(difference) <= AGREE:
