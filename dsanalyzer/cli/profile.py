@@ -108,7 +108,11 @@ def profile(
     refuse_to_overwrite(outputs, force)
     try:
         err.print(_before_start(options), highlight=False)
-        with terminate_as_interrupt(), run_directory() as directory, _progress(options) as progress:
+        with (
+            terminate_as_interrupt(),
+            run_directory() as directory,
+            progress_of(options.budget_s) as progress,
+        ):
             measured = Session(job, options, directory, progress).measure()
     except NotMeasured as error:
         _fail(error)
@@ -227,7 +231,7 @@ class _Timed:
 
 
 @contextmanager
-def _progress(options: Options) -> Iterator[_Timed]:
+def progress_of(total_s: float) -> Iterator[_Timed]:
     """Current phase on stderr: a live line on a terminal, plain lines elsewhere."""
     if not err.is_terminal:
         last: list[str] = []
@@ -238,7 +242,7 @@ def _progress(options: Options) -> Iterator[_Timed]:
                 print(f"dsanalyzer: {text}", file=sys.stderr, flush=True)
             last[:] = [phase]
 
-        yield _Timed(line, options.budget_s)
+        yield _Timed(line, total_s)
         return
     with err.status("starting") as status:
-        yield _Timed(lambda text: status.update(escape(text)), options.budget_s)
+        yield _Timed(lambda text: status.update(escape(text)), total_s)

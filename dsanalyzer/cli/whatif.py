@@ -12,7 +12,9 @@ from rich.console import Console
 
 from dsanalyzer import quantity
 from dsanalyzer.cli.coordl_rates import coordl_command, measured_rates, read_rates
-from dsanalyzer.cli.profile import refuse_to_overwrite
+from dsanalyzer.cli.profile import progress_of, refuse_to_overwrite
+from dsanalyzer.cli.verify import verify_all
+from dsanalyzer.job import terminate_as_interrupt
 from dsanalyzer.predict import fixes, prices
 from dsanalyzer.predict.change import Change
 from dsanalyzer.predict.whatif import Basis, ask, usual_changes
@@ -20,6 +22,7 @@ from dsanalyzer.report import load, terminal
 from dsanalyzer.report.document import Result, WhatIf
 
 err = Console(stderr=True)
+VERIFY_S = 180.0  # that one run takes, about
 
 
 def whatif(
@@ -61,6 +64,10 @@ def whatif(
         Path | None,
         typer.Option("--prices", help="Price file (TOML, JSON, YAML): rank what it offers."),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--verify", help="Run what can be run here, and say how far off it was."),
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write JSON too.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page of the result too.")] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the outputs.")] = False,
@@ -103,10 +110,28 @@ def whatif(
             answer["present_cost_per_epoch"] = fixes.present_cost(measured, offered)
     except ValueError as error:
         _refuse(error)
-    _write(answer, measured, output, html)
+    _write(answer, measured, output, html)  # before anything is run
+    if check:
+        _verify(answer, measured)
+        _write(answer, measured, output, html)
     terminal.whatif_table(answer, Console())
     for path in outputs:
         print(path)
+
+
+def _verify(answer: WhatIf, measured: Result) -> None:
+    """Runs the scenarios one after the other, with progress on stderr."""
+    with terminate_as_interrupt(), progress_of(VERIFY_S) as progress:
+
+        def announce(name: str) -> Any:
+            progress(f"verifying {name}")
+            return progress
+
+        try:
+            verify_all(measured, answer["scenarios"], announce)
+        except KeyboardInterrupt:
+            err.print("Interrupted; the job and everything it made were ended.")
+            raise typer.Exit(130) from None
 
 
 def _write(answer: WhatIf, measured: Result, output: Path | None, html: Path | None) -> None:
@@ -169,7 +194,8 @@ def _shared(
                     Change(
                         servers=servers,
                         partitioned=together or None,
-                        policy=_partitioned_policy(base, together),
+                        # A page cache belongs to its own kernel: partitions never evict.
+                        policy="never-evict" if together else None,
                         network_bytes_per_s=(
                             None if network is None else quantity.network_bytes_per_s(network)
                         ),
@@ -178,11 +204,6 @@ def _shared(
                 )
             )
     return made
-
-
-def _partitioned_policy(base: Change, partitioned: bool) -> str | None:
-    """Partitions are of caches that never evict: a page cache belongs to its own kernel."""
-    return "never-evict" if partitioned and base.policy is None else None
 
 
 def _rates(

@@ -193,12 +193,25 @@ class Conductor:
     def _plan(self, loader: Any, open_loader: OpenLoader) -> dict[str, Any]:
         """How much to measure, by what the loader delivers in a short probe."""
         batch = subset.samples_in(self._recorded[-1])
+        window = max(1, loader.num_workers) * (loader.prefetch_factor or 1) * batch
+        rate = self._probe(loader, open_loader, batch) if self._config["probe"] else 0.0
+        return self._control.ask(
+            {
+                "op": "plan",
+                "loader_rate": rate,
+                "window": window,
+                "batch": batch,
+                "available": subset.available(loader),
+            }
+        )
+
+    def _probe(self, loader: Any, open_loader: OpenLoader, batch: int) -> float:
+        """Samples/s of a few minibatches, once the workers have started."""
         workers = max(1, loader.num_workers)
-        probed = PROBED_BATCHES * workers
         batches = open_loader()
         started = timing.clock()
         count = 0
-        for number, _ in zip(range(workers + probed), batches, strict=False):
+        for number, _ in zip(range((1 + PROBED_BATCHES) * workers), batches, strict=False):
             if number < workers:  # while workers start
                 started = timing.clock()
             else:
@@ -206,15 +219,7 @@ class Conductor:
         lasted = timing.clock() - started
         del batches
         _begin_anew(loader)
-        return self._control.ask(
-            {
-                "op": "plan",
-                "loader_rate": count / lasted if count and lasted > 0 else 0.0,
-                "window": workers * (loader.prefetch_factor or 1) * batch,
-                "batch": batch,
-                "available": subset.available(loader),
-            }
-        )
+        return count / lasted if count and lasted > 0 else 0.0
 
     def _follow(self, loader: Any, open_loader: OpenLoader, wanted: int) -> dict[str, Any]:
         """Goes once through what a pass over a stream will be; the tool sees the files opened."""

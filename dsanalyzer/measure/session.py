@@ -210,6 +210,7 @@ class Session:
             "socket": str(run_dir / "socket"),
             "subset_file": str(subset_file),
             "batches_file": str(self._directory / "batches.pt"),
+            "probe": not all((self.options.samples, self.options.rounds, self.options.epochs)),
             "seed": self.options.seed,
             "block_s": self.options.block_s,
             "gpu_rate": self.options.gpu_rate,
@@ -326,7 +327,8 @@ class Session:
             message["window"],
             message["available"] or plan.MOST_SAMPLES,
         )
-        self._progress.total_s = self.plan.seconds(speeds)
+        if speeds.loader:
+            self._progress.total_s = self.plan.seconds(speeds)
         self._progress(
             f"{self.plan.samples} samples, {self.plan.rounds} rounds, {self.plan.epochs} epochs"
         )

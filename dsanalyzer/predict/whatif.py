@@ -46,6 +46,7 @@ class _Closed:
     rates: dict[str, float]
     hits: float
     speed: float | None  # None where there is no formula
+    whole: float  # what low and high are around
     low: float
     high: float
     bound: str
@@ -93,7 +94,7 @@ def predict(
         shown = _choose(closed, simulated, factor, setup)
     by_formula = shown["shown"] == "closed form"
     speed = float(shown["closed_form" if by_formula else "simulated"] or 0.0)
-    spread = [bound / closed.speed if closed.speed else 1.0 for bound in (closed.low, closed.high)]
+    spread = [bound / closed.whole for bound in (closed.low, closed.high)]
     samples = result["dataset"]["samples"]
     scenario: dict[str, Any] = {
         "name": change.name,
@@ -156,6 +157,7 @@ def _closed_form(
         },
         own + peers,
         speed * share if hits is not None else None,
+        speed * share,
         low * share,
         high * share,
         bound,
@@ -200,7 +202,8 @@ def _choose(closed: _Closed, simulated: Simulated, factor: float, setup: Setup) 
     document = {"closed_form": closed.speed, "simulated": found, "shown": "simulator"}
     if closed.speed is None:
         return document | {
-            "why": "no formula for LRU where each server reads another part in every epoch"
+            "why": "no formula for a cache that evicts where each server reads another part in "
+            "every epoch"
         }
     difference = found / closed.speed - 1
     if abs(difference) <= AGREE:

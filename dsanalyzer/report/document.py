@@ -213,6 +213,7 @@ class Scenario(TypedDict):
     storage_bytes_per_epoch: NotRequired[float]
     busy: NotRequired[dict[str, float] | None]  # share of time
     model: NotRequired[Answers]
+    verified: NotRequired[dict[str, Any]]  # speed, error, doubts of a run; or why_not
 
 
 class Fix(TypedDict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -227,6 +228,20 @@ def _scenario(scenario: Scenario, screen: Screen, room: int) -> None:
         screen.paragraph(f"simulated; {model['why']}", "dim", "    ")
     for note in scenario["notes"]:
         screen.paragraph(note, "dim", "    ")
+    if (verified := scenario.get("verified")) is not None:
+        _verified(verified, screen)
+
+
+def _verified(verified: dict[str, Any], screen: Screen) -> None:
+    """What a run of the scenario showed."""
+    if "why_not" in verified:
+        screen.paragraph(f"not run: {verified['why_not']}", "yellow", "    ")
+        return
+    speed = verified["speed"]
+    text = f"run: {rate(speed['value'])} ({rate_range(speed)}), error "
+    screen.paragraph(text + signed_percent(verified["error"]), "bold", "    ")
+    for doubt in verified["doubts"]:
+        screen.paragraph(f"its check failed: {doubt}", "yellow", "    ")
 
 
 def _fixes(whatif: WhatIf, fixes: list[Fix], screen: Screen) -> None:

@@ -126,7 +126,8 @@ def test_lru_on_several_servers_has_no_formula_and_says_so(result):
 
     assert found["model"]["closed_form"] is None
     assert found["model"]["shown"] == "simulator"
-    assert "no formula for LRU" in found["model"]["why"]
+    assert "no formula for a cache that evicts" in found["model"]["why"]
+    assert found["speed"]["low"] < found["speed"]["value"] < found["speed"]["high"]
 
 
 def test_jobs_on_several_servers_are_refused():
