@@ -5,6 +5,7 @@
         ├── ItemError           one sample could not be fetched or prepared; names index and path
         ├── CacheError          the cache cannot be had as asked; says what to change
         ├── PackedDataError     a packed data set is damaged, unfinished or none; names the file
+        ├── PeerError           other servers cannot be had as asked; says what to change
         ├── StateError          a state cannot be gone on from with this loader; says why
         └── TarShardError       a tar is damaged, or cannot be read by range; names it and the byte
 
@@ -54,6 +55,10 @@ class CacheError(CoordlError):
 
 class PackedDataError(CoordlError):
     """A packed data set cannot be read, made or gone on with as asked."""
+
+
+class PeerError(CoordlError):
+    """The partitioned cache cannot be had as asked for: no token, an address, another version."""
 
 
 class TarShardError(CoordlError):

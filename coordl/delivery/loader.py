@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -33,6 +33,7 @@ from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_o
 from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, cached
 from coordl.fetch.tally import Tally
 from coordl.integrations.accelerate import keep_acceleration
+from coordl.peers.exchange import check_peers, exchange_of
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
 from coordl.staging.paths import SharedSamples
@@ -51,6 +52,7 @@ class _Local:
         self.items: FolderItems | None = None
         self.pool: _native.BufferPool | None = None
         self.opens_cache: MinIOCache | None = None
+        self.exchange: Any = None  # with other servers
         self.slots: SlotPool | None = None
         self.samples = SharedSamples()
         self.warned = False
@@ -83,6 +85,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         cache_opens: for data sets coordl does not know: what their Python code opens to read below
             their root (True) or the folder named comes from the cache, see coordl.fetch.opens;
             stats() counts what was served and what bypassed it.
+        peers: the servers of a job share their caches: each holds the items it owns, and gives them
+            to the others, so that storage is read for what no cache holds. "auto": the servers of
+            the running torch.distributed job; or a list of "host:port", the same on all, this one
+            included. Needs cache=, a token (`coordl token`) and the extra `servers`; native passes
+            ask. See docs/servers.md.
         seed: keys every random draw of a sample by (seed, epoch, index): same bits with any
             number of workers. The epoch is the sampler's (`set_epoch`), else the number of
             iterators of this loader that yielded. The order stays torch's own business.
@@ -101,6 +108,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     Raises:
         ValueError: a bad argument; prep="native" where samples must be made in Python.
+        PeerError: peers= without pyarrow. (No token, or no address: when an epoch begins.)
     """
 
     def __init__(
@@ -126,6 +134,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         cache: int | str | MinIOCache | None = None,
         cache_form: str = "auto",
         cache_opens: bool | str | os.PathLike[str] = False,
+        peers: str | Sequence[str] | None = None,
         seed: int | None = None,
         prep: str = "auto",
         memory_format: torch.memory_format | None = None,
@@ -154,6 +163,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         check_form(cache_form, "cache_form")
         _check_form_has_a_cache(cache_form, cache)
         self.cache = cache
+        check_peers(peers, cache)
+        self.peers = peers
         if cache_opens and cache is None:
             raise ValueError("cache_opens serves from a cache: give its size as cache=")
         if cache_opens:
@@ -240,7 +251,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             seed=self.seed,
             position=position,
             on_error=self.on_error,
+            exchange=self._exchange(items),
+            identities=items.items,
         )
+
+    def _exchange(self, items: FolderItems) -> Any:
+        local = self._local
+        if self.peers is None or items.cache is None:
+            return None
+        if local.exchange is None or local.exchange.pid != os.getpid():
+            local.exchange = exchange_of(self.peers, items.cache.arena)
+        return local.exchange
 
     def _folder_items(self, folder: Folder) -> FolderItems:
         """The data set's items, their identities as they are now: a changed file is a new item."""
@@ -370,7 +391,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.
 
         Per epoch (iterator) and in total: samples yielded; hits, misses (items), ssd_hits (hits on
-        the cache's disk); storage_bytes read from files; admitted_bytes the cache took for them;
+        the cache's disk); remote_hits and remote_bytes, which other servers gave; storage_bytes
+        read from files; admitted_bytes the cache took for them;
         served_bytes from the cache, and bypassed_opens and bypassed_bytes around it, with
         cache_opens; read_ahead_bytes: most that waited in memory for prep at one time; fetch_s,
         prep_s, admit_s (rewriting and admitting items) summed over threads; from_original,
@@ -397,7 +419,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def plan(self) -> str:
         """What runs natively, what in Python, and why; for reading. Once the cache is open, with
         the budget in force and what is held."""
-        return describe(self, route_of(self), self._cache_in_use())
+        text = describe(self, route_of(self), self._cache_in_use())
+        if self._local.exchange is None:
+            return text
+        return "\n".join([text, *self._local.exchange.describe()])
 
 
 keep_acceleration(DataLoader)

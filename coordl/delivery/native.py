@@ -61,6 +61,8 @@ class NativeEpoch:
         form: in which items are admitted to it, or "auto".
         pool: memory of minibatches; outlives the loader while a minibatch lives.
         on_error: the loader's.
+        exchange: other servers, which are asked for what the cache lacks; or None.
+        identities: of the items, where there is one.
     """
 
     folder: Folder
@@ -72,6 +74,8 @@ class NativeEpoch:
     seed: int | None
     position: Position
     on_error: Any
+    exchange: Any = None
+    identities: Any = None
 
 
 @dataclass
@@ -83,6 +87,7 @@ class _Minibatch:
     draws: np.ndarray  # what keys each sample's draws, beside (seed, epoch)
     buffer: Any = None
     ticket: Any = None
+    asked: int = 0  # bytes other servers are asked for
     error: Exception | None = None  # raised at its place in the order, not when it was found
 
 
@@ -114,7 +119,9 @@ def read_ahead_bytes() -> int:
     return max(1, min(READ_AHEAD_BYTES, int(READ_AHEAD_SHARE * allowed)))
 
 
-def _end(workers: Any, record: EpochRecord) -> None:
+def _end(workers: Any, asking: Any, record: EpochRecord) -> None:
+    if asking is not None:
+        asking.end()
     workers.close()
     record.freeze()
 
@@ -153,9 +160,13 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             FETCH_THREADS,
             read_ahead_bytes(),
             epoch.form,
+            *((1, 0) if epoch.exchange is None else epoch.exchange.worker_options()),
         )
+        self._asking = None
+        if epoch.exchange is not None:
+            self._asking = epoch.exchange.begin(self._threads, epoch.identities)
         position.record.counters = self._threads.counters
-        self._finish = weakref.finalize(self, _end, self._threads, position.record)
+        self._finish = weakref.finalize(self, _end, self._threads, self._asking, position.record)
         seed, number = int(self._base_seed), position.turn
         if epoch.seed is not None:
             seed, number = epoch.seed, position.epoch
@@ -204,12 +215,17 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             return True
         draws = self._draws(indices)
         ticket = self._threads.ticket(rows, draws, *self._key)
-        for row in ticket.missing:
+        missing = ticket.missing
+        for row in missing:
             # Native reads raise no audit event of their own; whoever watches reads wants them.
             sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
-        self._threads.announce(ticket)
-        self._missing += len(ticket.missing)
-        self._announced.append(_Minibatch(indices, rows, draws, ticket=ticket))
+        asked = 0
+        if self._asking is None or not missing:
+            self._threads.announce(ticket)
+        else:
+            asked = self._asking.announce(ticket, rows, missing)
+        self._missing += len(missing)
+        self._announced.append(_Minibatch(indices, rows, draws, ticket=ticket, asked=asked))
         return True
 
     def _draws(self, indices: np.ndarray) -> np.ndarray:
@@ -236,6 +252,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
     def _read_on(self) -> None:
         for _ in range(_LOOKED_AT):
             if self._looked_at >= self._early or self._missing >= READ_AHEAD_SAMPLES:
+                return
+            if self._asking is not None and self._asking.waiting_bytes >= READ_AHEAD_BYTES:
                 return
             if not self._announce():
                 return
@@ -265,6 +283,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         if minibatch.error is None and not self._threads.wait(minibatch.ticket, self._timeout):
             raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
         self._window.popleft()
+        if self._asking is not None:
+            self._asking.consumed(minibatch.asked)
         self._position.took()
         if len(self._window) < self._ahead:
             self._put()
