@@ -64,13 +64,15 @@ class Pair:
 
     def __init__(self, folder: Path, make_node: Any, monkeypatch: Any, **node: Any) -> None:
         self.folder = folder
+        paths = sorted(str(path) for path in folder.rglob("*.jpg"))
+        self.items = identify(paths)
+        # as much as a loader's own cache takes at most: equal shares
+        node.setdefault("budget", int(1.8 * self.items.total_bytes))
         self.other = make_node(cache_name(str(folder)), **node)
         self.own = f"127.0.0.1:{free_port()}"
         monkeypatch.setenv("COORDL_PEERS_SELF", self.own)
         self.peers = [self.own, self.other.address]
-        paths = sorted(str(path) for path in folder.rglob("*.jpg"))
-        self.items = identify(paths)
-        self.theirs = owners(self.items.keys, self.peers, [64 << 20, 64 << 20]) == 1
+        self.theirs = owners(self.items.keys, self.peers) == 1
 
     def loader(self, **options: Any) -> Any:
         return loader_of(self.folder, self.peers, **options)
