@@ -169,10 +169,17 @@ class PeerClient:
 
     def stats(self) -> dict[str, Any]:
         """What the server counts; for `coordl status`. Raises as get() does."""
+        return self._act("stats", b"")
+
+    def tell_members(self, addresses: Sequence[str]) -> None:
+        """Tells this node's own server who is in the job, for `coordl status`."""
+        self._act("members", json.dumps(list(addresses)).encode())
+
+    def _act(self, kind: str, body: bytes) -> dict[str, Any]:
         with self._calling():
             client = self._connected()
-            results = list(client.do_action(flight.Action("stats", b""), self._options(0)))
-        return _json(results[0].body.to_pybytes() if results else None)
+            results = list(client.do_action(flight.Action(kind, body), self._options(len(body))))
+        return _json(results[0].body.to_pybytes() if results else None, wire.TOLD_BYTES)
 
     def _options(self, size: int) -> flight.FlightCallOptions:
         headers = [(b"coordl-proof", self._secrets.proof("client", self.run).encode())]
@@ -249,9 +256,9 @@ class PeerClient:
         self.run, self.budget_bytes = str(run), max(1, int(str(budget)))
 
 
-def _json(body: bytes | None) -> dict[str, Any]:
+def _json(body: bytes | None, most: int = wire.HELLO_BYTES) -> dict[str, Any]:
     try:
-        told = json.loads(body) if body and len(body) <= wire.HELLO_BYTES else None
+        told = json.loads(body) if body and len(body) <= most else None
     except ValueError:
         told = None
     if not isinstance(told, dict):

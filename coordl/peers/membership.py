@@ -118,6 +118,7 @@ class Membership:
         self._lost: dict[str, str] = {}  # why; told once
         self._distrusted: dict[str, str] = {}  # address -> run that is not asked any more
         self._store_lost = False
+        self._told: tuple[str, ...] = ()  # to our own server
         self.failures = 0
 
     def live(self) -> Live:
@@ -152,8 +153,19 @@ class Membership:
                     self._clients[address] = PeerClient(address, self._arena, self._secrets)
                 client = self._clients[address]
             self._greet(client)
+        self._tell_own_server()
         with self._lock:
             return self._source.complete() and self._answers >= known - {self._own}
+
+    def _tell_own_server(self) -> None:
+        names = self.live().names
+        if names == self._told:
+            return
+        own = PeerClient(self._own, self._arena, self._secrets)
+        with contextlib.suppress(OSError, WireError, Refused):  # a convenience
+            own.tell_members(names)
+            self._told = names
+        own.drop()
 
     def _greet(self, client: PeerClient) -> None:
         address = client.address

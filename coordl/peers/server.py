@@ -65,6 +65,7 @@ class ItemServer(flight.FlightServerBase):  # type: ignore[misc]
         self._counts = dict.fromkeys(
             ("requests", "served_items", "served_bytes", "taken_items", "taken_bytes", "refused"), 0
         )
+        self._members: list[str] = []  # of the job, as this node's loaders know them
         tls = secrets.tls
         options: dict[str, Any] = {}
         if tls is not None:
@@ -145,7 +146,9 @@ class ItemServer(flight.FlightServerBase):  # type: ignore[misc]
             return
         if not context.get_middleware("guard").passed:
             raise flight.FlightUnauthenticatedError("wrong token")
-        if action.type != "stats":
+        if action.type == "members":
+            self._members = _addresses(action.body.to_pybytes())
+        elif action.type != "stats":
             raise flight.FlightServerError(f"no such action: {action.type!r}")
         yield json.dumps(self.stats()).encode()
 
@@ -164,7 +167,19 @@ class ItemServer(flight.FlightServerBase):  # type: ignore[misc]
         arena = self._arena.stats()
         figures = {name: arena[name] for name in ("budget_bytes", "used_bytes", "items", "users")}
         with self._lock:
-            return {**figures, **self._counts, "pid": os.getpid(), "arena": self._arena.name}
+            counts = dict(self._counts)
+        told = {"pid": os.getpid(), "arena": self._arena.name, "members": self._members}
+        return {**figures, **counts, **told}
+
+
+def _addresses(body: bytes) -> list[str]:
+    try:
+        said = json.loads(body) if len(body) <= wire.TOLD_BYTES else None
+    except ValueError:
+        said = None
+    if not isinstance(said, list):
+        raise flight.FlightServerError("no list of members")
+    return [str(each)[:300] for each in said]
 
 
 def serve(name: str, host: str, port: int, linger_s: float) -> int:

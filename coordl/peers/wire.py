@@ -3,7 +3,7 @@
 ticket of DoGet    magic, then the items' keys
 reply              one record batch: item (null: not held), checksum of key and bytes
 DoPut              descriptor: the magic; batches with the keys before the same columns
-DoAction "hello"   JSON both ways, see server.py
+DoAction "hello", "members", "stats": JSON both ways, see server.py
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ MAGIC = b"COORDLP" + bytes([VERSION])
 MOST_KEYS = 4096  # of one request
 MOST_BYTES = 256 << 20  # of one message; more is not sent, and refused by who gets it
 HELLO_BYTES = 4096  # of either side
+TOLD_BYTES = 1 << 20  # of any other action
 
 _VIEW = struct.Struct("<i4sii")  # length, first bytes, buffer, offset
 _INLINE = 12  # bytes of an item that lies in its view itself

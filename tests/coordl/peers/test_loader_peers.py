@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PICTURES, free_port, wait_until
+from emulated import PICTURES, free_port, wait_until
 from PIL import Image
 
 import coordl

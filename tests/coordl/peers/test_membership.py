@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from conftest import free_port, wait_until
+from emulated import free_port, wait_until
 
 from coordl.peers.address import own_address, split
 from coordl.peers.membership import Listed, Membership, Published

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PICTURES, wait_until
+from emulated import PICTURES, wait_until
 
 
 @pytest.mark.slow
