@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -33,6 +34,7 @@ from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_o
 from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, cached
 from coordl.fetch.tally import Tally
 from coordl.integrations.accelerate import keep_acceleration
+from coordl.peers.asking import Asking
 from coordl.peers.exchange import check_peers, exchange_of
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
@@ -88,8 +90,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         peers: the servers of a job share their caches: each holds the items it owns, and gives them
             to the others, so that storage is read for what no cache holds. "auto": the servers of
             the running torch.distributed job; or a list of "host:port", the same on all, this one
-            included. Needs cache=, a token (`coordl token`) and the extra `servers`; native passes
-            ask. See docs/servers.md.
+            included. Needs cache=, a token (`coordl token`) and the extra `servers`. See
+            docs/servers.md.
         seed: keys every random draw of a sample by (seed, epoch, index): same bits with any
             number of workers. The epoch is the sampler's (`set_epoch`), else the number of
             iterators of this loader that yielded. The order stays torch's own business.
@@ -286,16 +288,26 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def _python_dataset(self, route: Route) -> Any:
         dataset: Any = self.dataset
         if route.prefix is not None and route.folder is not None:
-            files = self._folder_items(route.folder)
+            files = self._asking(self._folder_items(route.folder))
             dataset = PrefixedFolder(route.folder, files, route.prefix)
         elif route.cached and route.folder is not None:
-            dataset = cached(route.folder, self._folder_items(route.folder))
+            dataset = cached(route.folder, self._asking(self._folder_items(route.folder)))
         elif self.cache_opens:
             dataset = serve_opens(dataset, self._opens())
         dataset = self._for_workers(dataset)
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
         return dataset
+
+    def _asking(self, files: FolderItems) -> FolderItems:
+        """The same, asking other servers where there are some."""
+        exchange = self._exchange(files)
+        if exchange is None or files.cache is None:
+            return files
+        cache = files.cache
+        names = exchange.membership.known()
+        asking = Asking(cache.name, exchange.own, names, cache.budget_bytes, cache.form)
+        return replace(files, asking=asking)
 
     def _for_workers(self, dataset: Any) -> Any:
         """The same samples, as memory worker processes share."""

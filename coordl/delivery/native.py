@@ -215,15 +215,15 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             return True
         draws = self._draws(indices)
         ticket = self._threads.ticket(rows, draws, *self._key)
-        missing = ticket.missing
-        for row in missing:
-            # Native reads raise no audit event of their own; whoever watches reads wants them.
-            sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
+        missing = read = ticket.missing
         asked = 0
         if self._asking is None or not missing:
             self._threads.announce(ticket)
         else:
-            asked = self._asking.announce(ticket, rows, missing)
+            asked, read = self._asking.announce(ticket, rows, missing)
+        for row in read:
+            # Native reads raise no audit event of their own; whoever watches reads wants them.
+            sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
         self._missing += len(missing)
         self._announced.append(_Minibatch(indices, rows, draws, ticket=ticket, asked=asked))
         return True

@@ -97,8 +97,8 @@ def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
         if loader.peers is not None:
             auto = loader.peers == "auto"
             who = "of this torch.distributed job" if auto else ", ".join(loader.peers)
-            when = "before storage" if route.native else "never, as Python makes the samples"
-            lines.append(f"  peers: servers {who}, asked {when}")
+            how = "ahead of prep, in batches" if route.native else "by Python, item by item"
+            lines.append(f"  peers: servers {who}, asked before storage, {how}")
     elif loader.cache_opens:
         folder = opens_folder(loader.dataset, loader.cache_opens)
         lines.append(

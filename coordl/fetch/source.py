@@ -16,6 +16,7 @@ from coordl.fetch.cache import FORMS, MinIOCache
 from coordl.fetch.folder import Folder
 from coordl.fetch.item import Items, Source, identify
 from coordl.fetch.storage import fetch
+from coordl.peers.asking import Asking, OwnersCache
 from coordl.sources.image_folder import open_item
 
 _STAT_THREADS = 16
@@ -32,12 +33,14 @@ class FolderItems:
             system, and they are zeros throughout.
         table: the same for native threads.
         cache: None without one.
+        asking: where other servers share theirs, for Python's samples.
     """
 
     source: Source
     items: Items
     table: _native.ItemTable
     cache: MinIOCache | None
+    asking: Asking | None = None
 
     @classmethod
     def of(cls, source: Source, identified: bool, cache: MinIOCache | None) -> FolderItems:
@@ -168,6 +171,7 @@ class CachedFolder(torch.utils.data.Dataset):
         self.folder = folder
         self.items = files.items
         self.cache = files.cache
+        self.asking = files.asking
         self._counters = _zeros()
 
     def __len__(self) -> int:
@@ -201,8 +205,17 @@ class CachedFolder(torch.utils.data.Dataset):
             now["ssd_hits"] += self.cache is not None and self.cache.lies_on_ssd(key)
             return held
         start = time.perf_counter()
+        cache: Any = self.cache
+        if self.asking is not None and (owner := self.asking.owner(key)) is not None:
+            given = self.asking.get(owner, key, int(self.items.sizes[row]))
+            if given is not None:
+                now["remote_hits"] += 1
+                now["remote_bytes"] += len(given)
+                now["fetch_s"] += time.perf_counter() - start
+                return given
+            cache = OwnersCache(self.asking, owner)
         now["misses"] += 1
-        data = fetch(self.items, row, self.cache)
+        data = fetch(self.items, row, cache)
         now["storage_bytes"] += len(data)
         if self.cache is not None and self.cache.get(key) is not None:
             now["admitted_bytes"] += len(data)
@@ -231,5 +244,6 @@ def cached(folder: Folder, files: FolderItems) -> CachedFolder:
 
 
 def _zeros() -> dict[str, Any]:
-    counts = ("hits", "ssd_hits", "misses", "storage_bytes", "admitted_bytes")
+    counts = ["hits", "ssd_hits", "remote_hits", "remote_bytes"]
+    counts += ["misses", "storage_bytes", "admitted_bytes"]
     return {**dict.fromkeys(counts, 0), "fetch_s": 0.0}

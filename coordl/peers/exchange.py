@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -66,6 +67,7 @@ class _Request:
     client: Any
     ticket: Any
     rows: NDArray[np.int64]  # of the ticket
+    items: NDArray[np.int64]  # of the data set
     keys: NDArray[np.uint64]
     size: int
 
@@ -161,9 +163,12 @@ class Pass:
         self._ended = False
         self._giver.start()
 
-    def announce(self, ticket: Any, rows: NDArray[np.int64], missing: Sequence[int]) -> int:
+    def announce(
+        self, ticket: Any, rows: NDArray[np.int64], missing: Sequence[int]
+    ) -> tuple[int, Sequence[int]]:
         """Announces a minibatch of items[rows], whose `missing` rows are in no cache here; asks
-        their owners for those. Bytes asked for, an estimate."""
+        their owners for those. (Bytes asked for, an estimate; the rows that storage is read for.)
+        """
         at = np.asarray(missing, np.int64)
         items = rows[at]
         keys = self._items.keys[items]
@@ -171,7 +176,8 @@ class Pass:
         remote = owner > 0
         if not remote.any():
             self._workers.announce(ticket)
-            return 0
+            return 0, missing
+        read = at[~remote].tolist()
         at, keys, owner = at[remote], keys[remote], owner[remote]
         sizes = self._items.sizes[items[remote]]
         self._workers.announce(ticket, at)
@@ -180,12 +186,13 @@ class Pass:
             for part in _parts(sizes[of]):
                 chosen = of[part]
                 size = int(_GROWTH * sizes[chosen].sum())
+                client, asked_items = live.clients[number], rows[at[chosen]]
                 self._exchange.submit(
-                    _Request(self, live.clients[number], ticket, at[chosen], keys[chosen], size)
+                    _Request(self, client, ticket, at[chosen], asked_items, keys[chosen], size)
                 )
         asked = int(_GROWTH * sizes.sum())
         self.waiting_bytes += asked
-        return asked
+        return asked, read
 
     def consumed(self, asked: int) -> None:
         self.waiting_bytes -= asked
@@ -221,6 +228,8 @@ class Pass:
             membership.lost(client, error)
 
     def _read(self, request: _Request, numbers: NDArray[np.int64]) -> None:
+        for item in request.items[numbers].tolist():  # as native.py does for its own reads
+            sys.audit("open", self._items.paths[item], None, os.O_RDONLY)
         live, owner = self._owners(request.keys[numbers])  # perhaps others by now
         keepers = np.array(
             [

@@ -131,6 +131,11 @@ class Membership:
             (None, *clients),
         )
 
+    def known(self) -> tuple[str, ...]:
+        """Addresses of all servers there ever were, this one first."""
+        with self._lock:
+            return (self._own, *sorted(self._clients))
+
     def look(self) -> bool:
         """Speaks to those that do not answer yet, or any more. True: all expected are there."""
         try:

@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -318,3 +319,69 @@ def test_without_a_distributed_job_auto_says_so_and_goes_on(folder, alone) -> No
         ours = epochs_of(loader, 1)
     assert same(ours, alone[:1])
     assert os.environ["COORDL_SHM_DIR"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("held", [True, False])
+def test_python_samples_ask_the_owner_too(pair, folder, workers, held) -> None:
+    # given another server that holds what it owns, or nothing
+    if held:
+        pair.fill_other()
+    pair.other.start()
+    steps = T.Compose([T.RandomResizedCrop(32), T.ToTensor(), lambda tensor: tensor + 1])
+    data = coordl.ImageFolder(str(folder), steps)
+    options: Any = {"seed": 3, "num_workers": workers, "multiprocessing_context": None}
+    loader = coordl.DataLoader(data, 4, cache="64MiB", peers=pair.peers, **options)
+    ours = epochs_of(loader)
+    # then the samples are those of a loader without peers
+    assert same(ours, epochs_of(coordl.DataLoader(data, 4, **options)))
+    # and each server holds what it owns
+    theirs = [pair.other.arena.find(*key.tolist()) is not None for key in pair.items.keys]
+    assert theirs == pair.theirs.tolist()
+    assert loader.stats()["cache_forms"]["original"] == PICTURES - sum(theirs)
+    if workers == 0:
+        first, second = loader.stats()["epochs"]
+        assert first["remote_hits"] == held * pair.theirs.sum()
+        assert (second["remote_hits"], second["misses"]) == (pair.theirs.sum(), 0)
+    assert "asked before storage, by Python" in loader.plan()
+
+
+def test_python_samples_go_on_when_the_owner_is_killed_or_lies(pair, folder) -> None:
+    pair.fill_other()
+    other = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(other, "JPEG")
+    data = coordl.ImageFolder(str(folder), transform())
+    options: Any = {"seed": 3, "num_workers": 2, "prep": "python"}
+    pair.other.start()
+    loader = coordl.DataLoader(data, 4, cache="64MiB", peers=pair.peers, **options)
+    ours = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number, batch in enumerate(loader):
+            ours += batch
+            if number == 1:
+                pair.other.signal(signal.SIGKILL)
+    assert same([ours], epochs_of(coordl.DataLoader(data, 4, **options), 1))
+
+
+def test_what_watches_opens_sees_reads_of_storage_alone(pair) -> None:
+    # given an audit hook, as dsanalyzer has one
+    opened: list[str] = []
+    on = [True]
+    sys.addaudithook(
+        lambda event, given: (
+            opened.append(str(given[0]))
+            if on and event == "open" and str(given[0]).endswith(".jpg")
+            else None
+        )
+    )
+    for row in np.flatnonzero(pair.theirs).tolist()[2:]:  # all but two of what it owns
+        data = Path(pair.items.paths[row]).read_bytes()
+        pair.other.arena.admit(*pair.items.keys[row].tolist(), data)
+    pair.other.start()
+    opened.clear()
+    loader = pair.loader()
+    epochs_of(loader, 1)
+    on.clear()
+    misses = loader.stats()["total"]["misses"]
+    assert len(opened) == len(set(opened)) == misses == PICTURES - pair.theirs.sum() + 2
