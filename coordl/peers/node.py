@@ -15,6 +15,8 @@ import tempfile
 import time
 from typing import Any
 
+import psutil
+
 from coordl.errors import PeerError
 from coordl.peers.address import record_path
 
@@ -61,7 +63,11 @@ def running(arena: str) -> dict[str, Any] | None:
             told = os.pread(record, 4096, 0)
     finally:
         os.close(record)
-    return dict(json.loads(told)) if told else None
+    if not told:
+        return None  # about to say where it listens
+    record_told = dict(json.loads(told))
+    # Between its lock and its first word a server's record is that of the one before it.
+    return record_told if psutil.pid_exists(int(record_told["pid"])) else None
 
 
 def _start(arena: str, host: str, port: int, said: Any) -> subprocess.Popen[bytes]:

@@ -198,7 +198,6 @@ def serve(name: str, host: str, port: int, linger_s: float) -> int:
             print(f"cannot listen at {host}:{port}: {error}", file=sys.stderr)
             arena.close()
             return 4
-        os.ftruncate(record, 0)
         told = {"address": server.address, "pid": os.getpid(), "run": server.run_id}
         os.pwrite(record, json.dumps(told).encode(), 0)
         _wait_for_the_last(arena, linger_s)
@@ -218,6 +217,7 @@ def _locked(path: Path) -> int | None:
         try:
             fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(record).st_ino == path.stat().st_ino:
+                os.ftruncate(record, 0)  # what a killed one said
                 return record
         except BlockingIOError:
             os.close(record)
