@@ -21,10 +21,13 @@ from coordl.errors import (
 if TYPE_CHECKING:
     from coordl import transforms
     from coordl.delivery.loader import DataLoader
+    from coordl.delivery.ranks import EvaluationSampler
     from coordl.fetch.cache import MinIOCache
     from coordl.sources.audio import AudioFolder
     from coordl.sources.coco import CocoDetection, collate_detections
+    from coordl.sources.huggingface import HuggingFaceAudio, HuggingFaceImages
     from coordl.sources.image_folder import ImageFolder, PackedFolder
+    from coordl.sources.image_list import ImageList
     from coordl.sources.tar_shards import TarShards
 
 __all__ = [
@@ -34,7 +37,11 @@ __all__ = [
     "CocoDetection",
     "CoordlError",
     "DataLoader",
+    "EvaluationSampler",
+    "HuggingFaceAudio",
+    "HuggingFaceImages",
     "ImageFolder",
+    "ImageList",
     "ItemError",
     "MinIOCache",
     "PackedDataError",
@@ -50,7 +57,11 @@ _HOME = {
     "AudioFolder": "coordl.sources.audio",
     "CocoDetection": "coordl.sources.coco",
     "DataLoader": "coordl.delivery.loader",
+    "EvaluationSampler": "coordl.delivery.ranks",
+    "HuggingFaceAudio": "coordl.sources.huggingface",
+    "HuggingFaceImages": "coordl.sources.huggingface",
     "ImageFolder": "coordl.sources.image_folder",
+    "ImageList": "coordl.sources.image_list",
     "MinIOCache": "coordl.fetch.cache",
     "PackedFolder": "coordl.sources.image_folder",
     "TarShards": "coordl.sources.tar_shards",

@@ -34,8 +34,11 @@ class Admission(StrEnum):
 
 def warm(
     directory: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="image folder DIR/CLASS/*.jpg, packed data set, tars"),
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="image folder DIR/CLASS/*.jpg, or its URL (s3://...); packed data set, tars",
+        ),
     ],
     ssd: Annotated[
         Path | None, typer.Option(help="directory on a local disk, where the cache stays")
@@ -83,14 +86,17 @@ def warm(
             _report(_fill(into, _dataset(directory), workers), into)
 
 
-def _dataset(directory: Path) -> Any:
+def _dataset(directory: str) -> Any:
+    from coordl.fetch.place import is_url
     from coordl.fetch.shards import MANIFEST
     from coordl.sources.image_folder import ImageFolder, PackedFolder
     from coordl.sources.tar_shards import KEY, TarShards
 
-    if directory.suffix == ".tar":
-        return TarShards(str(directory), target=KEY)
-    kind: Any = PackedFolder if (directory / MANIFEST).exists() else ImageFolder
+    if is_url(directory):  # credentials and endpoints: fsspec's own configuration and variables
+        return ImageFolder(directory)
+    if directory.endswith(".tar"):
+        return TarShards(directory, target=KEY)
+    kind: Any = PackedFolder if (Path(directory) / MANIFEST).exists() else ImageFolder
     return kind(directory)
 
 

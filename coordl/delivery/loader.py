@@ -30,6 +30,7 @@ from coordl.fetch.budget import parse_budget
 from coordl.fetch.cache import MinIOCache, check_form
 from coordl.fetch.folder import Folder, find_folder
 from coordl.fetch.opens import COUNTED, Opens
+from coordl.fetch.reads import COUNTED as READS
 from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_opens
 from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, cached
 from coordl.fetch.tally import Tally
@@ -287,11 +288,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _python_dataset(self, route: Route) -> Any:
         dataset: Any = self.dataset
-        if route.prefix is not None and route.folder is not None:
-            files = self._asking(self._folder_items(route.folder))
-            dataset = PrefixedFolder(route.folder, files, route.prefix)
-        elif route.cached and route.folder is not None:
-            dataset = cached(route.folder, self._asking(self._folder_items(route.folder)))
+        folder = route.folder
+        if route.prefix is not None and folder is not None:
+            files = self._asking(self._folder_items(folder))
+            dataset = PrefixedFolder(folder, files, route.prefix, self._tally_of(folder))
+        elif folder is not None and (route.cached or folder.objects is not None):
+            files = self._asking(self._folder_items(folder))
+            dataset = cached(folder, files, self._tally_of(folder))
         elif self.cache_opens:
             dataset = serve_opens(dataset, self._opens())
         dataset = self._for_workers(dataset)
@@ -308,6 +311,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         names = exchange.membership.known()
         asking = Asking(cache.name, exchange.own, names, cache.budget_bytes, cache.form)
         return replace(files, asking=asking)
+
+    def _tally_of(self, folder: Folder) -> Tally | None:
+        """Reads of workers are counted where each is a request that may cost money."""
+        return Tally(READS, self.num_workers) if folder.objects and self.num_workers else None
 
     def _for_workers(self, dataset: Any) -> Any:
         """The same samples, as memory worker processes share."""
@@ -328,7 +335,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         (itself where there is neither), and what counts reads in this process."""
         source = dataset.dataset if isinstance(dataset, KeyedDataset) else dataset
         counting: Any = None
-        if isinstance(source, CachedFolder) and self.num_workers == 0:
+        if isinstance(source, CachedFolder) and source.counts_all(self.num_workers):
             counting = source
         elif hasattr(source, "opens") and source is not self.dataset:
             counting = OpenCounters(source.opens.tally)

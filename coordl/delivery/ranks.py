@@ -1,8 +1,7 @@
-"""The rest of an epoch for another number of ranks."""
+"""An epoch's samples among ranks: its rest for another number of them, and each sample once."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -27,10 +26,7 @@ def rest_of_epoch(sampler: Any, consumed: int) -> Iterator[int]:
         sampler: torch's DistributedSampler.
         consumed: samples at the beginning of the epoch's order.
     """
-    whole = copy.copy(sampler)
-    whole.num_replicas, whole.rank = 1, 0
-    whole.num_samples = whole.total_size = len(sampler.dataset)
-    order = list(whole)
+    order = _order(sampler)
     left = order[consumed:]
     if not left:
         return iter(())
@@ -41,3 +37,44 @@ def rest_of_epoch(sampler: Any, consumed: int) -> Iterator[int]:
         missing = each * sampler.num_replicas - len(left)
         left += (order * math.ceil(missing / len(order)))[:missing]
     return iter(left[sampler.rank : each * sampler.num_replicas : sampler.num_replicas])
+
+
+def _order(sampler: DistributedSampler) -> list[int]:
+    """The epoch's, as one rank alone has it from torch."""
+    whole: Any = DistributedSampler(sampler.dataset, 1, 0, sampler.shuffle, sampler.seed)
+    whole.epoch = sampler.epoch
+    return list(whole)
+
+
+class EvaluationSampler(DistributedSampler):
+    """torch's DistributedSampler for evaluation: each sample once over all ranks, none repeated.
+
+    Ranks take turns through the order, so some have one sample more than others; with fewer samples
+    than ranks, some have none. A forward pass through DistributedDataParallel waits for all ranks:
+    evaluate the module inside it (`model.module`), or enter `model.join()`.
+
+    Args:
+        dataset: what has a length.
+        num_replicas, rank: of the process group, by default.
+        shuffle: in the order torch's sampler has for the same seed and epoch (set_epoch()).
+        seed: of that order, the same in all ranks.
+
+    Raises:
+        ValueError: no such rank.
+        RuntimeError: no process group, and its figures are not given.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle, seed)
+        self.total_size = len(dataset)
+        self.num_samples = len(range(self.rank, self.total_size, self.num_replicas))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(_order(self)[self.rank :: self.num_replicas])

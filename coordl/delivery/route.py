@@ -10,6 +10,7 @@ import torch.utils.data
 
 from coordl.fetch.cache import MinIOCache
 from coordl.fetch.folder import Folder, find_folder
+from coordl.fetch.objects import THREADS
 from coordl.fetch.served import opens_folder
 from coordl.fetch.source import describe_cache
 from coordl.prep.plan import Plan, Prefix, compile_plan, format_names, whole_prefix
@@ -17,6 +18,7 @@ from coordl.prep.plan import Plan, Prefix, compile_plan, format_names, whole_pre
 # Files the native pass leaves to Pillow are prepared one by one in the consumer's process: with
 # more than a few of them, torch's worker processes are the faster way.
 _NATIVE_SHARE_WANTED = 0.9
+OBJECTS = "objects come through fsspec, which is Python"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ def route_of(loader: Any) -> Route:
         if loader.prep == "auto" and (share := folder.native_share()) < _NATIVE_SHARE_WANTED:
             prefix = None
             reasons.append(f"{1 - share:.0%} of the files are no {format_names()} by name")
+        if folder.objects is not None:
+            reasons.append(OBJECTS)
+        if folder.reads:
+            reasons.append(folder.reads)
         if folder.reads_targets:
             reasons.append("its targets are read from the tar shards, which would hold up prep")
     if loader.prep == "python":
@@ -86,6 +92,8 @@ def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
     """The text of plan()."""
     lines = ["order: torch's samplers"]
     files = "files" if route.folder is None else route.folder.kind
+    if route.folder is not None and route.folder.objects is not None:
+        files = f"objects of {route.folder.objects.place.url}, {THREADS} at a time in each process"
     asked = "your own" if isinstance(loader.cache, MinIOCache) else f"{loader.cache}"
     if route.cached:
         form = loader.cache.form if isinstance(loader.cache, MinIOCache) else loader.cache_form

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch.utils.data
@@ -17,6 +17,7 @@ from coordl.delivery.carried import NOTHING, CarryingCollate, Made
 from coordl.delivery.on_error import BadSamples, has_batches, is_beyond, sample_path
 from coordl.delivery.stateful import Stream, StreamCollate, is_stateful, state_of
 from coordl.errors import SKIP
+from coordl.fetch.source import CachedFolder
 from coordl.prep.keyed import KeyedDataset, keyed_draws
 
 
@@ -94,17 +95,27 @@ class Tended(torch.utils.data.Dataset):
                     raise
                 # Which of them failed, its own error says: they are asked for one by one.
         bad, samples = BadSamples(), []
-        for one in asked:
-            try:
-                sample = (
-                    self.dataset.__getitems__([one])[0] if self.in_batches else self.dataset[one]
-                )
-            except Exception as error:
-                sample = self._instead(error, one, bad)
-                if sample is SKIP:
-                    continue
-            samples.append(sample)
+        with self._reading_ahead(asked):
+            for one in asked:
+                try:
+                    sample = (
+                        self.dataset.__getitems__([one])[0]
+                        if self.in_batches
+                        else self.dataset[one]
+                    )
+                except Exception as error:
+                    sample = self._instead(error, one, bad)
+                    if sample is SKIP:
+                        continue
+                samples.append(sample)
         return Made(samples or NOTHING, bad) if bad else samples
+
+    def _reading_ahead(self, asked: Any) -> AbstractContextManager[None]:
+        dataset = self.dataset
+        if type(dataset) is KeyedDataset:
+            dataset, asked = dataset.dataset, [index for _, index in asked]
+        known = isinstance(dataset, CachedFolder)
+        return dataset.reading_ahead(list(asked)) if known else nullcontext()
 
     def _instead(self, error: Exception, asked: Any, bad: BadSamples) -> Any:
         """What takes the place of a sample that failed; raises where that is on_error's wish."""

@@ -13,7 +13,13 @@ import errno as codes
 import os
 
 from coordl.errors import ItemError
-from coordl.fetch.retry import InconsistentReadError, causes_of, is_temporary, status_of
+from coordl.fetch.retry import (
+    ChangedObjectError,
+    InconsistentReadError,
+    causes_of,
+    is_temporary,
+    status_of,
+)
 
 
 class ItemOSError(ItemError, OSError):
@@ -126,6 +132,8 @@ def _reason(error: Exception) -> tuple[int, str]:
     status = status_of(error)
     if isinstance(error, InconsistentReadError):
         return codes.EIO, "Nothing may write to the data set while it is read."
+    if isinstance(error, ChangedObjectError):
+        return codes.EIO, "It changed since it was listed: make the data set anew."
     if isinstance(error, IsADirectoryError):
         return codes.EISDIR, "A sample must be an object, not a folder of them."
     if status == 429 or status == 503:

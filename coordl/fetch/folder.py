@@ -20,14 +20,20 @@ import torch.utils.data
 from coordl import _native
 from coordl.fetch.cache import cache_name
 from coordl.fetch.item import Source
+from coordl.fetch.objects import Objects
 from coordl.fetch.shards import shard_name
 from coordl.sources.audio import AudioFolder
 from coordl.sources.coco import CocoDetection
+from coordl.sources.encoded import EncodedItems
+from coordl.sources.huggingface import HuggingFaceAudio, HuggingFaceImages
 from coordl.sources.image_folder import ImageFolder, PackedFolder, open_rgb
+from coordl.sources.image_list import ImageList
 from coordl.sources.tar_shards import TarShards
 
 _TORCHVISION = "torchvision.datasets.folder"
 _EXTENSIONS = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "webp": (".webp",)}
+
+_BEGINS = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG", "webp": b"RIFF"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Folder:
 
     kind: ClassVar[str] = "files"
     form: ClassVar[str] = ""  # in which the items are already; empty for files as users have them
+    reads: ClassVar[str] = ""  # why its items are read in Python only
     python: ClassVar[str] = ""  # why samples can be made in Python only; the data set has sample()
 
     def __len__(self) -> int:
@@ -68,9 +75,16 @@ class Folder:
         return asked, asked if self.rows is None else self.rows[asked]
 
     @property
+    def objects(self) -> Objects | None:
+        """Who reads its items, where they are in remote storage."""
+        objects = getattr(self.dataset, "objects", None)
+        return objects if isinstance(objects, Objects) else None
+
+    @property
     def cache_name(self) -> str:
         """The arena all its readers share: named by its root folder, absolute, without links."""
-        return cache_name(self.dataset.root)
+        objects = self.objects
+        return cache_name(self.dataset.root) if objects is None else objects.cache_name
 
     @property
     def reads_targets(self) -> bool:
@@ -78,11 +92,12 @@ class Folder:
         return False
 
     def source(self) -> Source:
-        """Where the items are: the file of each, or who knows the parts of shards."""
-        return [sample[0] for sample in self.dataset.samples]
+        """Where the items are: the file of each, or who knows the parts of shards or objects."""
+        paths = [sample[0] for sample in self.dataset.samples]
+        return paths if self.objects is None else self.objects.chosen(paths)
 
     def name(self, row: Any) -> str:
-        """What to call an item: the path of its (original) file."""
+        """What to call an item: the path of its (original) file, or its URL."""
         return str(self.dataset.samples[row][0])
 
     def path(self, row: Any) -> str:
@@ -98,8 +113,23 @@ class Folder:
         where there are more."""
         ours = tuple(end for name in _native.formats() for end in _EXTENSIONS[name])
         rows = range(0, len(self.dataset), max(1, len(self.dataset) // 4096))
-        named = sum(1 for row in rows if self.name(row).lower().endswith(ours))
+        file = self.name if self.objects is None else self._path_in_place
+        named = sum(1 for row in rows if file(row).lower().endswith(ours))
         return float(named / max(1, len(rows)))
+
+    def _path_in_place(self, row: Any) -> str:
+        """Of a remote object: its URL may end in that of the archive it is in."""
+        assert self.objects is not None
+        return self.objects.place.path_of(self.name(row))
+
+
+class ListedFiles(Folder):
+    """An ImageList."""
+
+    @property
+    def cache_name(self) -> str:
+        paths = [path for path, _ in self.dataset.samples]
+        return cache_name(paths) if self.objects is None else self.objects.list_name
 
 
 class PackedShards(Folder):
@@ -148,6 +178,36 @@ class TarPictures(Folder):
         return float(named / max(1, len(self.dataset)))
 
 
+class ArrowPictures(Folder):
+    """A HuggingFaceImages."""
+
+    kind = "the table's rows"
+    reads = "the rows are read through Arrow, which is Python"
+
+    @property
+    def cache_name(self) -> str:
+        return str(self.dataset.column.cache_name)
+
+    def source(self) -> Source:
+        return self.dataset.column  # type: ignore[no-any-return]
+
+    def name(self, row: Any) -> str:
+        return str(self.dataset.name(int(row)))
+
+    def target(self, row: int, read: Callable[[int], bytes | memoryview] | None = None) -> Any:
+        return self.dataset.target_of(row)
+
+    def native_share(self) -> float:
+        return float(self.dataset.share_of(tuple(_BEGINS[name] for name in _native.formats())))
+
+
+class ArrowAudio(ArrowPictures):
+    """A HuggingFaceAudio."""
+
+    form = "original"
+    python = "audio is decoded in Python (soundfile)"
+
+
 class AudioFiles(Folder):
     """An AudioFolder."""
 
@@ -161,12 +221,41 @@ class DetectionFiles(Folder):
     python = "boxes are moved along with the pixels in Python"
 
 
+class EncodedFiles(Folder):
+    """An EncodedItems: of any of the others. Its rows are those of the data set below."""
+
+    form = "original"
+    python = "its items are handed on encoded"
+
+    @property
+    def _inner(self) -> Folder:
+        return self.dataset.folder  # type: ignore[no-any-return]
+
+    @property
+    def objects(self) -> Objects | None:
+        return self._inner.objects
+
+    @property
+    def cache_name(self) -> str:
+        return self._inner.cache_name
+
+    def source(self) -> Source:
+        return self._inner.source()
+
+    def name(self, row: Any) -> str:
+        return self._inner.name(row)
+
+
 _OURS: dict[type, type[Folder]] = {
     ImageFolder: Folder,
+    ImageList: ListedFiles,
     PackedFolder: PackedShards,
     TarShards: TarPictures,
     AudioFolder: AudioFiles,
     CocoDetection: DetectionFiles,
+    HuggingFaceImages: ArrowPictures,
+    HuggingFaceAudio: ArrowAudio,
+    EncodedItems: EncodedFiles,
 }
 
 
@@ -180,14 +269,14 @@ def find_folder(dataset: Any) -> Folder | str:
     torchvisions = (f"{_TORCHVISION}.ImageFolder", f"{_TORCHVISION}.DatasetFolder")
     kind = Folder if name in torchvisions else _OURS.get(type(dataset))
     if kind is None:
-        ours = ", ".join(known.__qualname__ for known in _OURS)
+        ours = ", ".join(known.__qualname__ for known in _OURS if known is not EncodedItems)
         return (
             f"the data set is a {name}; coordl reads files itself for torchvision's ImageFolder "
             f"and DatasetFolder, coordl's {ours}, and Subsets of them"
         )
     if "__getitem__" in vars(dataset):
         return f"the {name} has a __getitem__ of its own"
-    if kind is Folder and not _is_stock_loader(dataset.loader):
+    if kind in (Folder, ListedFiles) and not _is_stock_loader(dataset.loader):
         return f"its loader is {_name(dataset.loader)}, which may do anything with the file"
     try:
         rows = _rows_of(subsets)
@@ -198,6 +287,8 @@ def find_folder(dataset: Any) -> Folder | str:
         if rows.min() < -count or rows.max() >= count:
             return f"a Subset names samples beyond the {count} there are"
         rows = np.where(rows < 0, rows + count, rows)
+    if kind is EncodedFiles and dataset.folder.rows is not None:
+        rows = dataset.folder.rows if rows is None else dataset.folder.rows[rows]
     return kind(dataset, rows)
 
 

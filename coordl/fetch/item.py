@@ -39,6 +39,24 @@ class Parts:
     mtimes_ns: NDArray[np.int64]
 
 
+class Reader(Protocol):
+    """Reads items that are no files here.
+
+    Attributes:
+        threads: reads at a time that are of use in one process.
+    """
+
+    threads: int
+
+    def read(self, row: int, index: int, checked: bool) -> tuple[bytes, bool]:
+        """The item, and whether it is sure to be the one its key is of.
+
+        Args:
+            row: which. index: its sample's, for errors.
+            checked: that is asked for, though it may cost a request.
+        """
+
+
 @dataclass(frozen=True)
 class Items:
     """The items of a data set, in its order; all arrays are read-only by convention.
@@ -49,6 +67,8 @@ class Items:
         mtimes_ns: (N,) int64, nanoseconds since 1970, of the file or shard.
         keys: (N, 2) uint64, C order: high and low half of each item's 128-bit key.
         parts: None where every item is a file.
+        reader: who reads them where they are no files here: times are zeros then, and so are keys
+            of what no cache may hold.
         fields: how many items a sample has: those of sample i are i, i + N / fields, and so on.
     """
 
@@ -57,6 +77,7 @@ class Items:
     mtimes_ns: NDArray[np.int64]
     keys: NDArray[np.uint64]
     parts: Parts | None = None
+    reader: Reader | None = None
     fields: int = 1
 
     def __len__(self) -> int:
@@ -73,13 +94,13 @@ class Items:
 
 
 class Shards(Protocol):
-    """Who knows the parts of shards that are a data set's items."""
+    """Who knows a data set's items that are no files here: parts of shards, remote objects."""
 
     def items(self, keyed: bool) -> Items:
         """All of them; `keyed`: with keys, for a cache."""
 
 
-Source = list[str] | Shards  # files, or parts of shards
+Source = list[str] | Shards
 
 
 def identify(paths: Sequence[str], *, threads: int = 8) -> Items:
@@ -106,6 +127,24 @@ def identify(paths: Sequence[str], *, threads: int = 8) -> Items:
     return Items(paths, sizes, mtimes_ns, _keys(paths, sizes, mtimes_ns, 0 * sizes, sizes))
 
 
+def identify_there(paths: Sequence[str], *, threads: int = 16) -> Items:
+    """The same, with zeros for what is no readable plain file: it fails when its turn comes."""
+    sizes, mtimes_ns, errnos = _native.stat_files(paths, threads)
+    good = np.flatnonzero(errnos == 0)
+    chosen = [paths[row] for row in good.tolist()]
+    keys = np.zeros((len(paths), 2), np.uint64)
+    nothing = 0 * sizes[good]
+    keys[good] = _keys(chosen, sizes[good], mtimes_ns[good], nothing, sizes[good])
+    there = errnos == 0
+    return Items(paths, np.where(there, sizes, 0), np.where(there, mtimes_ns, 0), keys)
+
+
+def unidentified(paths: Sequence[str]) -> Items:
+    """Items of which nothing was looked at: zeros throughout."""
+    zeros = np.zeros(len(paths), np.int64)
+    return Items(paths, zeros, zeros, np.zeros((len(paths), 2), np.uint64))
+
+
 def identify_parts(parts: Parts, *, keyed: bool = True, fields: int = 1) -> Items:
     """The same for parts of shards; the shards' sizes and times are those in `parts`.
 
@@ -119,7 +158,7 @@ def identify_parts(parts: Parts, *, keyed: bool = True, fields: int = 1) -> Item
     keys = np.zeros((len(paths), 2), np.uint64)
     if keyed:
         keys = _keys(paths, sizes, mtimes_ns, offsets, offsets + lengths)
-    return Items(paths, lengths, mtimes_ns, keys, parts, fields)
+    return Items(paths, lengths, mtimes_ns, keys, parts, fields=fields)
 
 
 def _keys(

@@ -35,6 +35,7 @@ _VERSIONS = frozenset(
         "sha256", "timemodified", "updated", "versionid",
     }
 )  # fmt: skip
+_TIMES = frozenset({"lastmodified", "modified", "modify", "mtime", "timemodified", "updated"})
 # ... and those that only add to them: an object can change in place.
 _SUPPORTING = frozenset({"created", "ino"})
 # Options that do not say where a file system is: secrets, which change while the place does not ...
@@ -50,11 +51,17 @@ FSSPEC_OPTIONS = frozenset(
 # Who cannot be held is still read whole, with all checks, up to this size; beyond it the file
 # system's own files serve ranges.
 WHOLE_BYTES = 64 << 20
-_TIMEOUT_S_PER_MIB = 1.0
+TIMEOUT_S_PER_MIB = 1.0
 
 
 class Unidentified(Exception):
-    """Nothing tells an object's content; the message says why."""
+    """Nothing tells an object's content; the message says why.
+
+    Attributes:
+        size: of the object, in bytes, where that at least is known.
+    """
+
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,19 +134,51 @@ def identify_object(fs: Any, path: str, timeout_s: float | None = None) -> Ident
     place, size = place_of(fs), info.get("size")
     if not isinstance(size, int):
         raise Unidentified("the storage does not say the object's size")
-    return Identity(fs.unstrip_protocol(path), place, size, _version(fs, path, info))
+    try:
+        return Identity(fs.unstrip_protocol(path), place, size, _version(fs, path, info))
+    except Unidentified as reason:
+        reason.size = size
+        raise
 
 
 def _version(fs: Any, path: str, info: dict[str, Any]) -> str:
-    plain = {key: key.lower().replace("_", "").replace("-", "") for key in map(str, info)}
-    found = {
+    told = version_in(info)
+    if told:
+        return told
+    return json.dumps({**_told(info, _SUPPORTING), **_asked(fs, path)}, sort_keys=True)
+
+
+def version_in(info: dict[str, Any]) -> str:
+    """What an info(), or an entry of a listing, has to tell versions apart; empty where nothing."""
+    if not _told(info, _VERSIONS):
+        return ""
+    return json.dumps(_told(info, _VERSIONS | _SUPPORTING), sort_keys=True)
+
+
+def same_version(one: str, other: str) -> bool | None:
+    """Whether two versions are of one content, by what both of them tell; None: that is nothing.
+
+    Times decide only where nothing better does: listings may have them finer than looks.
+    """
+    first, second = (
+        {_plain_name(key): value for key, value in json.loads(text).items()}
+        for text in (one, other)
+    )
+    common = first.keys() & second.keys() & _VERSIONS
+    common = common - _TIMES or common
+    return all(first[name] == second[name] for name in common) if common else None
+
+
+def _told(info: dict[str, Any], names: frozenset[str]) -> dict[str, str]:
+    return {
         key: str(info[key])
-        for key, name in plain.items()
-        if name in _VERSIONS | _SUPPORTING and info.get(key) not in (None, "")
+        for key in map(str, info)
+        if _plain_name(key) in names and info.get(key) not in (None, "")
     }
-    if not any(plain[key] in _VERSIONS for key in found):
-        found.update(_asked(fs, path))
-    return json.dumps(found, sort_keys=True)
+
+
+def _plain_name(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "")
 
 
 def _asked(fs: Any, path: str) -> dict[str, str]:
@@ -166,10 +205,10 @@ def _fresh_info(fs: Any, path: str, timeout_s: float | None) -> dict[str, Any]:
         options["refresh"] = True
     elif fs._parent(path) in getattr(fs, "dircache", ()):
         fs.invalidate_cache(fs._parent(path))
-    return dict(_timed(info, timeout_s)(path, **options))
+    return dict(timed(info, timeout_s)(path, **options))
 
 
-def _timed(method: Callable[..., Any], timeout_s: float | None) -> Callable[..., Any]:
+def timed(method: Callable[..., Any], timeout_s: float | None) -> Callable[..., Any]:
     """The method with a time limit, where fsspec runs it in its event loop; others have theirs."""
     if timeout_s is None or not inspect.iscoroutinefunction(getattr(method, "__wrapped__", None)):
         return method
@@ -287,7 +326,7 @@ class ObjectReader:
                 self._bypassed[str(reason)] += 1
             if whole_bytes is not None:
                 return None
-            return self._counted(_timed(fs.cat_file, self.timeout_s)(path))
+            return self._counted(timed(fs.cat_file, self.timeout_s)(path))
         key = identity.key()
         held = self.cache.get(key)
         if held is not None:
@@ -297,8 +336,8 @@ class ObjectReader:
         if not room and whole_bytes is not None and identity.size > whole_bytes:
             self._count("misses", 1)
             return None
-        limit_s = self.timeout_s + _TIMEOUT_S_PER_MIB * identity.size / 2**20
-        data = self._counted(_timed(fs.cat_file, limit_s)(path))
+        limit_s = self.timeout_s + TIMEOUT_S_PER_MIB * identity.size / 2**20
+        data = self._counted(timed(fs.cat_file, limit_s)(path))
         self._count("misses", 1)
         if len(data) != identity.size:
             raise InconsistentReadError(

@@ -49,6 +49,10 @@ class InconsistentReadError(OSError):
     """What was read is not the object that was looked at: cut off, or changed meanwhile."""
 
 
+class ChangedObjectError(OSError):
+    """An object is another by now than the data set was made of; reading again does not help."""
+
+
 @dataclass(frozen=True)
 class Retry:
     """How often storage is asked, and the waits in between.

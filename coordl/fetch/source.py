@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,16 +12,20 @@ import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.errors import ItemError, item_error
+from coordl.errors import item_error
+from coordl.fetch.ahead import ReadAhead
 from coordl.fetch.budget import format_bytes
 from coordl.fetch.cache import FORMS, MinIOCache
 from coordl.fetch.folder import Folder
-from coordl.fetch.item import Items, Source, identify
+from coordl.fetch.item import Items, Source, identify_there, unidentified
+from coordl.fetch.reads import Reads, SharedReads
 from coordl.fetch.storage import fetch
+from coordl.fetch.tally import Tally
 from coordl.peers.asking import Asking, OwnersCache
 from coordl.sources.image_folder import open_item
 
 _STAT_THREADS = 16
+_Fetched = tuple[bytes | memoryview, float, bool]  # seconds it took; whether another server gave it
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,12 @@ class FolderItems:
         items: paths, and with a cache their sizes, times and keys (zeros where a file could not
             be looked at: it fails when its turn comes). Without a cache nobody asks the file
             system, and they are zeros throughout.
-        table: the same for native threads.
         cache: None without one.
         asking: where other servers share theirs, for Python's samples.
     """
 
     source: Source
     items: Items
-    table: _native.ItemTable
     cache: MinIOCache | None
     asking: Asking | None = None
 
@@ -47,8 +51,13 @@ class FolderItems:
         if not isinstance(source, list):
             items = source.items(keyed=identified)
         else:
-            items = _identify(source) if identified else _unidentified(source)
-        return cls(source, items, _table(items), cache)
+            items = identify_there(source) if identified else unidentified(source)
+        return cls(source, items, cache)
+
+    @functools.cached_property
+    def table(self) -> _native.ItemTable:
+        """The same for native threads."""
+        return _table(self.items)
 
     @property
     def tiers(self) -> Any:
@@ -117,24 +126,6 @@ def describe_cache(cache: MinIOCache | None) -> list[str]:
     return lines
 
 
-def _unidentified(paths: list[str]) -> Items:
-    zeros = np.zeros(len(paths), np.int64)
-    return Items(paths, zeros, zeros, np.zeros((len(paths), 2), np.uint64))
-
-
-def _identify(paths: list[str]) -> Items:
-    try:
-        return identify(paths, threads=_STAT_THREADS)
-    except ItemError:  # some file is not there: that is for the epoch to say, at its place
-        errnos = _native.stat_files(paths, _STAT_THREADS)[2]
-    good = np.flatnonzero(errnos == 0)
-    found = identify([paths[row] for row in good], threads=_STAT_THREADS)
-    items = _unidentified(paths)
-    sizes, mtimes_ns = items.sizes.copy(), items.mtimes_ns.copy()
-    sizes[good], mtimes_ns[good], items.keys[good] = found.sizes, found.mtimes_ns, found.keys
-    return Items(paths, sizes, mtimes_ns, items.keys)
-
-
 def _table(items: Items) -> _native.ItemTable:
     parts = items.parts
     if parts is None:
@@ -152,6 +143,8 @@ def _table(items: Items) -> _native.ItemTable:
 
 
 def _changed(items: Items) -> bool:
+    if items.reader is not None:  # a listing holds until the data set is made anew
+        return False
     known = items if items.parts is None else items.parts
     sizes, mtimes_ns, errnos = _native.stat_files(known.paths, _STAT_THREADS)
     there = errnos == 0
@@ -165,14 +158,23 @@ class CachedFolder(torch.utils.data.Dataset):
     """An image folder whose files are read through the cache, for Python transforms.
 
     Same samples as the folder itself gives; workers of any start method may use it.
+
+    Args:
+        tally: counts for this process and its workers together; None: each counts for itself.
     """
 
-    def __init__(self, folder: Folder, files: FolderItems) -> None:
+    def __init__(self, folder: Folder, files: FolderItems, tally: Tally | None = None) -> None:
         self.folder = folder
         self.items = files.items
         self.cache = files.cache
         self.asking = files.asking
-        self._counters = _zeros()
+        self.reads = Reads() if tally is None else SharedReads(tally)
+        self._ahead: ReadAhead[_Fetched] = ReadAhead(self._at_once)
+
+    @property
+    def _at_once(self) -> int:
+        """Reads at a time that are of use."""
+        return 1 if self.items.reader is None else self.items.reader.threads
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -190,6 +192,21 @@ class CachedFolder(torch.utils.data.Dataset):
             target = dataset.target_transform(target)
         return picture, target
 
+    def reading_ahead(self, indices: list[Any]) -> AbstractContextManager[None]:
+        """Inside, what these samples lack comes from remote storage, many at a time; each fails
+        when it is asked for. Files are read one by one: a disk has no such latency."""
+        if self._at_once < 2:
+            return nullcontext()
+        try:
+            rows = self.folder.positions(indices)[1].tolist()
+        except (IndexError, TypeError):  # for whoever asks for that sample
+            return nullcontext()
+        missing = [row for row in rows if not self._holds(row)]
+        return self._ahead.of(missing, self._timed_fetch)
+
+    def _holds(self, row: int) -> bool:
+        return self.cache is not None and self.cache.holds(self.items.keys[row])
+
     def _opened(self, data: bytes | memoryview, index: int) -> Any:
         return open_item(data)
 
@@ -198,36 +215,47 @@ class CachedFolder(torch.utils.data.Dataset):
         return picture if transform is None else transform(picture)
 
     def _fetch(self, row: int) -> bytes | memoryview:
-        now, key = self._counters, self.items.keys[row]
-        held = None if self.cache is None else self.cache.get(key)
+        key, coming = self.items.keys[row], self._ahead.take(row)
+        held = None if self.cache is None or coming is not None else self.cache.get(key)
         if held is not None:
-            now["hits"] += 1
-            now["ssd_hits"] += self.cache is not None and self.cache.lies_on_ssd(key)
+            assert self.cache is not None
+            self.reads.hit(self.cache.lies_on_ssd(key))
             return held
-        start = time.perf_counter()
-        cache: Any = self.cache
-        if self.asking is not None and (owner := self.asking.owner(key)) is not None:
-            given = self.asking.get(owner, key, int(self.items.sizes[row]))
-            if given is not None:
-                now["remote_hits"] += 1
-                now["remote_bytes"] += len(given)
-                now["fetch_s"] += time.perf_counter() - start
-                return given
-            cache = OwnersCache(self.asking, owner)
-        now["misses"] += 1
-        data = fetch(self.items, row, cache)
-        now["storage_bytes"] += len(data)
-        if self.cache is not None and self.cache.get(key) is not None:
-            now["admitted_bytes"] += len(data)
-        now["fetch_s"] += time.perf_counter() - start
+        try:
+            data, fetch_s, given = self._timed_fetch(row) if coming is None else coming.result()
+        except BaseException:
+            self.reads.add("misses", 1)
+            raise
+        if given:
+            self.reads.given(len(data), fetch_s)
+            return data
+        self.reads.add("misses", 1)
+        admitted = self.cache is not None and self.cache.holds(key)
+        self.reads.read(len(data), admitted, fetch_s)
         return data
 
+    def _timed_fetch(self, row: int) -> _Fetched:
+        start, key = time.perf_counter(), self.items.keys[row]
+        cache: Any = self.cache
+        owner = self.asking.owner(key) if self.asking is not None and key.any() else None
+        if self.asking is not None and owner is not None:
+            given = self.asking.get(owner, key, int(self.items.sizes[row]))
+            if given is not None:
+                return given, time.perf_counter() - start, True
+            cache = OwnersCache(self.asking, owner)
+        data = fetch(self.items, row, cache)
+        return data, time.perf_counter() - start, False
+
+    def counts_all(self, workers: int) -> bool:
+        """Whether its counters are those of all reads, with so many workers."""
+        return workers == 0 or isinstance(self.reads, SharedReads)
+
     def counters(self) -> dict[str, Any]:
-        """Reads of this process since reset_counters()."""
-        return {**self._counters, "prep_s": None}
+        """Reads since reset_counters()."""
+        return {**self.reads.counters(), "prep_s": None}
 
     def reset_counters(self) -> None:
-        self._counters = _zeros()
+        self.reads.reset()
 
 
 class CachedSamples(CachedFolder):
@@ -238,12 +266,6 @@ class CachedSamples(CachedFolder):
         return self.folder.dataset.sample(int(rows[0]), int(indices[0]), self._fetch)
 
 
-def cached(folder: Folder, files: FolderItems) -> CachedFolder:
+def cached(folder: Folder, files: FolderItems, tally: Tally | None = None) -> CachedFolder:
     """The data set with its reads through the cache."""
-    return (CachedSamples if folder.python else CachedFolder)(folder, files)
-
-
-def _zeros() -> dict[str, Any]:
-    counts = ["hits", "ssd_hits", "remote_hits", "remote_bytes"]
-    counts += ["misses", "storage_bytes", "admitted_bytes"]
-    return {**dict.fromkeys(counts, 0), "fetch_s": 0.0}
+    return (CachedSamples if folder.python else CachedFolder)(folder, files, tally)

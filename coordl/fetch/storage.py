@@ -1,4 +1,5 @@
-"""The Python way to an item's bytes: the cache, then the file. Native prep has its own."""
+"""The Python way to an item's bytes: the cache, then the file, or who reads what is no file here.
+Native prep has its own, for files."""
 
 from __future__ import annotations
 
@@ -42,6 +43,8 @@ def fetch(
         held = cache.get(key)
         if held is not None:
             return held
+    if items.reader is not None:
+        return _fetch_read(items, index, cache, form)
     path, sample = items.paths[index], items.sample(index)
     sys.audit("open", path, None, os.O_RDONLY)
     try:
@@ -59,6 +62,19 @@ def fetch(
     return data
 
 
+def _fetch_read(
+    items: Items, index: int, cache: MinIOCache | OwnersCache | None, form: str | None
+) -> bytes:
+    """The same from a reader."""
+    assert items.reader is not None
+    key = items.keys[index]
+    held = cache is not None and key.any() and cache.takes(key, int(items.sizes[index]))
+    data, same = items.reader.read(index, items.sample(index), checked=bool(held))
+    if cache is not None and held and same and _native.check_item(data):
+        _admit(items, index, cache, data, form or cache.form)
+    return data
+
+
 def _admit(
     items: Items, index: int, cache: MinIOCache | OwnersCache, data: bytes, form: str
 ) -> None:
@@ -67,7 +83,7 @@ def _admit(
     held = cache.admit(key, rewritten)
     if not held and rewritten is not data:
         held = cache.admit(key, data)  # as it is it may still fit
-    if held:
+    if held and items.reader is None:
         part = (0, 0) if parts is None else (int(parts.offsets[index]), int(parts.lengths[index]))
         _native.drop_from_page_cache(items.paths[index], *part)
 

@@ -173,7 +173,7 @@ class Pass:
         items = rows[at]
         keys = self._items.keys[items]
         live, owner = self._owners(keys)
-        remote = owner > 0
+        remote = (owner > 0) & keys.any(axis=1)  # what could not be looked at has no key
         if not remote.any():
             self._workers.announce(ticket)
             return 0, missing

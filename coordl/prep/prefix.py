@@ -15,6 +15,7 @@ import torch
 from coordl import _native
 from coordl.fetch.folder import Folder
 from coordl.fetch.source import CachedFolder, FolderItems
+from coordl.fetch.tally import Tally
 from coordl.prep.keyed import current_key
 from coordl.prep.recipe import Prefix
 from coordl.prep.vision import prepare_image
@@ -36,8 +37,10 @@ class PrefixedFolder(CachedFolder):
     transforms would have drawn: so they follow its seed in a worker.
     """
 
-    def __init__(self, folder: Folder, files: FolderItems, prefix: Prefix) -> None:
-        super().__init__(folder, files)
+    def __init__(
+        self, folder: Folder, files: FolderItems, prefix: Prefix, tally: Tally | None = None
+    ) -> None:
+        super().__init__(folder, files, tally)
         self.prefix = prefix
         self._pass: _native.Pass | None = None
 

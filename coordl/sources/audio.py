@@ -15,8 +15,8 @@ import torch.utils.data
 
 from coordl.errors import item_error
 from coordl.fetch.held_file import HeldFile
-from coordl.sources.class_folders import find_classes, find_samples
-from coordl.sources.clip import Cut, Place, library, read_clip
+from coordl.sources.class_folders import find_class_folders
+from coordl.sources.clip import Place, below, cut_of, read_clip
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -30,21 +30,23 @@ class AudioFolder(torch.utils.data.Dataset):
     generator: coordl.DataLoader(seed=) keys them by (seed, epoch, index).
 
     Args:
-        root: folder with one folder per class; files may lie deeper in it.
+        root: folder with one folder per class, or its URL, as of ImageFolder; files may lie deeper
+            in it.
         transform: from waveform to what the model takes.
         target_transform: from class number to target.
         seconds: length of the crop; shorter files end in zeros. None: the whole file.
         crop: where it lies: "random", "center" or "start".
         sample_rate: of the waveforms, in Hz; None: as the file has it.
         mono: average the channels into one; else they stay as in the file.
+        storage_options: for fsspec, as of ImageFolder.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: as ImageFolder.
+        FileNotFoundError, NotADirectoryError, ItemError: as ImageFolder.
         ImportError: soundfile, or for sample_rate= soxr, is not installed.
         ValueError: a bad argument.
 
     Attributes:
-        classes, class_to_idx, samples, targets: as ImageFolder has them.
+        classes, class_to_idx, samples, targets, objects: as ImageFolder has them.
     """
 
     def __init__(
@@ -57,23 +59,17 @@ class AudioFolder(torch.utils.data.Dataset):
         crop: Place = "random",
         sample_rate: int | None = None,
         mono: bool = True,
+        storage_options: dict[str, Any] | None = None,
     ) -> None:
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"seconds is a positive length or None, got {seconds!r}")
-        if crop not in ("random", "center", "start"):
-            raise ValueError(f"crop is 'random', 'center' or 'start', got {crop!r}")
-        if sample_rate is not None and sample_rate < 1:
-            raise ValueError(f"sample_rate is in Hz, or None, got {sample_rate!r}")
-        library("soundfile")
-        if sample_rate is not None:
-            library("soxr")
+        self.cut = cut_of(seconds, crop, sample_rate, mono)
         self.root = os.fspath(root)
         self.transform = transform
         self.target_transform = target_transform
-        self.cut = Cut(seconds, crop, sample_rate, mono)
-        self.classes = find_classes(self.root, "audio files", "<recording>.wav")
+        found = find_class_folders(
+            self.root, AUDIO_EXTENSIONS, "audio files", "<recording>.wav", storage_options
+        )
+        self.classes, self.samples, self.objects = found.classes, found.samples, found.objects
         self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
-        self.samples = find_samples(self.root, self.class_to_idx, AUDIO_EXTENSIONS, "audio files")
         self.targets = [target for _, target in self.samples]
 
     def __len__(self) -> int:
@@ -89,12 +85,14 @@ class AudioFolder(torch.utils.data.Dataset):
         """Sample `row`, called `index` in errors; its file's bytes from `read`, if given."""
         path, target = self.samples[row]
         try:
+            if read is None and self.objects is not None:
+                read = self._get
             if read is not None:
                 with HeldFile(read(row), path) as file:
-                    samples, rate = read_clip(file, self.cut, _below)
+                    samples, rate = read_clip(file, self.cut, below)
             else:
                 with open(path, "rb", buffering=0) as file:
-                    samples, rate = read_clip(file.fileno(), self.cut, _below)
+                    samples, rate = read_clip(file.fileno(), self.cut, below)
         except Exception as error:
             raise item_error(error, index, path) from error
         waveform: Any = torch.from_numpy(samples)
@@ -104,9 +102,9 @@ class AudioFolder(torch.utils.data.Dataset):
             target = self.target_transform(target)
         return waveform, rate, target
 
+    def _get(self, row: int) -> bytes:
+        assert self.objects is not None
+        return self.objects.get(self.samples[row][0], row)
+
     def __repr__(self) -> str:
         return f"coordl.AudioFolder({self.root!r}: {len(self)} files, {len(self.classes)} classes)"
-
-
-def _below(count: int) -> int:
-    return int(torch.randint(count, ()).item())

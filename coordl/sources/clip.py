@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Place = Literal["random", "center", "start"]
@@ -35,6 +36,25 @@ class Cut:
     mono: bool
 
 
+def cut_of(seconds: float | None, place: Place, rate: int | None, mono: bool) -> Cut:
+    """A Cut of what a user asked for.
+
+    Raises:
+        ValueError: a bad argument.
+        ImportError: soundfile, or for a rate soxr, is not installed.
+    """
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"seconds is a positive length or None, got {seconds!r}")
+    if place not in ("random", "center", "start"):
+        raise ValueError(f"crop is 'random', 'center' or 'start', got {place!r}")
+    if rate is not None and rate < 1:
+        raise ValueError(f"sample_rate is in Hz, or None, got {rate!r}")
+    library("soundfile")
+    if rate is not None:
+        library("soxr")
+    return Cut(seconds, place, rate, mono)
+
+
 def library(name: str) -> Any:
     """soundfile or soxr.
 
@@ -45,9 +65,14 @@ def library(name: str) -> Any:
         return import_module(name)
     except (ImportError, OSError) as error:  # OSError: soundfile without a libsndfile
         raise ImportError(
-            f"coordl.AudioFolder needs {name}, which cannot be imported ({error}). "
+            f"coordl's audio data sets need {name}, which cannot be imported ({error}). "
             "Install it: pip install 'data-stall-toolkit[audio]'"
         ) from error
+
+
+def below(count: int) -> int:
+    """A number in [0, count) from torch's global generator, which seed= keys."""
+    return int(torch.randint(count, ()).item())
 
 
 def read_clip(file: Any, cut: Cut, below: Callable[[int], int]) -> tuple[NDArray[np.float32], int]:

@@ -20,7 +20,7 @@ from coordl.errors import PackedDataError, item_error
 from coordl.fetch.item import Items
 from coordl.fetch.shards import open_packed
 from coordl.fetch.storage import fetch
-from coordl.sources.class_folders import find_classes, find_samples
+from coordl.sources.class_folders import find_class_folders
 
 IMAGE_EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
@@ -69,22 +69,27 @@ def open_item(item: bytes | memoryview) -> Any:
 
 
 class ImageFolder(torch.utils.data.Dataset):
-    """Pictures in class folders.
+    """Pictures in class folders, on this machine or in storage that fsspec opens.
 
     Args:
-        root: folder with one folder per class; pictures may lie deeper in it.
+        root: folder with one folder per class; pictures may lie deeper in it. Or its URL, as
+            "s3://bucket/train": it is listed now, and holds as it is now.
         transform: from PIL image to what the model takes.
         target_transform: from class number to target.
-        loader: from path to PIL image.
+        loader: from path, or URL, to PIL image.
+        storage_options: for fsspec: credentials, endpoints.
 
     Raises:
         FileNotFoundError: root is missing, holds no class folders, or a class holds no picture.
         NotADirectoryError: root is a file.
+        ItemError: remote storage cannot be listed; says why, and is an OSError as well.
+        ImportError: of a URL: fsspec, or what it needs for that storage, is not installed.
 
     Attributes:
         classes: class names, sorted. class_to_idx: name to number.
-        samples: (path, class number) in order of class, then path; also as `imgs`.
+        samples: (path or URL, class number) in order of class, then path; also as `imgs`.
         targets: class numbers.
+        objects: of a URL: who reads them.
     """
 
     def __init__(
@@ -93,15 +98,19 @@ class ImageFolder(torch.utils.data.Dataset):
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
         loader: Callable[[str], Any] = open_rgb,
+        *,
+        storage_options: dict[str, Any] | None = None,
     ) -> None:
         self.root = os.fspath(root)
         self.transform = transform
         self.target_transform = target_transform
         self.loader = loader
         self.extensions = IMAGE_EXTENSIONS
-        self.classes = find_classes(self.root, "pictures", "<picture>.jpg")
+        found = find_class_folders(
+            self.root, IMAGE_EXTENSIONS, "pictures", "<picture>.jpg", storage_options
+        )
+        self.classes, self.samples, self.objects = found.classes, found.samples, found.objects
         self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
-        self.samples = find_samples(self.root, self.class_to_idx, IMAGE_EXTENSIONS, "pictures")
         self.imgs = self.samples
         self.targets = [target for _, target in self.samples]
 
@@ -112,7 +121,10 @@ class ImageFolder(torch.utils.data.Dataset):
         """(picture, target), transformed. Errors of the loader name index and path."""
         path, target = self.samples[index]
         try:
-            picture = self.loader(path)
+            if self.objects is not None and self.loader is open_rgb:
+                picture = open_item(self.objects.get(path, int(index)))
+            else:
+                picture = self.loader(path)
         except Exception as error:
             raise item_error(error, int(index), path) from error
         if self.transform is not None:

@@ -16,7 +16,8 @@ import numpy as np
 import torch.utils.data
 
 from coordl import _native
-from coordl.fetch.folder import Folder, find_folder
+from coordl.fetch.folder import Folder, ListedFiles, find_folder
+from coordl.fetch.objects import Objects
 from coordl.fetch.source import CachedFolder
 from coordl.staging.slots import SlotName, memory_file
 
@@ -137,13 +138,20 @@ class SharedSamples:
             if shared is None:
                 return dataset
             inner = replace(folder, dataset=_seen(folder.dataset, shared))
-            return _copied(dataset, folder=inner, items=replace(rest, paths=shared.paths))
+            reader = rest.reader
+            if isinstance(reader, Objects):
+                reader = reader.named_by(shared.paths)
+            items = replace(rest, paths=shared.paths, reader=reader)
+            return _copied(dataset, folder=inner, items=items)
         found = find_folder(dataset)
         shared = None if isinstance(found, str) else self._samples(found)
         return dataset if shared is None else _through_subsets(dataset, shared)
 
     def _samples(self, folder: Folder) -> SampleList | None:
-        if type(folder) is not Folder:  # the others keep arrays, or more beside each path
+        if type(folder) not in (
+            Folder,
+            ListedFiles,
+        ):  # the others keep arrays, or more beside each path
             return None
         samples = folder.dataset.samples
         if type(samples) is not list or len(samples) < WORTH_IT:
@@ -167,7 +175,10 @@ def _through_subsets(dataset: Any, samples: SampleList) -> Any:
 
 
 def _seen(dataset: Any, samples: SampleList) -> Any:
-    return _copied(dataset, samples=samples, imgs=samples, targets=samples._targets)
+    others: dict[str, Any] = {"samples": samples, "imgs": samples, "targets": samples._targets}
+    if isinstance(objects := getattr(dataset, "objects", None), Objects):
+        others["objects"] = objects.named_by(samples.paths)
+    return _copied(dataset, **others)
 
 
 def _copied(thing: Any, **others: Any) -> Any:

@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,17 @@ def arenas(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     gc.collect()
     _native.reap_arenas()
     assert [f.name for f in home.rglob("*") if f.is_file() and not f.name.endswith(".lock")] == []
+
+
+@pytest.fixture
+def reads_ended() -> Iterator[None]:
+    """After the test: waits for what was read ahead for a minibatch that failed meanwhile."""
+    yield
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith("coordl-ahead"):
+            thread.join(timeout=60)
+            assert not thread.is_alive(), "it should end with the loader"
 
 
 @pytest.fixture(scope="session")

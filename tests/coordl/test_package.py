@@ -14,7 +14,8 @@ from coordl import _native
 
 def test_exported_names() -> None:
     assert sorted(coordl.__all__) == [
-        "AudioFolder", "CacheError", "CocoDetection", "CoordlError", "DataLoader", "ImageFolder",
+        "AudioFolder", "CacheError", "CocoDetection", "CoordlError", "DataLoader",
+        "EvaluationSampler", "HuggingFaceAudio", "HuggingFaceImages", "ImageFolder", "ImageList",
         "ItemError", "MinIOCache", "PackedDataError", "PackedFolder", "SKIP", "StateError",
         "TarShardError", "TarShards", "collate_detections", "transforms",
     ]  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from coordl import _native
 from coordl.fetch.item import identify
-from coordl.fetch.source import _table
+from coordl.fetch.source import FolderItems
 
 COUNT = 12
 KEY = (5, 0)
@@ -38,7 +38,14 @@ class Job:
         self.tiers = _native.Tiers(self.arena)
         given = {"servers": 2, "handover_bytes": 64 << 20, **options}
         self.workers = _native.Workers(
-            _table(self.items), self.pass_, self.tiers, 1, 4, 1000, "original", **given
+            FolderItems(paths, self.items, None).table,
+            self.pass_,
+            self.tiers,
+            1,
+            4,
+            1000,
+            "original",
+            **given,
         )
         self.expected = [self.prepared(row) for row in range(COUNT)]
 

@@ -158,13 +158,9 @@ def test_tls_lets_in_who_has_a_certificate_and_nobody_else(make_node, certificat
     # and a client without one of that authority is
     other = certificates / "other"
     other.mkdir()
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-        + ["-nodes", "-keyout", "k", "-out", "c", "-days", "2", "-subj", "/CN=x"],
-        cwd=other,
-        check=True,
-        capture_output=True,
-    )
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    make += " -keyout k -out c -days 2 -subj /CN=x"
+    subprocess.run(make.split(), cwd=other, check=True, capture_output=True)
     monkeypatch.setenv("COORDL_TLS_CERT", str(other / "c"))
     monkeypatch.setenv("COORDL_TLS_KEY", str(other / "k"))
     (other / "k").chmod(0o600)

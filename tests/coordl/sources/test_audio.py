@@ -281,7 +281,7 @@ def test_without_the_library_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "soxr", None)
     AudioFolder(folder)
-    with pytest.raises(ImportError, match=r"needs soxr.*data-stall-toolkit\[audio\]"):
+    with pytest.raises(ImportError, match=r"need soxr.*data-stall-toolkit\[audio\]"):
         AudioFolder(folder, sample_rate=16_000)
 
 
