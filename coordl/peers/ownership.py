@@ -9,13 +9,14 @@ as Schindelhauer and Schomaker, "Weighted distributed hash tables" (2005): score
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
-_AT_ONCE = 1 << 16  # items a pass: its arrays stay in the processor's cache
+_AT_ONCE = 1 << 15  # hashes a step: its arrays stay in the processor's cache
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -47,25 +48,28 @@ def owners(
         raise ValueError(f"weights are positive numbers, one for each member, got {list(weights)}")
     keys = np.ascontiguousarray(keys, np.uint64).reshape(-1, 2)
     # Ties of scores are as good as impossible; by name they would still fall alike everywhere.
-    by_name = sorted(range(len(members)), key=lambda at: members[at])
+    by_name = np.array(sorted(range(len(members)), key=lambda at: members[at]), np.int32)
+    seeds = _seeds(tuple(members[at] for at in by_name))
+    shares = np.array(weights, np.float64)[by_name]
     found = np.empty(len(keys), np.int32)
-    for begin in range(0, len(keys), _AT_ONCE):
-        part = keys[begin : begin + _AT_ONCE]
-        best = np.full(len(part), np.inf)
-        owner = np.zeros(len(part), np.int32)
-        for at in by_name:
-            price = -np.log(_uniform(part, members[at])) / weights[at]
-            better = price < best
-            best[better] = price[better]
-            owner[better] = at
-        found[begin : begin + _AT_ONCE] = owner
+    step = max(1, _AT_ONCE // len(members))
+    for begin in range(0, len(keys), step):
+        part = keys[begin : begin + step, None]
+        price = -np.log(_uniform(part, seeds)) / shares
+        found[begin : begin + step] = by_name[price.argmin(axis=1)]
     return found
 
 
-def _uniform(keys: NDArray[np.uint64], member: str) -> NDArray[np.float64]:
-    """(N,) numbers in (0, 1), of item and member alone: 53 bits of a finished splitmix64."""
-    high, low = np.frombuffer(blake2b(member.encode(), digest_size=16).digest(), "<u8")
-    hashed = _mixed(_mixed(keys[:, 0] ^ high) + (keys[:, 1] ^ low))
+@functools.lru_cache(maxsize=64)
+def _seeds(members: tuple[str, ...]) -> NDArray[np.uint64]:
+    """(M, 2): a key of each member."""
+    digests = b"".join(blake2b(member.encode(), digest_size=16).digest() for member in members)
+    return np.frombuffer(digests, "<u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _uniform(keys: NDArray[np.uint64], seeds: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """(N, M) numbers in (0, 1), of item and member alone: 53 bits of a finished splitmix64."""
+    hashed = _mixed(_mixed(keys[..., 0] ^ seeds[:, 0]) + (keys[..., 1] ^ seeds[:, 1]))
     result: NDArray[np.float64] = ((hashed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     return result
 
