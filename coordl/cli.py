@@ -27,6 +27,7 @@ from coordl.doctor import examine
 from coordl.errors import PeerError
 from coordl.fetch.budget import format_bytes
 from coordl.fetch.cache import FORMS
+from coordl.peers.address import reap_records
 
 
 class Commands(TyperGroup):
@@ -115,6 +116,7 @@ def status(
         return
     kept_in = _kept_in(ssd)
     reaped = _native.reap_arenas() if kept_in is None else []
+    reap_records()
     arenas = _native.list_arenas(kept_in)
     directory = kept_in or _native.arena_directory()
     if format is Format.json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from coordl import _native
 from coordl.errors import PeerError
 from coordl.fetch.budget import format_bytes
+from coordl.peers.address import shared_arenas
 from coordl.peers.secret import make_token, token_file
 
 _RATE_S = 1.0  # what the rates are measured over
@@ -79,13 +78,6 @@ def cluster() -> list[dict[str, Any]]:
     for client, _ in clients:
         client.drop()
     return found
-
-
-def shared_arenas() -> list[str]:
-    """Names of the arenas that have, or had, a server on this node."""
-    start = f"coordl-peers.{os.geteuid()}."
-    there = os.listdir(_native.arena_directory())
-    return sorted(each.removeprefix(start) for each in there if each.startswith(start))
 
 
 def _asked(client: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections.abc import Sequence
@@ -16,6 +17,30 @@ from coordl.errors import PeerError
 def record_path(name: str) -> Path:
     """Where the server of that arena says its address; locked as long as it lives."""
     return Path(_native.arena_directory()) / f"coordl-peers.{os.geteuid()}.{name}"
+
+
+def shared_arenas() -> list[str]:
+    """Names of this user's arenas that have, or had, a server on this node."""
+    start = record_path("").name
+    there = os.listdir(_native.arena_directory())
+    return sorted(each.removeprefix(start) for each in there if each.startswith(start))
+
+
+def reap_records() -> None:
+    """Removes what servers that were killed said of themselves."""
+    for name in shared_arenas():
+        path = record_path(name)
+        try:
+            record = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)  # who is about to lock it looks whether it still is there
+        except BlockingIOError:  # its server lives
+            pass
+        finally:
+            os.close(record)
 
 
 def split(address: str) -> tuple[str, int]:

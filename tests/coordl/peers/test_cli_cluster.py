@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from coordl.cli import app
+from coordl.peers.address import record_path
 from coordl.peers.client import PeerClient
 from coordl.peers.secret import Secrets
 
@@ -51,3 +53,14 @@ def test_the_servers_of_a_job_are_shown_and_a_lost_one_is_named(make_node) -> No
 def test_nothing_shared_is_said() -> None:
     shown = run(app, ["status", "--cluster"])
     assert "No caches of this node are shared" in shown.stdout
+
+
+def test_what_a_killed_server_left_is_removed_by_status(make_node) -> None:
+    node = make_node().start()
+    with node.here():
+        run(app, ["status"])
+        assert record_path("data").exists()  # it lives
+        node.signal(signal.SIGKILL)
+        assert record_path("data").exists()
+        run(app, ["status"])
+        assert not record_path("data").exists()
