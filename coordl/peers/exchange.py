@@ -8,6 +8,7 @@ of a loader without peers.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import queue
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,8 @@ class _Request:
 class Exchange:
     """This process's part in the partitioned cache of one data set; its loaders share it."""
 
-    def __init__(self, membership: Any, own: str) -> None:
+    # `revive` starts this node's server again where it was killed.
+    def __init__(self, membership: Any, own: str, revive: Callable[[], None]) -> None:
         self.membership, self.own = membership, own
         self.pid = os.getpid()
         self.figures = dict.fromkeys(("handed_over", "handed_over_bytes", "damaged"), 0)
@@ -87,7 +89,7 @@ class Exchange:
             for _ in range(IN_FLIGHT)
         ]
         threads.append(
-            threading.Thread(target=_look_on, args=(membership, self._stop), daemon=True)
+            threading.Thread(target=_look_on, args=(membership, revive, self._stop), daemon=True)
         )
         for thread in threads:
             thread.start()
@@ -125,14 +127,16 @@ def _ask_on(requests: queue.SimpleQueue[_Request | None]) -> None:
         del request
 
 
-def _look_on(membership: Any, stop: threading.Event) -> None:
+def _look_on(membership: Any, revive: Any, stop: threading.Event) -> None:
     from coordl.peers.membership import LOOK_S
 
     while not stop.wait(LOOK_S):
         try:
+            revive()
             membership.look()
-        except PeerError as error:  # an address that may not be spoken to
-            warn_user(f"peers: {error}")
+        except PeerError as error:  # an address that may not be spoken to, a port that was taken
+            with contextlib.suppress(Warning):  # made an error by a filter
+                warn_user(f"peers: {error}")
             return
 
 
@@ -361,6 +365,11 @@ def _join(peers: str | tuple[str, ...], arena: _native.Arena) -> Exchange | None
         store = dist.distributed_c10d._get_default_store()
         source = Published(store, arena.name, dist.get_rank(), dist.get_world_size())
         source.publish(own)
-    exchange = Exchange(Membership(source, own, budget, arena.name, secrets), own)
+
+    def revive() -> None:
+        if node.running(arena.name) is None and arena.ensure_lease():
+            node.own_server(arena.name, *addresses.split(own))
+
+    exchange = Exchange(Membership(source, own, budget, arena.name, secrets), own, revive)
     exchange.settle()
     return exchange

@@ -25,6 +25,7 @@ from coordl.fetch.cache import cache_name
 from coordl.fetch.item import identify
 from coordl.peers import client as client_module
 from coordl.peers import exchange as exchange_module
+from coordl.peers.node import running
 from coordl.peers.ownership import owners
 
 
@@ -385,3 +386,16 @@ def test_what_watches_opens_sees_reads_of_storage_alone(pair) -> None:
     on.clear()
     misses = loader.stats()["total"]["misses"]
     assert len(opened) == len(set(opened)) == misses == PICTURES - pair.theirs.sum() + 2
+
+
+def test_this_nodes_own_server_is_started_again_when_it_was_killed(pair) -> None:
+    pair.other.start()
+    loader = pair.loader()
+    epochs_of(loader, 1)
+    name = cache_name(str(pair.folder))
+    told = running(name)
+    assert told is not None
+    os.kill(told["pid"], signal.SIGKILL)
+    wait_until(lambda: (running(name) or told)["run"] != told["run"])
+    again = running(name)
+    assert again is not None and again["address"] == told["address"] == pair.own
