@@ -123,7 +123,9 @@ class Exchange:
 
 def _ask_on(requests: queue.SimpleQueue[_Request | None]) -> None:
     while (request := requests.get()) is not None:
-        request.pass_.bring(request)
+        # A thread that ended here would leave later requests, and their minibatches, unfinished.
+        with contextlib.suppress(Exception):
+            request.pass_.bring(request)
         del request
 
 
@@ -208,7 +210,11 @@ class Pass:
             self._ask(request, left)
         finally:
             if left:
-                self._read(request, np.fromiter(left, np.int64))
+                numbers = np.fromiter(left, np.int64)
+                try:
+                    self._read(request, numbers)
+                except Exception:  # an audit hook may raise what it likes
+                    self._workers.read(request.ticket, request.rows[numbers], "nobody")
 
     def _ask(self, request: _Request, left: dict[int, None]) -> None:
         from coordl.peers import wire
@@ -313,9 +319,14 @@ def _parts(sizes: NDArray[np.int64]) -> list[slice]:
 
 _known: weakref.WeakValueDictionary[tuple[Any, ...], Exchange] = weakref.WeakValueDictionary()
 _made = threading.Lock()
-os.register_at_fork(
-    before=_made.acquire, after_in_parent=_made.release, after_in_child=_made.release
-)
+
+
+def _renew_lock() -> None:
+    global _made
+    _made = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def exchange_of(peers: str | Sequence[str], arena: _native.Arena) -> Exchange | None:
