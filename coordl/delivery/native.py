@@ -121,7 +121,7 @@ def read_ahead_bytes() -> int:
 
 def _end(workers: Any, asking: Any, record: EpochRecord) -> None:
     if asking is not None:
-        asking.end()
+        asking.close()
     workers.close()
     record.freeze()
 

@@ -294,7 +294,7 @@ class Pass:
             if taken == 0:
                 self._full.add(client.run)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Nothing is asked any more; the workers are closed, and what they have read for others
         is sent."""
         self._ended = True
