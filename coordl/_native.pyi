@@ -442,13 +442,29 @@ class Ticket:
 class Workers:
     """Fetch and prep threads; see native/prep/workers.hpp."""
 
-    def __init__(self, items: ItemTable, pass_: Pass, cache: Tiers | None, prep_threads: int, fetch_threads: int, read_ahead_bytes: int, form: str = 'auto') -> None: ...
+    def __init__(self, items: ItemTable, pass_: Pass, cache: Tiers | None, prep_threads: int, fetch_threads: int, read_ahead_bytes: int, form: str = 'auto', servers: int = 1, handover_bytes: int = 0) -> None: ...
 
     def ticket(self, items: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], seed: int, epoch: int) -> Ticket: ...
 
-    def announce(self, ticket: Ticket) -> None:
+    def announce(self, ticket: Ticket, asked: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> None:
         """
-        Reads ahead what it lacks; in the order in which tickets are submitted.
+        Reads ahead what it lacks; in the order in which tickets are submitted. `asked`: rows
+        another server is asked for, which provide() or read() must end.
+        """
+
+    def provide(self, ticket: Ticket, row: int, data: bytes | bytearray | memoryview, checksum: int) -> bool:
+        """
+        What another server gave for an asked row. False when it is not the row's item.
+        """
+
+    def read(self, ticket: Ticket, rows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], keeper: str) -> None:
+        """
+        Reads asked rows from storage, for the cache 'here', for their 'owner' or for 'nobody'.
+        """
+
+    def handed_over(self, timeout_s: float = 0.0) -> list[tuple[int, int, bytes]]:
+        """
+        (high, low, bytes) of items read for their owners; waits for the first up to timeout_s.
         """
 
     def submit(self, ticket: Ticket, buffer: Buffer) -> None: ...

@@ -1,5 +1,5 @@
-"""`coordl status | clear | verify | doctor | warm | rates | pack | unpack | run`: caches, packed
-data, groups of jobs.
+"""`coordl status | clear | verify | doctor | warm | token | rates | pack | unpack | run`: caches,
+packed data, groups of jobs, servers.
 
 Results go to stdout, everything else to stderr. Exit 0 fine, 1 faults found, 2 could not do it.
 """
@@ -19,14 +19,18 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from coordl import _native
+from coordl.cli_cluster import cluster as cluster_now
+from coordl.cli_cluster import cluster_table, token
 from coordl.cli_groups import clear_groups, group_table, live_groups
 from coordl.cli_pack import pack, unpack
 from coordl.cli_rates import rates
 from coordl.cli_run import run
 from coordl.cli_warm import warm
 from coordl.doctor import examine
+from coordl.errors import PeerError
 from coordl.fetch.budget import format_bytes
 from coordl.fetch.cache import FORMS
+from coordl.peers.address import reap_records
 
 
 class Commands(TyperGroup):
@@ -94,20 +98,32 @@ DiskOption = Annotated[
 
 
 @app.command(
-    epilog="Examples:\n\ncoordl status\n\ncoordl status --ssd /local/cache\n\n"
+    epilog="Examples:\n\ncoordl status\n\ncoordl status --cluster\n\n"
+    "coordl status --ssd /local/cache\n\n"
     "coordl status --format json | jq '.arenas[0].items'"
 )
-def status(ssd: DiskOption = None, format: FormatOption = Format.text) -> None:
+def status(
+    ssd: DiskOption = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="the servers that share caches with this one")
+    ] = False,
+    format: FormatOption = Format.text,
+) -> None:
     """List the caches and groups of this user; remove what killed jobs left.
 
     Of a group's members: the sample they are at, and how many they prepared for all, for themselves
     alone, and got from the others.
 
     "kept": it stays when its last user ends (persist=True), until coordl clear.
+    --cluster asks the servers of this node's running jobs; it needs their token.
     """
+    if cluster:
+        _print_cluster(format)
+        return
     kept_in = _kept_in(ssd)
     reaped = _native.reap_arenas() if kept_in is None else []
     reaped += _native.reap_rings() if kept_in is None else []
+    reap_records()
     arenas = _native.list_arenas(kept_in)
     groups = live_groups() if kept_in is None else []
     directory = kept_in or _native.arena_directory()
@@ -196,6 +212,19 @@ def verify(
         raise typer.Exit(1)
 
 
+def _print_cluster(format: Format) -> None:
+    servers = cluster_now()
+    if format is Format.json:
+        _print_json({"servers": servers})
+    elif servers:
+        _console().print(cluster_table(servers))
+        for server in servers:
+            if "error" in server:
+                print(f"{server['address']}: {server['error']}")
+    else:
+        print("No caches of this node are shared with other servers now.")
+
+
 def _kept_in(ssd: Path | None) -> str | None:
     return None if ssd is None else str(ssd.absolute())
 
@@ -246,6 +275,9 @@ app.command(
     epilog="Examples:\n\ncoordl warm pictures/train --ssd /local/cache\n\n"
     "coordl warm pictures/train --ssd /local/cache --ssd-budget 200GiB --form packed"
 )(warm)
+app.command(
+    epilog="Examples:\n\ncoordl token\n\nscp ~/.config/coordl/token node2:.config/coordl/token"
+)(token)
 app.command(epilog="Example:\n\ncoordl rates --files list.txt --crop 224x224 -o rates.json")(rates)
 
 
@@ -293,8 +325,8 @@ def main() -> None:
     """Entry point of the console script."""
     try:
         app(prog_name="coordl")
-    except OSError as error:
-        print(f"coordl: {error.strerror or error}", file=sys.stderr)
+    except (OSError, PeerError) as error:
+        print(f"coordl: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         sys.exit(2)
 
 

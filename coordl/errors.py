@@ -6,6 +6,7 @@
         ├── CacheError          the cache cannot be had as asked; says what to change
         ├── PackedDataError     a packed data set is damaged, unfinished or none; names the file
         ├── GroupError          a loader cannot join a group of jobs; names what differs
+        ├── PeerError           other servers cannot be had as asked; says what to change
         ├── StateError          a state cannot be gone on from with this loader; says why
         └── TarShardError       a tar is damaged, or cannot be read by range; names it and the byte
 
@@ -55,6 +56,10 @@ class CacheError(CoordlError):
 
 class PackedDataError(CoordlError):
     """A packed data set cannot be read, made or gone on with as asked."""
+
+
+class PeerError(CoordlError):
+    """The partitioned cache cannot be had as asked for: no token, an address, another version."""
 
 
 class TarShardError(CoordlError):

@@ -30,16 +30,19 @@ class Limits:
         data: a folder on the device to be limited.
         bytes_per_s: reads, at most.
         page_cache_bytes: what the group may keep of files.
+        name: tells several at a time apart.
     """
 
-    def __init__(self, data: Path, bytes_per_s: float, page_cache_bytes: int) -> None:
+    def __init__(
+        self, data: Path, bytes_per_s: float, page_cache_bytes: int, name: str = ""
+    ) -> None:
         if not os.access(_ROOT / "memory.limit_in_bytes", os.W_OK):
             raise LimitsError("needs memory and blkio control groups (version 1) and root")
         self._page_cache = page_cache_bytes
-        self._throttle = ReadThrottle(str(data), bytes_per_s)
+        self._throttle = ReadThrottle(str(data), bytes_per_s, name)
         if self._throttle.method != "blkio cgroup":
             raise LimitsError("reads of this device cannot be limited by blkio")
-        self._group = _ROOT / f"coordl-benchmark-{os.getpid()}"
+        self._group = _ROOT / f"coordl-benchmark-{os.getpid()}{name}"
         self._most_own = 0
         self._limited = False
         self._ended = threading.Event()

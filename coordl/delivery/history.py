@@ -12,6 +12,8 @@ from coordl.delivery.on_error import BadSamples
 COUNTED = (
     "hits",
     "ssd_hits",
+    "remote_hits",
+    "remote_bytes",
     "misses",
     "served_bytes",
     "storage_bytes",

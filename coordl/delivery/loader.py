@@ -6,7 +6,8 @@ It alone wires the steps: order (torch's samplers) -> fetch -> prep -> minibatch
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -44,6 +45,8 @@ from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_o
 from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, cached
 from coordl.fetch.tally import Tally
 from coordl.integrations.accelerate import keep_acceleration
+from coordl.peers.asking import Asking
+from coordl.peers.exchange import check_peers, exchange_of
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
 from coordl.staging.group import (
@@ -76,6 +79,7 @@ class _Local:
         self.items: FolderItems | None = None
         self.pool: _native.BufferPool | None = None
         self.opens_cache: MinIOCache | None = None
+        self.exchange: Any = None  # with other servers
         self.slots: SlotPool | None = None
         self.samples = SharedSamples()
         self.group: Group | None = None
@@ -112,6 +116,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         cache_opens: for data sets coordl does not know: what their Python code opens to read below
             their root (True) or the folder named comes from the cache, see coordl.fetch.opens;
             stats() counts what was served and what bypassed it.
+        peers: the servers of a job share their caches: each holds the items it owns, and gives them
+            to the others, so that storage is read for what no cache holds. "auto": the servers of
+            the running torch.distributed job; or a list of "host:port", the same on all, this one
+            included. Needs cache=, a token (`coordl token`) and the extra `servers`. See
+            docs/servers.md.
         seed: keys every random draw of a sample by (seed, epoch, index): same bits with any
             number of workers. The epoch is the sampler's (`set_epoch`), else the number of
             iterators of this loader that yielded. The order stays torch's own business.
@@ -141,6 +150,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     Raises:
         ValueError: a bad argument; prep="native" where samples must be made in Python; group=
             where they cannot be shared.
+        PeerError: peers= without pyarrow. (No token, or no address: when an epoch begins.)
     """
 
     def __init__(
@@ -166,6 +176,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         cache: int | str | MinIOCache | None = None,
         cache_form: str = "auto",
         cache_opens: bool | str | os.PathLike[str] = False,
+        peers: str | Sequence[str] | None = None,
         seed: int | None = None,
         prep: str = "auto",
         memory_format: torch.memory_format | None = None,
@@ -197,6 +208,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         check_form(cache_form, "cache_form")
         _check_form_has_a_cache(cache_form, cache)
         self.cache = cache
+        check_peers(peers, cache)
+        self.peers = peers
         if cache_opens and cache is None:
             raise ValueError("cache_opens serves from a cache: give its size as cache=")
         if cache_opens:
@@ -357,7 +370,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             seed=self.seed,
             position=position,
             on_error=self.on_error,
+            exchange=self._exchange(items),
+            identities=items.items,
         )
+
+    def _exchange(self, items: FolderItems) -> Any:
+        local = self._local
+        if self.peers is None or items.cache is None:
+            return None
+        if local.exchange is None or local.exchange.pid != os.getpid():
+            local.exchange = exchange_of(self.peers, items.cache.arena)
+        return local.exchange
 
     def _folder_items(self, folder: Folder) -> FolderItems:
         """The data set's items, their identities as they are now: a changed file is a new item."""
@@ -383,10 +406,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         dataset: Any = self.dataset
         folder = route.folder
         if route.prefix is not None and folder is not None:
-            files = self._folder_items(folder)
+            files = self._asking(self._folder_items(folder))
             dataset = PrefixedFolder(folder, files, route.prefix, self._tally_of(folder))
         elif folder is not None and (route.cached or folder.objects is not None):
-            dataset = cached(folder, self._folder_items(folder), self._tally_of(folder))
+            files = self._asking(self._folder_items(folder))
+            dataset = cached(folder, files, self._tally_of(folder))
         elif self.cache_opens:
             dataset = serve_opens(dataset, self._opens())
         dataset = self._for_workers(dataset)
@@ -395,6 +419,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
         return dataset
+
+    def _asking(self, files: FolderItems) -> FolderItems:
+        """The same, asking other servers where there are some."""
+        exchange = self._exchange(files)
+        if exchange is None or files.cache is None:
+            return files
+        cache = files.cache
+        names = exchange.membership.known()
+        asking = Asking(cache.name, exchange.own, names, cache.budget_bytes, cache.form)
+        return replace(files, asking=asking)
 
     def _tally_of(self, folder: Folder) -> Tally | None:
         """Reads of workers are counted where each is a request that may cost money."""
@@ -521,7 +555,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.
 
         Per epoch (iterator) and in total: samples yielded; hits, misses (items), ssd_hits (hits on
-        the cache's disk); storage_bytes read from files; admitted_bytes the cache took for them;
+        the cache's disk); remote_hits and remote_bytes, which other servers gave; storage_bytes
+        read from files; admitted_bytes the cache took for them;
         served_bytes from the cache, and bypassed_opens and bypassed_bytes around it, with
         cache_opens; read_ahead_bytes: most that waited in memory for prep at one time; fetch_s,
         prep_s, admit_s (rewriting and admitting items) summed over threads; from_original,
@@ -551,7 +586,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def plan(self) -> str:
         """What runs natively, what in Python, and why; for reading. Once the cache is open, with
         the budget in force and what is held."""
-        return describe(self, route_of(self), self._cache_in_use())
+        text = describe(self, route_of(self), self._cache_in_use())
+        if self._local.exchange is None:
+            return text
+        return "\n".join([text, *self._local.exchange.describe()])
 
 
 keep_acceleration(DataLoader)

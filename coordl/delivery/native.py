@@ -61,6 +61,8 @@ class NativeEpoch:
         form: in which items are admitted to it, or "auto".
         pool: memory of minibatches; outlives the loader while a minibatch lives.
         on_error: the loader's.
+        exchange: other servers, which are asked for what the cache lacks; or None.
+        identities: of the items, where there is one.
     """
 
     folder: Folder
@@ -72,6 +74,8 @@ class NativeEpoch:
     seed: int | None
     position: Position
     on_error: Any
+    exchange: Any = None
+    identities: Any = None
 
 
 @dataclass
@@ -83,6 +87,7 @@ class _Minibatch:
     draws: np.ndarray  # what keys each sample's draws, beside (seed, epoch)
     buffer: Any = None
     ticket: Any = None
+    asked: int = 0  # bytes other servers are asked for
     error: Exception | None = None  # raised at its place in the order, not when it was found
     first: int = 0  # position of its first sample in the epoch
 
@@ -155,9 +160,16 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             FETCH_THREADS,
             read_ahead_bytes(),
             epoch.form,
+            *((1, 0) if epoch.exchange is None else epoch.exchange.worker_options()),
         )
+        self._asking = None
+        if epoch.exchange is not None:
+            self._asking = epoch.exchange.begin(self._threads, epoch.identities)
         position.record.counters = self._threads.counters
-        self._closing: list[Any] = [self._threads]  # what the pass ends with, in that order
+        # What the pass ends with, in that order.
+        self._closing: list[Any] = [
+            each for each in (self._asking, self._threads) if each is not None
+        ]
         self._finish = weakref.finalize(self, _end, self._closing, position.record)
         seed, number = int(self._base_seed), position.turn
         if epoch.seed is not None:
@@ -211,12 +223,17 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             return True
         draws = self._draws(indices)
         ticket = self._threads.ticket(rows, draws, *self._key)
-        for row in ticket.missing:
+        missing = read = ticket.missing
+        asked = 0
+        if self._asking is None or not missing:
+            self._threads.announce(ticket)
+        else:
+            asked, read = self._asking.announce(ticket, rows, missing)
+        for row in read:
             # Native reads raise no audit event of their own; whoever watches reads wants them.
             sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
-        self._threads.announce(ticket)
-        self._missing += len(ticket.missing)
-        self._announced.append(_Minibatch(indices, rows, draws, ticket=ticket))
+        self._missing += len(missing)
+        self._announced.append(_Minibatch(indices, rows, draws, ticket=ticket, asked=asked))
         return True
 
     def _draws(self, indices: np.ndarray) -> np.ndarray:
@@ -247,6 +264,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         for _ in range(_LOOKED_AT):
             if self._looked_at >= self._early or self._missing >= READ_AHEAD_SAMPLES:
                 return
+            if self._asking is not None and self._asking.waiting_bytes >= READ_AHEAD_BYTES:
+                return
             if not self._announce():
                 return
 
@@ -275,6 +294,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         if minibatch.error is None and not self._wait(minibatch):
             raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
         self._window.popleft()
+        if self._asking is not None:
+            self._asking.consumed(minibatch.asked)
         self._position.took()
         if len(self._window) < self._ahead:
             self._put()

@@ -114,6 +114,11 @@ def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
             held = f"items held as {route.folder.form}"
         lines.append(f"fetch: never-evict cache, {asked}: {held}, then {files}")
         lines += describe_cache(cache)
+        if loader.peers is not None:
+            auto = loader.peers == "auto"
+            who = "of this torch.distributed job" if auto else ", ".join(loader.peers)
+            how = "ahead of prep, in batches" if route.native else "by Python, item by item"
+            lines.append(f"  peers: servers {who}, asked before storage, {how}")
     elif loader.cache_opens:
         folder = opens_folder(loader.dataset, loader.cache_opens)
         lines.append(

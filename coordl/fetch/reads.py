@@ -6,7 +6,16 @@ from typing import Any
 
 from coordl.fetch.tally import Tally
 
-COUNTED = ("hits", "ssd_hits", "misses", "storage_bytes", "admitted_bytes", "fetch_ns")
+COUNTED = (
+    "hits",
+    "ssd_hits",
+    "remote_hits",
+    "remote_bytes",
+    "misses",
+    "storage_bytes",
+    "admitted_bytes",
+    "fetch_ns",
+)
 
 
 class Reads:
@@ -22,6 +31,12 @@ class Reads:
         self.add("hits", 1)
         if on_ssd:
             self.add("ssd_hits", 1)
+
+    def given(self, size: int, fetch_s: float) -> None:
+        """`size` bytes came from another server."""
+        self.add("remote_hits", 1)
+        self.add("remote_bytes", size)
+        self.add("fetch_ns", int(fetch_s * 1e9))
 
     def read(self, size: int, admitted: bool, fetch_s: float) -> None:
         """`size` bytes came from storage."""

@@ -21,9 +21,11 @@ from coordl.fetch.item import Items, Source, identify_there, unidentified
 from coordl.fetch.reads import Reads, SharedReads
 from coordl.fetch.storage import fetch
 from coordl.fetch.tally import Tally
+from coordl.peers.asking import Asking, OwnersCache
 from coordl.sources.image_folder import open_item
 
 _STAT_THREADS = 16
+_Fetched = tuple[bytes | memoryview, float, bool]  # seconds it took; whether another server gave it
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,13 @@ class FolderItems:
             be looked at: it fails when its turn comes). Without a cache nobody asks the file
             system, and they are zeros throughout.
         cache: None without one.
+        asking: where other servers share theirs, for Python's samples.
     """
 
     source: Source
     items: Items
     cache: MinIOCache | None
+    asking: Asking | None = None
 
     @classmethod
     def of(cls, source: Source, identified: bool, cache: MinIOCache | None) -> FolderItems:
@@ -163,8 +167,9 @@ class CachedFolder(torch.utils.data.Dataset):
         self.folder = folder
         self.items = files.items
         self.cache = files.cache
+        self.asking = files.asking
         self.reads = Reads() if tally is None else SharedReads(tally)
-        self._ahead: ReadAhead[tuple[bytes | memoryview, float]] = ReadAhead(self._at_once)
+        self._ahead: ReadAhead[_Fetched] = ReadAhead(self._at_once)
 
     @property
     def _at_once(self) -> int:
@@ -216,16 +221,30 @@ class CachedFolder(torch.utils.data.Dataset):
             assert self.cache is not None
             self.reads.hit(self.cache.lies_on_ssd(key))
             return held
+        try:
+            data, fetch_s, given = self._timed_fetch(row) if coming is None else coming.result()
+        except BaseException:
+            self.reads.add("misses", 1)
+            raise
+        if given:
+            self.reads.given(len(data), fetch_s)
+            return data
         self.reads.add("misses", 1)
-        data, fetch_s = self._timed_fetch(row) if coming is None else coming.result()
         admitted = self.cache is not None and self.cache.holds(key)
         self.reads.read(len(data), admitted, fetch_s)
         return data
 
-    def _timed_fetch(self, row: int) -> tuple[bytes | memoryview, float]:
-        start = time.perf_counter()
-        data = fetch(self.items, row, self.cache)
-        return data, time.perf_counter() - start
+    def _timed_fetch(self, row: int) -> _Fetched:
+        start, key = time.perf_counter(), self.items.keys[row]
+        cache: Any = self.cache
+        owner = self.asking.owner(key) if self.asking is not None and key.any() else None
+        if self.asking is not None and owner is not None:
+            given = self.asking.get(owner, key, int(self.items.sizes[row]))
+            if given is not None:
+                return given, time.perf_counter() - start, True
+            cache = OwnersCache(self.asking, owner)
+        data = fetch(self.items, row, cache)
+        return data, time.perf_counter() - start, False
 
     def counts_all(self, workers: int) -> bool:
         """Whether its counters are those of all reads, with so many workers."""

@@ -12,10 +12,14 @@ from coordl.fetch.cache import MinIOCache
 from coordl.fetch.failure import changed_shard, damaged_item, unreadable_item
 from coordl.fetch.item import Items
 from coordl.fetch.shards import item_checksum
+from coordl.peers.asking import OwnersCache
 
 
 def fetch(
-    items: Items, index: int, cache: MinIOCache | None = None, form: str | None = None
+    items: Items,
+    index: int,
+    cache: MinIOCache | OwnersCache | None = None,
+    form: str | None = None,
 ) -> bytes | memoryview:
     """The encoded bytes of item `index`: a read-only view of the cache, or bytes read now.
 
@@ -58,7 +62,9 @@ def fetch(
     return data
 
 
-def _fetch_read(items: Items, index: int, cache: MinIOCache | None, form: str | None) -> bytes:
+def _fetch_read(
+    items: Items, index: int, cache: MinIOCache | OwnersCache | None, form: str | None
+) -> bytes:
     """The same from a reader."""
     assert items.reader is not None
     key = items.keys[index]
@@ -69,7 +75,9 @@ def _fetch_read(items: Items, index: int, cache: MinIOCache | None, form: str | 
     return data
 
 
-def _admit(items: Items, index: int, cache: MinIOCache, data: bytes, form: str) -> None:
+def _admit(
+    items: Items, index: int, cache: MinIOCache | OwnersCache, data: bytes, form: str
+) -> None:
     key, parts = items.keys[index], items.parts
     rewritten = _held(data, form)
     held = cache.admit(key, rewritten)

@@ -33,7 +33,7 @@ def disk_of(path: str) -> str | None:
 def reap_stale() -> None:
     """Remove groups whose owner died before it could."""
     for group in _ROOT.glob(_PREFIX + "*"):
-        owner = group.name.removeprefix(_PREFIX)
+        owner = group.name.removeprefix(_PREFIX).partition(".")[0]
         if owner.isdigit() and not Path("/proc", owner).exists():
             with contextlib.suppress(OSError):
                 group.rmdir()
@@ -42,17 +42,18 @@ def reap_stale() -> None:
 class ReadThrottle:
     """A control group that limits reads to `bytes_per_s`; context manager.
 
+    `name` tells several of one process apart: each has its own limit.
     `method` is "blkio cgroup" or "pacing"; with "pacing" nothing is limited here.
     """
 
-    def __init__(self, data_path: str, bytes_per_s: float) -> None:
+    def __init__(self, data_path: str, bytes_per_s: float, name: str = "") -> None:
         self.bytes_per_s = bytes_per_s
         self.method = "pacing"
         self._group: Path | None = None
         disk = disk_of(data_path)
         if disk is None or not os.access(_ROOT, os.W_OK) or os.environ.get("DSANALYZER_NO_CGROUP"):
             return
-        group = _ROOT / f"{_PREFIX}{os.getpid()}"
+        group = _ROOT / (f"{_PREFIX}{os.getpid()}" + (f".{name}" if name else ""))
         try:
             group.mkdir(exist_ok=True)
             (group / "blkio.throttle.read_bps_device").write_text(f"{disk} {int(bytes_per_s)}")

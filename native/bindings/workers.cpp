@@ -144,12 +144,57 @@ coordl::FormPolicy policy_named(const std::string& name) {
   throw nb::value_error(("form '" + name + "' is unknown: use auto, packed, indexed or original").c_str());
 }
 
+// What is read for whom, by name.
+coordl::Keeper keeper_named(const std::string& name) {
+  using coordl::Keeper;
+  if (name == "here") return Keeper::here;
+  if (name == "owner") return Keeper::owner;
+  if (name == "nobody") return Keeper::nobody;
+  throw nb::value_error(("keeper '" + name + "' is unknown: use here, owner or nobody").c_str());
+}
+
+// The bytes may be anyone's memory: native code copies them before it looks at them.
+bool provide(Workers& workers, const std::shared_ptr<Ticket>& ticket, std::size_t row,
+             nb::handle data, std::uint64_t sum) {
+  Py_buffer view;
+  if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw nb::python_error();
+  bool right = false;
+  try {
+    nb::gil_scoped_release released;
+    right = workers.provide(ticket, row,
+                            {static_cast<const std::byte*>(view.buf), std::size_t(view.len)}, sum);
+  } catch (...) {
+    PyBuffer_Release(&view);
+    throw;
+  }
+  PyBuffer_Release(&view);
+  return right;
+}
+
+nb::list handed_over(Workers& workers, double timeout_s) {
+  std::vector<coordl::FreshItem> items;
+  {
+    nb::gil_scoped_release released;
+    items = workers.handed_over(std::chrono::nanoseconds(std::int64_t(timeout_s * 1e9)));
+  }
+  nb::list result;
+  for (coordl::FreshItem& item : items) {
+    result.append(nb::make_tuple(item.key.hi, item.key.lo,
+                                 nb::bytes(reinterpret_cast<const char*>(item.bytes.data()),
+                                           item.bytes.size())));
+    std::vector<std::byte>().swap(item.bytes);
+  }
+  return result;
+}
+
 nb::dict counters(const Workers& workers) {
   const coordl::Counters& now = *workers.counters();
   nb::dict result;
   result["samples"] = now.samples.load();
   result["hits"] = now.hits.load();
   result["ssd_hits"] = now.disk_hits.load();
+  result["remote_hits"] = now.remote_hits.load();
+  result["remote_bytes"] = now.remote_bytes.load();
   result["misses"] = now.misses.load();
   result["storage_bytes"] = now.storage_bytes.load();
   result["admitted_bytes"] = now.admitted_bytes.load();
@@ -199,14 +244,15 @@ void bind_workers(nb::module_& m) {
   nb::class_<Workers>(m, "Workers", "Fetch and prep threads; see native/prep/workers.hpp.")
       .def(nb::new_([](const std::shared_ptr<ItemTable>& items, const coordl::Pass& pass,
                        const std::shared_ptr<coordl::Tiers>& cache, int prep_threads,
-                       int fetch_threads, std::size_t read_ahead_bytes, const std::string& form) {
+                       int fetch_threads, std::size_t read_ahead_bytes, const std::string& form,
+                       int servers, std::size_t handover_bytes) {
              return std::make_shared<Workers>(
                  items, pass, cache,
                  coordl::WorkersOptions{prep_threads, fetch_threads, read_ahead_bytes,
-                                        policy_named(form)});
+                                        policy_named(form), servers, handover_bytes});
            }),
            "items"_a, "pass_"_a, "cache"_a.none(), "prep_threads"_a, "fetch_threads"_a,
-           "read_ahead_bytes"_a, "form"_a = "auto")
+           "read_ahead_bytes"_a, "form"_a = "auto", "servers"_a = 1, "handover_bytes"_a = 0)
       .def("ticket",
            [](const Workers& workers, Vector<std::int64_t> items, Vector<std::int64_t> indices,
               std::uint64_t seed, std::uint64_t epoch) {
@@ -215,11 +261,34 @@ void bind_workers(nb::module_& m) {
            },
            "items"_a, "indices"_a, "seed"_a, "epoch"_a)
       .def("announce",
-           [](Workers& workers, const std::shared_ptr<Ticket>& ticket) {
+           [](Workers& workers, const std::shared_ptr<Ticket>& ticket,
+              const std::optional<Vector<std::int64_t>>& asked) {
              nb::gil_scoped_release released;
-             workers.announce(ticket);
+             if (asked) {
+               workers.announce(ticket, {asked->data(), asked->shape(0)});
+             } else {
+               workers.announce(ticket);
+             }
            },
-           "ticket"_a, "Reads ahead what it lacks; in the order in which tickets are submitted.")
+           "ticket"_a, "asked"_a.none() = nb::none(),
+           "Reads ahead what it lacks; in the order in which tickets are submitted. `asked`: rows\n"
+           "another server is asked for, which provide() or read() must end.")
+      .def("provide", &provide, "ticket"_a, "row"_a, "data"_a, "checksum"_a,
+           nb::sig("def provide(self, ticket: Ticket, row: int, data: bytes | bytearray | memoryview, "
+                   "checksum: int) -> bool"),
+           "What another server gave for an asked row. False when it is not the row's item.")
+      .def("read",
+           [](Workers& workers, const std::shared_ptr<Ticket>& ticket, Vector<std::int64_t> rows,
+              const std::string& keeper) {
+             const coordl::Keeper whose = keeper_named(keeper);
+             nb::gil_scoped_release released;
+             workers.read(ticket, {rows.data(), rows.shape(0)}, whose);
+           },
+           "ticket"_a, "rows"_a, "keeper"_a,
+           "Reads asked rows from storage, for the cache 'here', for their 'owner' or for 'nobody'.")
+      .def("handed_over", &handed_over, "timeout_s"_a = 0.0,
+           nb::sig("def handed_over(self, timeout_s: float = 0.0) -> list[tuple[int, int, bytes]]"),
+           "(high, low, bytes) of items read for their owners; waits for the first up to timeout_s.")
       .def("submit",
            [](Workers& workers, const std::shared_ptr<Ticket>& ticket,
               const std::shared_ptr<Buffer>& buffer) {

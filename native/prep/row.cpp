@@ -13,6 +13,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::uint64_t kMostGrowth = 4;           // of an item, by a form of ours
+constexpr std::uint64_t kLeastRoom = 64 << 10;     // and for what the smallest need besides
+
 std::uint64_t since_ns(Clock::time_point start) {
   return static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count());
@@ -84,28 +87,48 @@ void RowSteps::read(Row& row, std::vector<std::byte>& bytes) {
   if (row.status == RowStatus::damaged) row.view = {};
   // An identity other than the table's is a changed file: good to train on, as any reader would, but
   // its key names the old one.
-  row.fresh = cache_ != nullptr && read.identity == items_.identity(row.item);
+  row.fresh = cache_ != nullptr && row.keeper != Keeper::nobody &&
+              read.identity == items_.identity(row.item);
 }
 
-// Rewrites a fresh item into the form that serves best and admits it; the row then reads what is
-// held. Work of a prep thread: it computes.
+// What comes over the wire may be anything. Its checksum names the item; an original has the length of
+// its file, and no form of ours is many times as long.
+bool RowSteps::take(Row& row, std::span<const std::byte> given, std::uint64_t sum,
+                    std::vector<std::byte>& bytes) const {
+  const std::uint64_t known = items_.bytes(row.item);
+  if (given.empty() || given.size() > kMostGrowth * known + kLeastRoom) return false;
+  bytes.assign(given.begin(), given.end());  // checked is what nobody else can write to
+  if (checksum(items_.key(row.item), bytes) != sum) return false;
+  if (form_of(bytes) == Form::original ? bytes.size() != known : !check_item(bytes)) return false;
+  return true;
+}
+
+bool RowSteps::has_room(const Row& row, std::size_t bytes) const {
+  return row.keeper == Keeper::here ? cache_->takes(items_.key(row.item), bytes)
+                                    : handover_.takes(bytes);
+}
+
+// Rewrites a fresh item into the form that serves best and admits it, the row then reading what is
+// held; or hands it over to who sends it to its owner. Work of a prep thread: it computes.
 void RowSteps::admit(Row& row, PrepThread& thread) noexcept {
   const auto start = Clock::now();
   const ItemKey key = items_.key(row.item);
-  if (!cache_->takes(key, row.view.size())) return;
+  if (!has_room(row, row.view.size())) return;
   try {
     const DataSetSize size{double(items_.size()), double(items_.total_bytes()),
-                           double(cache_->budget_bytes())};
+                           double(cache_->budget_bytes()) * servers_};
     std::span<const std::byte> bytes = row.view;
     Form form = form_of(bytes);  // a packed shard's items are in theirs already
     const Form wanted = form == Form::original ? forms_.choose(key, size) : form;
     if (wanted != form && thread.decoder.recode(bytes, wanted, true, thread.rewritten) &&
-        cache_->takes(key, thread.rewritten.size())) {
+        has_room(row, thread.rewritten.size())) {
       forms_.rewritten(wanted, bytes.size(), thread.rewritten.size());
       form = wanted;
       bytes = thread.rewritten;
     }
-    if (cache_->admit(key, bytes, static_cast<int>(form))) {
+    if (row.keeper == Keeper::owner) {
+      handover_.push(key, bytes);
+    } else if (cache_->admit(key, bytes, static_cast<int>(form))) {
       add(counters_.admitted_bytes, bytes.size());
       const Part whole;
       const Part& part = items_.part(row.item) != nullptr ? *items_.part(row.item) : whole;

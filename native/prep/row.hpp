@@ -14,6 +14,7 @@
 #include "fetch/item_table.hpp"
 #include "fetch/tiers.hpp"
 #include "prep/forms.hpp"
+#include "prep/handover.hpp"
 #include "prep/item.hpp"
 #include "prep/pass.hpp"
 
@@ -24,6 +25,8 @@ struct Counters {
   std::atomic<std::uint64_t> samples{0};         // rows finished, errors included
   std::atomic<std::uint64_t> hits{0};            // items found in the cache
   std::atomic<std::uint64_t> disk_hits{0};       // of those, in its tier on a disk
+  std::atomic<std::uint64_t> remote_hits{0};     // items other servers gave
+  std::atomic<std::uint64_t> remote_bytes{0};    // bytes of those
   std::atomic<std::uint64_t> misses{0};          // items read (or tried) from storage
   std::atomic<std::uint64_t> storage_bytes{0};   // bytes read from files
   std::atomic<std::uint64_t> admitted_bytes{0};  // of those, bytes the cache took
@@ -44,13 +47,19 @@ enum class RowStatus : std::uint8_t {
   changed,    // a shard of the user's is another file than the one that was indexed
 };
 
+// Whose cache an item that storage gives is for.
+enum class Keeper : std::uint8_t { here, owner, nobody };
+
 struct Row {
   std::size_t item = 0;
   std::uint64_t index = 0;
   std::span<const std::byte> view;  // into the cache, or into `owned`
   std::vector<std::byte> owned;
   bool fetching = false;    // waits for a fetch thread, or is with one
-  bool fresh = false;       // just read, as the table says it is: the cache may have it
+  bool asked = false;       // of another server: nobody here reads it
+  bool uncounted = false;   // was asked of one: whoever asks bounds what waits
+  Keeper keeper = Keeper::here;
+  bool fresh = false;       // just read, as the table says it is: its keeper may have it
   std::size_t charged = 0;  // bytes counted against the bound on fetched bytes
   RowStatus status = RowStatus::pending;
   int error = 0;
@@ -69,18 +78,30 @@ struct DrawKey {
 
 class RowSteps {
  public:
+  // `servers`: how many share the data set, each with a budget like this one's.
   RowSteps(const ItemTable& items, const Pass& pass, Tiers* cache, Counters& counters,
-           FormChooser& forms)
-      : items_(items), pass_(pass), cache_(cache), counters_(counters), forms_(forms) {}
+           FormChooser& forms, Handover& handover, int servers)
+      : items_(items),
+        pass_(pass),
+        cache_(cache),
+        counters_(counters),
+        forms_(forms),
+        handover_(handover),
+        servers_(servers) {}
 
   // Work of a fetch thread: from the cache's disk or from storage, into `bytes`. Waits, hardly computes.
   void fetch(Row& row, std::vector<std::byte>& bytes) noexcept;
   // Work of a prep thread: admits what is fresh, then prepares the sample into `out`.
   void prepare(Row& row, DrawKey key, std::span<std::byte> out, PrepThread& thread) noexcept;
+  // What another server gave, copied into `bytes`: false, and the row as it was, unless it is the row's
+  // item by checksum, length and structure.
+  bool take(Row& row, std::span<const std::byte> given, std::uint64_t sum,
+            std::vector<std::byte>& bytes) const;
 
  private:
   bool find(Row& row) noexcept;
   void read(Row& row, std::vector<std::byte>& bytes);
+  bool has_room(const Row& row, std::size_t bytes) const;
   void admit(Row& row, PrepThread& thread) noexcept;
 
   const ItemTable& items_;
@@ -88,6 +109,8 @@ class RowSteps {
   Tiers* const cache_;
   Counters& counters_;
   FormChooser& forms_;
+  Handover& handover_;
+  const int servers_;
 };
 
 }  // namespace coordl

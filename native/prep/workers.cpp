@@ -40,7 +40,8 @@ struct Workers::State {
   State(const ItemTable& table, const Pass& what, Tiers* cache, Counters& count,
         const WorkersOptions& with)
       : items(table), pass(what), counters(count), options(with), forms(with.form, with.prep_threads),
-        steps(table, what, cache, count, forms) {}
+        handover(with.handover_bytes),
+        steps(table, what, cache, count, forms, handover, with.servers) {}
 
   void start_thread(void (State::*loop)(std::size_t), std::size_t number, const char* name);
   void start_fetch_threads(std::size_t wanted);  // REQUIRES mutex
@@ -50,7 +51,8 @@ struct Workers::State {
   bool fits(const Job& job) const;                              // REQUIRES mutex
   void finish(Ticket& ticket);                                  // REQUIRES mutex
   void give_back(std::vector<std::byte>&& bytes) noexcept;      // REQUIRES mutex
-  void announce(const std::shared_ptr<Ticket>& ticket);         // REQUIRES mutex
+  void announce(const std::shared_ptr<Ticket>& ticket,
+                std::span<const std::int64_t> asked);           // REQUIRES mutex
   void make_ready(const std::shared_ptr<Ticket>& ticket, std::size_t row) noexcept;  // REQUIRES mutex
   void charge(Row& row, std::size_t bytes) noexcept;            // REQUIRES mutex
 
@@ -60,6 +62,7 @@ struct Workers::State {
   Counters& counters;
   const WorkersOptions options;
   FormChooser forms;
+  Handover handover;
   RowSteps steps;
 
   std::mutex mutex;  // guards everything below
@@ -106,12 +109,14 @@ std::size_t Workers::State::needs(const Job& job) const {
   return std::max<std::size_t>(known > 0 ? known : largest, spare.empty() ? 0 : spare.back().capacity());
 }
 
-// One item always passes, however large it is.
+// One item always passes, however large it is. So do those that were asked of other servers first: they
+// come late, when later minibatches may have filled the bound, and the consumer waits for them.
 bool Workers::State::fits(const Job& job) const {
-  return fetched_bytes == 0 || fetched_bytes + needs(job) <= options.read_ahead_bytes;
+  return job.ticket->rows_[job.row].uncounted || fetched_bytes == 0 || fetched_bytes + needs(job) <= options.read_ahead_bytes;
 }
 
 void Workers::State::charge(Row& row, std::size_t bytes) noexcept {
+  if (row.uncounted) return;
   fetched_bytes += bytes - row.charged;
   row.charged = bytes;
   if (fetched_bytes > counters.read_ahead_bytes.load(std::memory_order_relaxed)) {
@@ -285,16 +290,22 @@ std::shared_ptr<Ticket> Workers::ticket(std::span<const std::int64_t> items,
   return made;
 }
 
-void Workers::State::announce(const std::shared_ptr<Ticket>& ticket) {
+void Workers::State::announce(const std::shared_ptr<Ticket>& ticket,
+                              std::span<const std::int64_t> asked) {
   if (stop) throw std::logic_error("a ticket after close()");
   if (ticket->stage_ != Ticket::Stage::made) throw std::logic_error("a ticket is used once");
-  const std::vector<Row>& rows = ticket->rows_;
+  std::vector<Row>& rows = ticket->rows_;
+  for (const std::int64_t row : asked) {
+    Row& here = rows.at(static_cast<std::size_t>(row));
+    if (!here.fetching) throw std::invalid_argument("a row that lacks nothing was asked for");
+    here.asked = true;
+  }
   ready.reserve(pending_rows + rows.size());  // so that no thread ever allocates to queue
   const auto wanted = static_cast<std::size_t>(
       std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.fetching; }));
-  if (wanted > 0) start_fetch_threads(missing.size() + wanted);
+  if (wanted > asked.size()) start_fetch_threads(missing.size() + wanted - asked.size());
   for (std::size_t row = 0; row < rows.size(); ++row) {
-    if (rows[row].fetching) missing.push_back({ticket, row});
+    if (rows[row].fetching && !rows[row].asked) missing.push_back({ticket, row});
   }
   ticket->stage_ = Ticket::Stage::announced;
   ticket->order_ = announced++;
@@ -304,10 +315,69 @@ void Workers::State::announce(const std::shared_ptr<Ticket>& ticket) {
   if (wanted > 0) fetch_wake.notify_all();
 }
 
-void Workers::announce(const std::shared_ptr<Ticket>& ticket) {
+void Workers::announce(const std::shared_ptr<Ticket>& ticket, std::span<const std::int64_t> asked) {
   check_process();
   std::lock_guard lock(state_->mutex);
-  state_->announce(ticket);
+  state_->announce(ticket, asked);
+}
+
+bool Workers::provide(const std::shared_ptr<Ticket>& ticket, std::size_t number,
+                      std::span<const std::byte> bytes, std::uint64_t sum) {
+  check_process();
+  State& state = *state_;
+  std::vector<std::byte> own;
+  {
+    std::lock_guard lock(state.mutex);
+    if (state.stop || !ticket->rows_.at(number).asked) return true;
+    if (!state.spare.empty()) {
+      own = std::move(state.spare.back());
+      state.spare.pop_back();
+    }
+  }
+  Row& row = ticket->rows_[number];  // ours until `asked` is cleared
+  const bool right = state.steps.take(row, bytes, sum, own);
+  std::lock_guard lock(state.mutex);
+  if (!right) {
+    state.give_back(std::move(own));
+    return false;
+  }
+  counters_->remote_hits.fetch_add(1, std::memory_order_relaxed);
+  counters_->remote_bytes.fetch_add(own.size(), std::memory_order_relaxed);
+  row.owned = std::move(own);
+  row.view = row.owned;
+  row.asked = row.fetching = false;
+  if (!state.stop && ticket->stage_ == Ticket::Stage::submitted) {
+    state.make_ready(ticket, number);
+    state.prep_wake.notify_one();
+  }
+  return true;
+}
+
+void Workers::read(const std::shared_ptr<Ticket>& ticket, std::span<const std::int64_t> rows,
+                   Keeper keeper) {
+  check_process();
+  State& state = *state_;
+  std::lock_guard lock(state.mutex);
+  if (state.stop) return;
+  const auto earlier = [](const State::Job& a, const State::Job& b) { return State::Later{}(b, a); };
+  for (const std::int64_t number : rows) {
+    const auto at = static_cast<std::size_t>(number);
+    Row& row = ticket->rows_.at(at);
+    if (!row.asked) continue;
+    row.asked = false;
+    row.uncounted = true;
+    row.keeper = keeper;
+    const State::Job job{ticket, at};
+    state.missing.insert(
+        std::upper_bound(state.missing.begin(), state.missing.end(), job, earlier), job);
+  }
+  state.start_fetch_threads(state.missing.size());
+  state.fetch_wake.notify_all();
+}
+
+std::vector<FreshItem> Workers::handed_over(std::chrono::nanoseconds timeout) {
+  check_process();
+  return state_->handover.take(timeout);
 }
 
 void Workers::submit(const std::shared_ptr<Ticket>& ticket, Place place) {
@@ -319,7 +389,7 @@ void Workers::submit(const std::shared_ptr<Ticket>& ticket, Place place) {
   std::lock_guard lock(state.mutex);
   if (state.stop) throw std::logic_error("submit() after close()");
   if (ticket->stage_ == Ticket::Stage::submitted) throw std::logic_error("a ticket is submitted once");
-  if (ticket->stage_ == Ticket::Stage::made) state.announce(ticket);
+  if (ticket->stage_ == Ticket::Stage::made) state.announce(ticket, {});
   ticket->stage_ = Ticket::Stage::submitted;
   if (ticket->unfinished_ == 0) {  // nothing could be read
     if (place.ended) place.ended(0);
@@ -364,6 +434,7 @@ void Workers::close() noexcept {
     state_->stop = true;
     threads.swap(state_->threads);
   }
+  state_->handover.close();
   state_->fetch_wake.notify_all();
   state_->prep_wake.notify_all();
   state_->ticket_done.notify_all();

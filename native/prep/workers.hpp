@@ -1,7 +1,9 @@
 // The threads that turn item numbers into rows of a minibatch, in two stages:
 //
 //   announce -> [in memory: view into the cache] --------------------------------> ready at submit
-//            -> [else] -> queue -> fetch threads (cache's disk, storage) --^
+//            -> [asked of another server] -> provide() -------------------------^
+//            |                            -> read(): it has none --v            |
+//            -> [else] -> queue -> fetch threads (cache's disk, storage) --------^
 //   submit   -> ready -> prep threads (rewrite, admit, prepare) -> row of the minibatch
 //
 // Both stages work in the order of announcement (epoch order), sample by sample, so one huge image
@@ -10,7 +12,10 @@
 // hand. Fetched bytes that wait for prep are bounded, and reads stop at that bound; since both stages
 // keep the same order, what fills it is what prep takes next.
 //
-// Thread safety: ticket(), announce(), submit() and wait() may be called from any thread of the process
+// What other servers were asked for is not counted against that bound, as it comes in any order. Who
+// asks bounds it.
+//
+// Thread safety: ticket(), announce(), submit(), provide(), read(), handed_over() and wait() may be called from any thread of the process
 // that made the Workers; a Ticket's results may be read once wait() returned true. One mutex guards
 // all queues. In a forked child every call throws, close() and the destructor do nothing (the threads
 // were not copied, their locks may be held for ever).
@@ -71,6 +76,8 @@ struct WorkersOptions {
   int fetch_threads = 16;  // at most; started as items are missing
   std::size_t read_ahead_bytes = std::size_t(256) << 20;  // most that is fetched and waits for prep
   FormPolicy form = FormPolicy::automatic;  // of what is admitted
+  int servers = 1;                          // that share the data set, this one included
+  std::size_t handover_bytes = 0;           // most that waits to be sent to owners
 };
 
 class Workers {
@@ -88,7 +95,17 @@ class Workers {
   std::shared_ptr<Ticket> ticket(std::span<const std::int64_t> items,
                                  std::span<const std::int64_t> indices, DrawKey key) const;
   // Fetches what it lacks. Once per ticket, in the order in which the tickets will be submitted.
-  void announce(const std::shared_ptr<Ticket>& ticket);
+  // `asked`: rows that another server was or will be asked for. Each must be ended by provide() or read().
+  // Throws std::out_of_range on a row beyond the ticket, std::invalid_argument on one that lacks nothing.
+  void announce(const std::shared_ptr<Ticket>& ticket, std::span<const std::int64_t> asked = {});
+  // What another server gave for an asked row, with the checksum it came with. False when it is not the
+  // row's item, which then is asked as before; true also when nobody wants it any more.
+  bool provide(const std::shared_ptr<Ticket>& ticket, std::size_t row,
+               std::span<const std::byte> bytes, std::uint64_t sum);
+  // Asked rows that no server gives: they are read, in their turn. `keeper`: who is to hold them.
+  void read(const std::shared_ptr<Ticket>& ticket, std::span<const std::int64_t> rows, Keeper keeper);
+  // What was read for other servers' caches; waits for the first up to `timeout`.
+  std::vector<FreshItem> handed_over(std::chrono::nanoseconds timeout);
   // Prepares row i of the place from items[i]; announces first what was not. Once per ticket. Throws
   // std::invalid_argument unless the place holds size() * pass.sample_bytes() bytes.
   void submit(const std::shared_ptr<Ticket>& ticket, Place place);

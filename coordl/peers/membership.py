@@ -1,0 +1,230 @@
+"""Who is there: which servers are known, which of them answer, and what each of them may hold.
+
+Addresses come from a list of the user's, or through the store of the running torch.distributed
+job, by set and get alone: not every rank makes a loader, so nothing here is collective. Who is
+alive is found by speaking to them: a connection that breaks, or a deadline that passes. A lost
+store costs newcomers, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from coordl.peers.client import PeerClient, Refused
+from coordl.peers.secret import Secrets
+from coordl.peers.wire import WireError
+from coordl.user_warning import warn_user
+
+LOOK_S = 1.0  # between looks for newcomers and for who is back
+
+
+class Source(Protocol):
+    """Who knows the addresses of servers."""
+
+    def addresses(self) -> set[str]:
+        """Those known by now. Raises Exception where that cannot be asked now."""
+
+    def complete(self) -> bool:
+        """Whether no more are expected."""
+
+
+class Listed:
+    """The user's own list."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = set(addresses)
+
+    def addresses(self) -> set[str]:
+        return self._addresses
+
+    def complete(self) -> bool:
+        return True
+
+
+class Published:
+    """The store of a torch.distributed job: each rank that has a loader publishes its node's."""
+
+    def __init__(self, store: Any, arena: str, rank: int, world: int) -> None:
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        # Another connection: what waits on the job's own would hold us up, and we it.
+        clone = getattr(store, "clone", None)
+        own = store if clone is None else clone()
+        own.set_timeout(timedelta(seconds=10))
+        self._store: Any = PrefixStore(f"coordl/peers/{arena}", own)
+        self._rank, self._world = rank, world
+        self._seen = -1  # changes published when last looked
+        self._known: dict[int, str] = {}
+
+    def publish(self, address: str) -> None:
+        self._store.set(f"member/{self._rank}", address)
+        self._store.add("changes", 1)
+
+    def addresses(self) -> set[str]:
+        changes = self._store.add("changes", 0)
+        if changes != self._seen:
+            for rank in range(self._world):
+                key = f"member/{rank}"
+                if self._store.check([key]):
+                    self._known[rank] = self._store.get(key).decode()
+            self._seen = changes
+        return set(self._known.values())
+
+    def complete(self) -> bool:
+        return len(self._known) == self._world
+
+
+@dataclass(frozen=True)
+class Live:
+    """The members at one time; `names` and `weights` are what ownership is computed from.
+
+    Attributes:
+        clients: of the others; None in the place of this server itself.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    clients: tuple[PeerClient | None, ...]
+
+
+class Membership:
+    """The servers of a job as this process sees them. Any thread may call it.
+
+    Args:
+        own: this node's address, one of those the source knows.
+        budget_bytes: of its arena.
+        tell: gets one sentence for each change; warns by default.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        own: str,
+        budget_bytes: int,
+        arena: str,
+        secrets: Secrets,
+        tell: Callable[[str], None] = warn_user,
+    ) -> None:
+        self._source, self._own, self._arena, self._secrets = source, own, arena, secrets
+        self._budget, self._say = max(1, budget_bytes), tell
+        self._lock = threading.Lock()  # guards what follows
+        self._clients: dict[str, PeerClient] = {}
+        self._answers: set[str] = set()
+        self._lost: dict[str, str] = {}  # why; told once
+        self._distrusted: dict[str, str] = {}  # address -> run that is not asked any more
+        self._store_lost = False
+        self._told: tuple[str, ...] = ()  # to our own server
+        self.failures = 0
+
+    def live(self) -> Live:
+        with self._lock:
+            there = sorted(self._answers)
+            clients = [self._clients[name] for name in there]
+        return Live(
+            (self._own, *there),
+            (float(self._budget), *(float(client.budget_bytes) for client in clients)),
+            (None, *clients),
+        )
+
+    def known(self) -> tuple[str, ...]:
+        """Addresses of all servers there ever were, this one first."""
+        with self._lock:
+            return (self._own, *sorted(self._clients))
+
+    def look(self) -> bool:
+        """Speaks to those that do not answer yet, or any more. True: all expected are there."""
+        try:
+            known = self._source.addresses()
+        except Exception as error:  # a store that is gone raises RuntimeError, DistError, ...
+            if not self._store_lost:
+                self._store_lost = True
+                self._tell(
+                    f"peers: torch.distributed's store cannot be asked ({_brief(error)}). Servers "
+                    "known so far serve on; others are not found while that lasts."
+                )
+            known = set(self._clients)
+        else:
+            self._store_lost = False
+        for address in sorted(known - {self._own}):
+            with self._lock:
+                if address in self._answers:
+                    continue
+                if address not in self._clients:
+                    self._clients[address] = PeerClient(address, self._arena, self._secrets)
+                client = self._clients[address]
+            self._greet(client)
+        self._tell_own_server()
+        with self._lock:
+            return self._source.complete() and self._answers >= known - {self._own}
+
+    def _tell_own_server(self) -> None:
+        names = self.live().names
+        if names == self._told:
+            return
+        own = PeerClient(self._own, self._arena, self._secrets)
+        with contextlib.suppress(OSError, WireError, Refused):  # a convenience
+            own.tell_members(names)
+            self._told = names
+        own.drop()
+
+    def _greet(self, client: PeerClient) -> None:
+        address = client.address
+        try:
+            client.drop()
+            client.hello()
+        except (OSError, WireError) as error:
+            self._note(address, _brief(error), "does not answer yet")
+            return
+        except Refused as error:
+            self._note(address, _brief(error), "is not asked")
+            return
+        with self._lock:
+            if self._distrusted.get(address) == client.run:
+                return
+            self._answers.add(address)
+            was_lost = self._lost.pop(address, None) is not None
+        if was_lost:
+            self._tell(f"peers: {address} is there; it owns its share of the items from now on.")
+
+    def lost(self, client: PeerClient, error: Exception) -> None:
+        """It failed; it owns nothing until it answers again."""
+        with self._lock:
+            if client.address not in self._answers:
+                return
+            self._answers.discard(client.address)
+            self.failures += 1
+        said = "is lost; its items come from storage and have other owners from now on"
+        self._note(client.address, _brief(error), said)
+
+    def distrust(self, client: PeerClient, why: str) -> None:
+        """It answered what it must not: it is not asked any more, until it is started anew."""
+        with self._lock:
+            self._distrusted[client.address] = client.run
+        self.lost(client, WireError(why))
+
+    def _note(self, address: str, why: str, what: str) -> None:
+        with self._lock:
+            known = address in self._lost
+            self._lost[address] = why
+        if not known:
+            self._tell(f"peers: {address} {what} ({why})")
+
+    def _tell(self, what: str) -> None:
+        with contextlib.suppress(Warning):  # made an error by a filter: not in these threads
+            self._say(what)
+
+    def close(self) -> None:
+        with self._lock:
+            self._answers.clear()
+            clients = list(self._clients.values())
+        for client in clients:
+            client.drop()
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).partition("\n")[0] or repr(error))[:300]
