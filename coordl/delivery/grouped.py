@@ -49,7 +49,7 @@ class GroupIterator(NativeIterator):
         none = np.empty(0, np.int64)
         try:
             indices, rows = self._epoch.folder.positions(asked)
-        except IndexError as error:
+        except Exception as error:  # what the sampler gave is no index of the data set
             self._announced.append(_Minibatch(none, none, none, error=error))
             return True
         first = self._position.order.first
