@@ -11,9 +11,9 @@ demo:  ## the main job on real photographs: profile, what-if, coordl, profile, t
 	@tools/setup.sh demo
 	@.venv/bin/python -m demo
 
-test:  ## the tests (ARGS="..." goes to pytest)
+test:  ## the tests (ARGS="..." goes to pytest, which then runs them one after the other)
 	@tools/setup.sh test
-	@.venv/bin/python -m pytest $(ARGS)
+	@tools/test.sh $(ARGS)
 
 lint:  ## ruff and mypy
 	@tools/setup.sh dev
