@@ -6,6 +6,7 @@ All of it can be pickled, so that spawned workers find it.
 from __future__ import annotations
 
 import os
+import re
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,11 @@ class Engine:
     @property
     def workers(self) -> int:
         return int(self.options.get("num_workers", 0))
+
+
+def named(value: Any) -> str:
+    """What a parameter is called: without addresses, the same in every process."""
+    return re.sub(r" (object )?at 0x[0-9a-f]+", "", str(value))
 
 
 class Numbers(torch.utils.data.Dataset):

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 import torch
 import torch.utils.data
-from conformance_data import Numbers, Stream, outcome
+from conformance_data import Numbers, Stream, named, outcome
 from torch.utils.data import BatchSampler, SequentialSampler
 
 import coordl
@@ -53,7 +53,7 @@ STREAM: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     ("data", "options"),
     [(Numbers(), options) for options in MAP] + [(Stream(), options) for options in STREAM],
-    ids=str,
+    ids=named,
 )
 def test_a_wrong_argument_is_refused_in_torchs_words(data: Any, options: dict[str, Any]) -> None:
     theirs = outcome(torch.utils.data.DataLoader, data, **options)
@@ -109,7 +109,7 @@ def described(value: Any) -> Any:
 
 
 @pytest.mark.area("attributes")
-@pytest.mark.parametrize("options", GOOD, ids=str)
+@pytest.mark.parametrize("options", GOOD, ids=named)
 def test_attributes_are_torchs(options: dict[str, Any], folder: Any) -> None:
     for data in (Numbers(), folder):
         stock, ours = (
