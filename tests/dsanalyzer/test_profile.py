@@ -36,7 +36,7 @@ def on_disk(pictures):
     return pictures
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_phases_are_proved_for_forked_and_spawned_workers(cli, on_disk, context):
     result, done = profiled(cli, on_disk, "--context", context)
 
@@ -78,8 +78,8 @@ def test_lru_reads_what_the_theory_says(cli, on_disk):
     [
         ["--workers", 0],
         ["--persistent"],
-        ["--unlisted"],
-        ["--one-cycle", "--epochs", 1],
+        pytest.param(["--unlisted"], marks=pytest.mark.slow),
+        pytest.param(["--one-cycle", "--epochs", 1], marks=pytest.mark.slow),
         ["--steps", 7, "--epochs", 400],
     ],
     ids=lambda words: str(words[0]).strip("-"),

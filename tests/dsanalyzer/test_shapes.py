@@ -43,7 +43,9 @@ def proved(result):
     return result
 
 
-@pytest.mark.parametrize("shape", ["stream", "stream-of-minibatches"])
+@pytest.mark.parametrize(
+    "shape", ["stream", pytest.param("stream-of-minibatches", marks=pytest.mark.slow)]
+)
 def test_a_stream_is_followed_once_and_then_measured(cli, on_disk, shape):
     result = proved(profiled(cli, *cli.job("shapes.py", shape, on_disk)))
 
@@ -81,6 +83,7 @@ def test_torchdatas_stateful_loader_is_measured(cli, on_disk):
     assert result["loader"]["class"].endswith("StatefulDataLoader")
 
 
+@pytest.mark.slow
 def test_workers_of_a_fork_server_are_measured(cli, on_disk):
     result = proved(profiled(cli, *cli.job("train.py", on_disk, "--context", "forkserver")))
 
