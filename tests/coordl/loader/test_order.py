@@ -46,7 +46,7 @@ def test_constructor_takes_torchs_arguments_in_torchs_order() -> None:
     extra = {p.name: p.kind for p in ours.values() if p.name not in theirs}
     assert set(extra) == {
         "cache", "cache_form", "cache_opens", "seed", "prep", "memory_format", "on_error",
-        "snapshot_every_n_steps", "group", "staging", "verify",
+        "snapshot_every_n_steps", "group", "staging", "verify", "peers",
     }  # fmt: skip
     assert set(extra.values()) == {inspect.Parameter.KEYWORD_ONLY}
 
