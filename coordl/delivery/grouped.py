@@ -18,7 +18,7 @@ class GroupIterator(NativeIterator):
     each sample comes out of the group's ring, or is prepared here, for all members or for this."""
 
     def _open(self, loader: Any) -> None:
-        group, position, epoch = loader._local.group, self._position, self._epoch
+        group, position, epoch = loader._local.joined.group, self._position, self._epoch
         self._feed: _native.Feed | None = None
         order = position.order
         if order.begin.rank_base is not None:

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import torch
 import torch.utils.data
-from torch.utils.data import IterableDataset, MapDataPipe
 
 from coordl import _native
 from coordl.cores import auto_workers, usable_cores
 from coordl.delivery.as_torch import PythonIterator, PythonWorkersIterator
 from coordl.delivery.grouped import GroupIterator
 from coordl.delivery.history import History
+from coordl.delivery.joining import Joined, why_alone
 from coordl.delivery.layout import FORMATS, InMemoryFormat
 from coordl.delivery.native import NativeEpoch, NativeIterator
 from coordl.delivery.on_error import check_on_error
@@ -26,14 +26,7 @@ from coordl.delivery.position import Position, sampler_epoch
 from coordl.delivery.proof import verify
 from coordl.delivery.resume import Resume
 from coordl.delivery.route import Route, describe, route_of
-from coordl.delivery.shared_order import (
-    KeyedOrder,
-    describe_order,
-    rank_of,
-    whole_order,
-    why_not_shared,
-)
-from coordl.delivery.stateful import is_stateful
+from coordl.delivery.shared_order import why_not_shared
 from coordl.delivery.tended import tended_view
 from coordl.fetch.admission import check_first_come
 from coordl.fetch.budget import parse_budget
@@ -49,21 +42,9 @@ from coordl.peers.asking import Asking
 from coordl.peers.exchange import check_peers, exchange_of
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
-from coordl.staging.group import (
-    DataDigest,
-    Facts,
-    Group,
-    folder_name,
-    seed_in,
-    seed_of,
-    staging_bytes,
-)
+from coordl.staging.group import staging_bytes
 from coordl.staging.paths import SharedSamples
-from coordl.staging.probe import Probe
-from coordl.staging.shared_samples import COUNTED as SHARED
-from coordl.staging.shared_samples import SharedDataset
 from coordl.staging.slots import SlotPool
-from coordl.staging.variable import VARIABLE
 from coordl.staging.view import view_of
 from coordl.user_warning import warn_user
 
@@ -82,10 +63,7 @@ class _Local:
         self.exchange: Any = None  # with other servers
         self.slots: SlotPool | None = None
         self.samples = SharedSamples()
-        self.group: Group | None = None
-        self.keyed_order = KeyedOrder()
-        self.digest = DataDigest()
-        self.shared: Tally | None = None
+        self.joined = Joined()
         self.warned = False
 
     def __reduce__(self) -> tuple:
@@ -252,7 +230,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         route = route_of(self)
         if prep == "native" and not route.native:
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
-        if group is not None and (reason := self._why_alone(route)):
+        if group is not None and (reason := why_alone(self, route)):
             raise ValueError(f"group={group!r} cannot be: {reason}")
         self._auto = ""  # why num_workers="auto" is the number it is
         if auto:
@@ -273,7 +251,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def _get_iterator(self) -> Any:
         route = route_of(self)
         if route.native:
-            return (GroupIterator if self._join(route) else NativeIterator)(self, route)
+            shared = self._local.joined.native(self, route)
+            return (GroupIterator if shared else NativeIterator)(self, route)
         if self.prep == "native":  # an attribute changed since the loader was made
             raise ValueError("prep='native' cannot be: " + "; ".join(route.reasons))
         self._warn_of_useless_cache(route)
@@ -288,70 +267,6 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return kind(view, self, source)
 
     # -- native ------------------------------------------------------------------------------
-
-    # -- groups ------------------------------------------------------------------------------
-
-    def _why_alone(self, route: Route) -> str:
-        """Why no group can share this loader's samples; empty where one can."""
-        dataset = self.dataset
-        if not route.native and isinstance(dataset, IterableDataset | MapDataPipe):
-            return "its data set has no index by which another job could make the same sample"
-        if not route.native and is_stateful(dataset):
-            return "its data set keeps a state of its own"
-        return why_not_shared(self)
-
-    def _group_named(self, route: Route) -> str | None:
-        """The group this loader is to join: the one it names, or the environment's if it can."""
-        named = self.group or os.environ.get(VARIABLE) or None
-        if named is None or not (reason := self._why_alone(route)):
-            return named
-        if self.group is not None:
-            raise ValueError(f"group={named!r} cannot be: {reason}")  # changed since it was made
-        return None
-
-    def _ring_name(self, named: str, facts: Facts) -> str:
-        # What the environment names is for whole scripts: each of their data sets is apart.
-        return named + rank_of(self) + ("" if self.group else f".{facts.digest()}")
-
-    def _join(self, route: Route) -> bool:
-        """Joins a group that shares what native threads make; whether this loader is in one."""
-        local, named = self._local, self._group_named(route)
-        count = len(self.batch_sampler.sampler) if named else 0  # type: ignore[union-attr]
-        if named is None or count == 0:
-            return False
-        assert route.folder is not None and route.plan is not None
-        digest, order = local.digest(route.folder), describe_order(self)
-        facts = Facts.of(route.folder, digest, route.plan, order, count, self.seed)
-        if local.group is not None:
-            local.group.check(facts)
-            return True
-        sample_bytes = route.plan.native_pass().sample_bytes
-        name = self._ring_name(named, facts)
-        local.group = Group.join(name, facts, sample_bytes, self.staging)
-        self.seed = local.group.seed
-        return True
-
-    def _shared(self, dataset: Any, route: Route) -> Any:
-        """The data set, its samples made together with a group where this loader is in one."""
-        local, named = self._local, self._group_named(route)
-        count = len(self.batch_sampler.sampler) if named else 0  # type: ignore[union-attr]
-        if named is None or count == 0 or (self.group is None and self.num_workers == 0):
-            return None
-        if local.group is None:
-            seed = self.seed
-            if seed is None:
-                seed = seed_in(named + rank_of(self)) if self.group else seed_of(named)
-            probe = Probe.of(dataset, seed)
-            kind = f"{type(self.dataset).__qualname__}, {len(dataset):,} samples"
-            if route.folder is not None:
-                kind = folder_name(route.folder, local.digest(route.folder))
-            made = f"made in Python, the first sample is {probe.digest}"
-            facts = Facts(kind, made, describe_order(self), count, seed)
-            name = self._ring_name(named, facts)
-            local.group = Group.join(name, facts, probe.record_bytes, self.staging, run=1)
-            self.seed = local.group.seed
-        local.shared = Tally(SHARED, self.num_workers)
-        return SharedDataset(dataset, local.group.seed, local.group, local.shared)
 
     def _native_epoch(self, route: Route, position: Position) -> NativeEpoch:
         assert route.folder is not None and route.plan is not None
@@ -414,7 +329,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         elif self.cache_opens:
             dataset = serve_opens(dataset, self._opens())
         dataset = self._for_workers(dataset)
-        if (shared := self._shared(dataset, route)) is not None:
+        if (shared := self._local.joined.python(self, dataset, route)) is not None:
             return shared
         if self.seed is not None and not isinstance(dataset, torch.utils.data.IterableDataset):
             dataset = KeyedDataset(dataset, self.seed)
@@ -475,12 +390,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         keyed = self.seed is not None and not isinstance(
             self.dataset, torch.utils.data.IterableDataset
         )
-        group, tally, order = self._local.group, self._local.shared, position.order
-        if group is None or tally is None or order.begin.rank_base is not None:
-            return position, keyed, False  # (the rest of an epoch for other ranks is nobody else's)
-        group.agree(position.epoch, whole_order(order))
-        position.record.shared = tally.since_now()
-        return position, keyed, True
+        position.record.shared = self._local.joined.begin_python(position.epoch, position.order)
+        return position, keyed, position.record.shared is not None
 
     def _warn_of_useless_cache(self, route: Route) -> None:
         known = route.folder is not None or self.cache_opens
@@ -576,7 +487,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         figures = self._local.history.as_dict()
         figures.update(cache_figures(self._cache_in_use()))
         figures["staging"] = self._local.slots.stats() if self._local.slots else None
-        figures["group"] = self._local.group.as_dict() if self._local.group else None
+        group = self._local.joined.group
+        figures["group"] = group.as_dict() if group else None
         return figures
 
     def _cache_in_use(self) -> MinIOCache | None:

@@ -185,8 +185,9 @@ class Position:
         )
         self.every = steps_between_states(loader)
         self._ranks = ranks_of(loader)
-        if loader._local.group is not None:
-            loader._local.keyed_order.key(loader, loader._local.group.seed, self.epoch)
+        joined = loader._local.joined
+        if joined.group is not None:
+            joined.order.key(loader, joined.group.seed, self.epoch)
         begin = _begin_of(state, self._ranks, self.by_state) if middle else Begin()
         if saved is not None and saved.again:
             begin.sampler = state["sampler"]
