@@ -20,11 +20,8 @@ Needs root and control groups of version 1 (memory, blkio). DALI lives in .venv-
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import random
-import shlex
 import statistics
 import sys
 from collections import OrderedDict
@@ -35,7 +32,7 @@ HERE = Path(__file__).parent
 if not __package__:
     sys.path[0] = str(HERE.parent)  # not benchmarks/: its folders are named like packages
 
-from benchmarks.peers import machine, pictures  # noqa: E402
+from benchmarks.peers import machine, pictures, question  # noqa: E402
 from benchmarks.peers.link import PEERS_PYTHON  # noqa: E402
 from benchmarks.storage.contender import Contender, ContenderError, paths_of  # noqa: E402
 from benchmarks.storage.limits import Limits, LimitsError  # noqa: E402
@@ -163,10 +160,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                     rows.append(summarise(kind, epochs, paths))
                 cells.append({"speed": speed, "fraction": fraction, "lru": lru, "rows": rows})
     return {
-        "question": QUESTION,
-        "command": shlex.join(["python", "benchmarks/cache.py", *options.arguments]),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine.describe(options.note),
+        **question.head("cache", QUESTION, options),
         "photos": len(paths),
         "bytes": sum(sizes),
         "device_bytes": sum(map(residency.device_bytes, sizes)),
@@ -222,27 +216,17 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, writes cache.json and cache.md, prints the latter."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = question.parser_of(__doc__)
     parser.add_argument("--speeds", nargs="+", type=float, default=[15e6, 530e6], help="bytes/s")
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.25, 0.35, 0.5, 0.65, 0.8])
     parser.add_argument("--photos", type=int, default=1600)
     parser.add_argument("--epochs", type=int, default=3, help="that count")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--note", default="", help="added to the machine's line")
-    parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
-    options.arguments = [a for a in arguments if a not in ("-o", "--output", str(options.output))]
+    options = question.parsed(parser, arguments)
     try:
         result = run(options)
     except LimitsError as error:
         raise SystemExit(f"cache: {error}") from None
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "cache.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.output / "cache.md").write_text(markdown(result))
-    print(markdown(result))
+    question.publish("cache", result, markdown(result), options.output)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,7 @@ Bias: ours. TensorSocket has no contender here yet.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
-import shlex
 import statistics
 import sys
 from collections.abc import Iterable
@@ -33,7 +30,7 @@ HERE = Path(__file__).parent
 if not __package__:
     sys.path[0] = str(HERE.parent)  # not benchmarks/: its folders are named like packages
 
-from benchmarks.peers import machine, pictures  # noqa: E402
+from benchmarks.peers import machine, pictures, question  # noqa: E402
 from benchmarks.storage.contender import Contender, paths_of  # noqa: E402
 
 QUESTION = __doc__.splitlines()[0]
@@ -104,10 +101,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for kind, count in cases
     ]
     return {
-        "question": QUESTION,
-        "command": shlex.join(["python", "benchmarks/coordinated.py", *options.arguments]),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine.describe(options.note),
+        **question.head("coordinated", QUESTION, options),
         "photos": options.photos,
         "batch": options.batch,
         "dtype": options.dtype,
@@ -148,10 +142,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, writes coordinated.json and coordinated.md, prints the latter."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = question.parser_of(__doc__)
     parser.add_argument("--photos", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--dtype", choices=("float32", "uint8"), default="uint8")
@@ -160,16 +151,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS])
     parser.add_argument("--rate", type=float, default=0, help="samples/s of each accelerator")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--note", default="", help="added to the machine's line")
-    parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
-    options.arguments = [a for a in arguments if a not in ("-o", "--output", str(options.output))]
+    options = question.parsed(parser, arguments)
     result = run(options)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "coordinated.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.output / "coordinated.md").write_text(markdown(result))
-    print(markdown(result))
+    question.publish("coordinated", result, markdown(result), options.output)
 
 
 if __name__ == "__main__":

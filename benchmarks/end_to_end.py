@@ -19,9 +19,6 @@ Peers live in .venv-peers: see prep.py. Where it is not there they are left out.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import shlex
 import statistics
 import sys
 from contextlib import ExitStack
@@ -33,7 +30,7 @@ HERE = Path(__file__).parent
 if not __package__:
     sys.path[0] = str(HERE.parent)  # not benchmarks/: its folders are named like packages
 
-from benchmarks.peers import machine, pictures  # noqa: E402
+from benchmarks.peers import machine, pictures, question  # noqa: E402
 from benchmarks.peers.link import PEERS_PYTHON  # noqa: E402
 from benchmarks.storage.contender import Contender, ContenderError, paths_of  # noqa: E402
 
@@ -175,10 +172,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             Path(path).read_bytes()  # into the page cache
         tables = [measure(options, folder, dtype) for dtype in options.dtypes]
     return {
-        "question": QUESTION,
-        "command": shlex.join(["python", "benchmarks/end_to_end.py", *options.arguments]),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine.describe(options.note),
+        **question.head("end_to_end", QUESTION, options),
         "photos": options.photos,
         "batch": options.batch,
         "tables": tables,
@@ -224,25 +218,15 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, writes end_to_end.json and end_to_end.md, prints the latter."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = question.parser_of(__doc__)
     parser.add_argument("--photos", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5, help="epochs after the first")
     parser.add_argument("--starts", type=int, default=3, help="first epochs")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=[*DTYPES])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--note", default="", help="added to the machine's line")
-    parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
-    options.arguments = [a for a in arguments if a not in ("-o", "--output", str(options.output))]
+    options = question.parsed(parser, arguments)
     result = run(options)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "end_to_end.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.output / "end_to_end.md").write_text(markdown(result))
-    print(markdown(result))
+    question.publish("end_to_end", result, markdown(result), options.output)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,7 @@ Bias: coordl writes into memory that is used again; Pillow has no way to.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import io
-import json
-import shlex
 import statistics
 import sys
 import time
@@ -30,7 +26,7 @@ HERE = Path(__file__).parent
 if not __package__:
     sys.path[0] = str(HERE.parent)  # not benchmarks/: its folders are named like packages
 
-from benchmarks.peers import machine, pictures  # noqa: E402
+from benchmarks.peers import machine, pictures, question  # noqa: E402
 from coordl import _native  # noqa: E402
 
 QUESTION = __doc__.splitlines()[0]
@@ -108,16 +104,10 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, writes formats.json and formats.md, prints the latter."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = question.parser_of(__doc__)
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--note", default="", help="added to the machine's line")
-    parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
+    options = question.parsed(parser, arguments)
     paths = pictures.choose(pictures.folder("ImageNet-like"), options.photos, options.seed)
     images = [Image.open(path).convert("RGB") for path in paths]
     rows = {
@@ -125,18 +115,12 @@ def main(arguments: list[str] | None = None) -> None:
         for name, how in FORMATS.items()
     }
     result = {
-        "question": QUESTION,
-        "command": shlex.join(["python", "benchmarks/formats.py", *arguments]),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine.describe(options.note),
+        **question.head("formats", QUESTION, options),
         "photos": len(images),
         "rounds": options.rounds,
         "rows": rows,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "formats.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.output / "formats.md").write_text(markdown(result))
-    print(markdown(result))
+    question.publish("formats", result, markdown(result), options.output)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,7 @@ sets it up first (some minutes, 1.4 GB).
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
-import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -32,7 +29,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[0] = str(HERE.parent)  # not benchmarks/: files of peers/ are named like what they measure
 
-from benchmarks.peers import machine, pictures, rounds, table  # noqa: E402
+from benchmarks.peers import pictures, question, rounds, table  # noqa: E402
 from benchmarks.peers.registry import ENTRIES, Entry  # noqa: E402
 from benchmarks.peers.variant import load_pictures  # noqa: E402
 
@@ -110,10 +107,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for each in (r for s in measured for p in s["passes"] for r in p["results"]):
         versions |= each["versions"]
     return {
-        "question": QUESTION,
-        "command": shlex.join(["python", "benchmarks/prep.py", *options.arguments]),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine.describe(options.note),
+        **question.head("prep", QUESTION, options),
         "versions": versions,
         "seed": options.seed,
         "rounds": options.rounds,
@@ -124,10 +118,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, writes prep.json and prep.md, prints the latter."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = question.parser_of(__doc__)
     parser.add_argument("--peers", action="store_true", help="set .venv-peers up first")
     parser.add_argument("--only", nargs="+", metavar="KEY", help="variants; 'cold-' begins so")
     parser.add_argument("--data", type=Path, help="photographs of yours in place of both sets")
@@ -136,22 +127,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cores", type=int, choices=(1, 2), default=2)
     parser.add_argument("--malloc", nargs="+", choices=("default", "raised"))
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--note", default="", help="added to the machine's line")
-    parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
-    options.arguments = [a for a in arguments if a not in ("-o", "--output", str(options.output))]
+    options = question.parsed(parser, arguments)
     options.malloc = options.malloc or ["default", "raised"]
     if options.peers:
         from benchmarks.peers import environment
 
         environment.set_up()
     result = run(options)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "prep.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.output / "prep.md").write_text(table.markdown(result))
-    print(table.markdown(result))
-    print(f"written: {options.output / 'prep.json'}, {options.output / 'prep.md'}")
+    question.publish("prep", result, table.markdown(result), options.output)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,8 @@ Needs root, iproute2 and control groups of version 1 (memory, blkio).
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import secrets
-import shlex
 import shutil
 import statistics
 import sys
@@ -36,7 +33,7 @@ HERE = Path(__file__).parent
 if not __package__:
     sys.path[0] = str(HERE.parent)  # not benchmarks/: its folders are named like packages
 
-from benchmarks.peers import machine, pictures  # noqa: E402
+from benchmarks.peers import machine, pictures, question  # noqa: E402
 from benchmarks.storage import lab  # noqa: E402
 from benchmarks.storage.contender import Contender, ContenderError, paths_of  # noqa: E402
 from benchmarks.storage.limits import Limits, LimitsError  # noqa: E402
@@ -115,10 +112,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                     )
         size = sum(os.path.getsize(path) for path in paths)
     return {
-        "question": QUESTION,
-        "command": shlex.join(["python", "benchmarks/servers.py", *options.arguments]),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine.describe(options.note),
+        **question.head("servers", QUESTION, options),
         "photos": len(paths),
         "bytes": size,
         "speed": options.speed,
@@ -157,29 +151,19 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, writes servers.json and servers.md, prints the latter."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = question.parser_of(__doc__)
     parser.add_argument("--servers", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.25, 0.5, 0.65])
     parser.add_argument("--speed", type=float, default=15e6, help="of each server's disk, bytes/s")
     parser.add_argument("--link", default="10gbit", help="of each server, as tc has it")
     parser.add_argument("--photos", type=int, default=1600)
     parser.add_argument("--epochs", type=int, default=2, help="that count")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--note", default="", help="added to the machine's line")
-    parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
-    options.arguments = [a for a in arguments if a not in ("-o", "--output", str(options.output))]
+    options = question.parsed(parser, arguments)
     try:
         result = run(options)
     except (LimitsError, lab.LabError, ContenderError) as error:
         raise SystemExit(f"servers: {error}") from None
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "servers.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.output / "servers.md").write_text(markdown(result))
-    print(markdown(result))
+    question.publish("servers", result, markdown(result), options.output)
 
 
 if __name__ == "__main__":
