@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from pathlib import Path
 
@@ -11,6 +12,14 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Many tests collect garbage, to see what they leave. Torch and all else that is there before
+    one is not its own: to look through that each time takes longer than the test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

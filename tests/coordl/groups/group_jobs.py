@@ -22,6 +22,13 @@ from coordl.delivery.shared_order import KeyedOrder
 PICTURES = 22
 SEED = 7
 Batches = list[tuple[bytes, list[int]]]  # of each minibatch: pictures, labels
+_held: list[Any] = []  # in a job, what it keeps until it is let go
+
+
+def hold(one: Any) -> Any:
+    """In a job: keeps a loader, and with it its group, for the jobs that come after."""
+    _held.append(one)
+    return one
 
 
 def transform(edge: int = 24) -> T.Compose:
@@ -74,7 +81,7 @@ def alone(folder: Path, batch: int, epoch: int, seed: int = SEED, **more: Any) -
 
 
 class Job:
-    """A process that runs `work` and stays until it is let go, so that its group lives on."""
+    """A process that runs `work` and stays, with what it holds, until it is let go."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         result_read, result = os.pipe()
@@ -89,6 +96,7 @@ class Job:
                     pickle.dump(work(), file)
                 code = 0
                 os.read(stay, 1)
+                _held.clear()
                 gc.collect()
             except BaseException:
                 traceback.print_exc()

@@ -18,6 +18,7 @@ from group_jobs import (
     alone,
     batches_of,
     epochs_of,
+    hold,
     loader,
     prepared,
     transform,
@@ -44,7 +45,7 @@ def test_jobs_of_any_batch_size_get_their_own_and_prepare_each_sample_once(
     folder: Path, batches: tuple[int, ...]
 ) -> None:
     def work(batch: int) -> Any:
-        one = loader(folder, batch)
+        one = hold(loader(folder, batch))
         return epochs_of(one, 2), one.stats()
 
     jobs = [Job(lambda batch=batch: work(batch)) for batch in batches]
@@ -216,6 +217,8 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
     data = coordl.ImageFolder(folder, transform())
     with pytest.raises(ValueError, match=r"sampler is a .*Other, which may draw as it goes"):
         coordl.DataLoader(data, 4, sampler=Other(data), group="sweep")
+    with pytest.raises(ValueError, match="peers= asks other servers for items"):
+        loader(folder, 4, cache="1MiB", peers="auto")
     with pytest.raises(ValueError, match="staging='10%': give bytes"):
         loader(folder, 4, staging="10%")
     with pytest.raises(OSError, match="bad group name 'a/b'"):

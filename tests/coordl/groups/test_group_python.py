@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from group_jobs import PICTURES, SEED, ByKey, Job
+from group_jobs import PICTURES, SEED, ByKey, Job, hold
 
 import coordl
 from coordl import _native
@@ -95,7 +95,7 @@ def test_jobs_get_what_each_would_alone_and_make_each_sample_once(
     expected = [alone(tmp_path, epoch, varying=varying) for epoch in range(2)]
 
     def work(batch: int, workers: int) -> Any:
-        one = loader(tmp_path, batch, num_workers=workers, varying=varying)
+        one = hold(loader(tmp_path, batch, num_workers=workers, varying=varying))
         got = [samples_of(one) for _ in range(2)]
         return got, [epoch["shared"] for epoch in one.stats()["epochs"]]
 
