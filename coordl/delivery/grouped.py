@@ -8,7 +8,8 @@ import numpy as np
 
 from coordl import _native
 from coordl.cores import usable_cores
-from coordl.delivery.native import NativeIterator, _Minibatch
+from coordl.delivery.native import NativeIterator
+from coordl.delivery.native_epoch import Minibatch
 from coordl.delivery.shared_order import whole_order
 from coordl.staging import group as groups
 
@@ -50,13 +51,13 @@ class GroupIterator(NativeIterator):
         try:
             indices, rows = self._epoch.folder.positions(asked)
         except Exception as error:  # what the sampler gave is no index of the data set
-            self._announced.append(_Minibatch(none, none, none, error=error))
+            self._announced.append(Minibatch(none, none, none, error=error))
             return True
         first = self._position.order.first
-        self._announced.append(_Minibatch(indices, rows, self._draws(indices), first=first))
+        self._announced.append(Minibatch(indices, rows, self._draws(indices), first=first))
         return True
 
-    def _submit(self, minibatch: _Minibatch) -> None:
+    def _submit(self, minibatch: Minibatch) -> None:
         if self._feed is None:
             return super()._submit(minibatch)
         first, count = minibatch.first, len(minibatch.rows)
@@ -68,11 +69,14 @@ class GroupIterator(NativeIterator):
         minibatch.ticket = self._threads.ticket(minibatch.rows, minibatch.draws, *self._key)
         self._threads.submit(minibatch.ticket, minibatch.buffer)
 
+    def _look_beyond(self) -> None:
+        """The ring holds what a member that is ahead made of the next epoch."""
+
     def _read_on(self) -> None:
         if self._feed is None:
             super()._read_on()  # else what the ring lacks is read as it is claimed
 
-    def _wait(self, minibatch: _Minibatch) -> bool:
+    def _wait(self, minibatch: Minibatch) -> bool:
         if isinstance(minibatch.ticket, _native.Portion):
             assert self._feed is not None
             return self._feed.wait(minibatch.ticket, self._timeout)

@@ -20,7 +20,8 @@ from coordl.delivery.grouped import GroupIterator
 from coordl.delivery.history import History
 from coordl.delivery.joining import Joined, why_alone
 from coordl.delivery.layout import FORMATS, InMemoryFormat
-from coordl.delivery.native import NativeEpoch, NativeIterator
+from coordl.delivery.native import NativeIterator
+from coordl.delivery.native_epoch import NativeEpoch
 from coordl.delivery.on_error import check_on_error
 from coordl.delivery.position import Position, sampler_epoch
 from coordl.delivery.proof import verify

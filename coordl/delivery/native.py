@@ -6,118 +6,35 @@ hook it work as ever; what differs is where a minibatch comes from.
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch.utils.data import (
-    BatchSampler,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
 from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter
-from torch.utils.data.distributed import DistributedSampler
 
-from coordl import _native
 from coordl.delivery.as_torch import Resumed
 from coordl.delivery.carried import NOTHING
 from coordl.delivery.filled import Filled
+from coordl.delivery.foreseen import Foreseen
 from coordl.delivery.history import EpochRecord
-from coordl.delivery.position import Position
+from coordl.delivery.native_epoch import READ_AHEAD_BYTES, Minibatch, NativeEpoch
+from coordl.delivery.torchs_samplers import draws_alone, order_to_come
 from coordl.errors import ItemError, item_error
 from coordl.fetch.failure import changed_shard, damaged_item, unreadable_item
-from coordl.fetch.folder import Folder
 from coordl.prep.keyed import keyed_draws
 from coordl.prep.vision import prepare_image
 from coordl.sources.image_folder import open_item
 
-FETCH_THREADS = 32
-# Encoded bytes read ahead of prep: enough for any burst, small beside the minibatches themselves;
-# and no more than a share of the memory there is.
-READ_AHEAD_BYTES = 256 << 20
-READ_AHEAD_SHARE = 1 / 16
 # Samples known to be missing and not yet asked for: how deep the storage's queue may be.
 READ_AHEAD_SAMPLES = 1024
 # Further minibatches looked at with each that is asked for: the depth comes without a pause.
 _LOOKED_AT = 4
+_AT_ONCE_S = 1e-9
+_WRONG_AT_MOST = 2  # then the script draws from that generator, and will go on doing so
 _NO_WRITES = "Nothing may write to the data set during an epoch."
-
-
-@dataclass(frozen=True)
-class NativeEpoch:
-    """What the native threads need for one pass.
-
-    Attributes:
-        seed: keys the draws; None: torch's base seed of this iterator does.
-        tiers: the cache, or None.
-        form: in which items are admitted to it, or "auto".
-        pool: memory of minibatches; outlives the loader while a minibatch lives.
-        on_error: the loader's.
-        exchange: other servers, which are asked for what the cache lacks; or None.
-        identities: of the items, where there is one.
-    """
-
-    folder: Folder
-    plan: Any
-    items: _native.ItemTable
-    tiers: Any
-    form: str
-    pool: _native.BufferPool
-    seed: int | None
-    position: Position
-    on_error: Any
-    exchange: Any = None
-    identities: Any = None
-
-
-@dataclass
-class _Minibatch:
-    """One of the order; without a buffer it is only read ahead."""
-
-    indices: np.ndarray
-    rows: np.ndarray
-    draws: np.ndarray  # what keys each sample's draws, beside (seed, epoch)
-    buffer: Any = None
-    ticket: Any = None
-    asked: int = 0  # bytes other servers are asked for
-    error: Exception | None = None  # raised at its place in the order, not when it was found
-    first: int = 0  # position of its first sample in the epoch
-
-
-def draws_alone(sampler: Any) -> bool:
-    """Whether nobody sees it when the sampler is drawn from earlier than torch would, but its end.
-
-    True of torch's own samplers where they draw all they need at the first index, or from a
-    generator of their own. (RandomSampler draws once more at its end, from a generator that may be
-    the user's: that draw must come when torch's would, or a pass that is left early changes the
-    order of the next.) Any other may look at what happened in the meantime.
-    """
-    kind = type(sampler)
-    if kind is BatchSampler:
-        return draws_alone(sampler.sampler)
-    if kind is RandomSampler:
-        at_once = not sampler.replacement and sampler.num_samples <= len(sampler.data_source)
-        return at_once or sampler.generator is None
-    return kind in (
-        SequentialSampler,
-        SubsetRandomSampler,
-        WeightedRandomSampler,
-        DistributedSampler,
-    )
-
-
-def read_ahead_bytes() -> int:
-    """How much may be read ahead of prep here."""
-    allowed = int(_native.memory_limits()["allowed_bytes"] or READ_AHEAD_BYTES)
-    return max(1, min(READ_AHEAD_BYTES, int(READ_AHEAD_SHARE * allowed)))
 
 
 def _end(closing: list[Any], record: EpochRecord) -> None:
@@ -144,24 +61,18 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         # As many minibatches ahead as torch would have; without workers: only the one asked for.
         self._ahead = self._num_workers * max(1, loader.prefetch_factor or 2)
         self._samples = 0  # of the minibatch yielded last
+        self._foreseen: Foreseen | None = None  # of the pass to come
+        self._wrong = 0  # passes in sequence that came otherwise
         self._start(loader)
 
     def _start(self, loader: Any) -> None:
         position = self._position
         epoch: NativeEpoch = loader._native_epoch(self._route, position)
         self._epoch = epoch
-        native_pass = epoch.plan.native_pass()
-        self._sample_bytes = native_pass.sample_bytes
-        self._threads = _native.Workers(
-            epoch.items,
-            native_pass,
-            epoch.tiers,
-            max(1, self._num_workers),
-            FETCH_THREADS,
-            read_ahead_bytes(),
-            epoch.form,
-            *((1, 0) if epoch.exchange is None else epoch.exchange.worker_options()),
-        )
+        self._sample_bytes = epoch.plan.native_pass().sample_bytes
+        self._key = epoch.key(int(self._base_seed))
+        self._made = self._foreseen_for(epoch)
+        self._threads = self._made.threads if self._made else epoch.threads(self._num_workers)
         self._asking = None
         if epoch.exchange is not None:
             self._asking = epoch.exchange.begin(self._threads, epoch.identities)
@@ -171,12 +82,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             each for each in (self._asking, self._threads) if each is not None
         ]
         self._finish = weakref.finalize(self, _end, self._closing, position.record)
-        seed, number = int(self._base_seed), position.turn
-        if epoch.seed is not None:
-            seed, number = epoch.seed, position.epoch
-        self._key = (seed & ((1 << 64) - 1), number)
-        self._window: deque[_Minibatch] = deque()  # submitted
-        self._announced: deque[_Minibatch] = deque()  # after them: only read ahead
+        self._window: deque[Minibatch] = deque()  # submitted
+        self._announced: deque[Minibatch] = deque()  # after them: only read ahead
         self._looked_at = position.order.consumed()  # of the order, in minibatches
         self._samples_looked_at = position.order.begin.mark.samples
         self._missing = 0  # samples of those that storage has to give
@@ -219,9 +126,12 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         try:
             indices, rows = epoch.folder.positions(asked)
         except Exception as error:  # what the sampler gave is no index of the data set
-            self._announced.append(_Minibatch(none, none, none, error=error))
+            self._announced.append(Minibatch(none, none, none, error=error))
             return True
         draws = self._draws(indices)
+        if self._made is not None and (made := self._made.give(rows, draws)) is not None:
+            self._announced.append(made)
+            return True
         ticket = self._threads.ticket(rows, draws, *self._key)
         missing = read = ticket.missing
         asked = 0
@@ -229,11 +139,9 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             self._threads.announce(ticket)
         else:
             asked, read = self._asking.announce(ticket, rows, missing)
-        for row in read:
-            # Native reads raise no audit event of their own; whoever watches reads wants them.
-            sys.audit("open", epoch.folder.path(rows[row]), None, os.O_RDONLY)
+        epoch.audit(rows[read])
         self._missing += len(missing)
-        self._announced.append(_Minibatch(indices, rows, draws, ticket=ticket, asked=asked))
+        self._announced.append(Minibatch(indices, rows, draws, ticket=ticket, asked=asked))
         return True
 
     def _draws(self, indices: np.ndarray) -> np.ndarray:
@@ -255,7 +163,9 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         self._window.append(minibatch)
         return True
 
-    def _submit(self, minibatch: _Minibatch) -> None:
+    def _submit(self, minibatch: Minibatch) -> None:
+        if minibatch.buffer is not None:
+            return  # it was foreseen
         self._missing -= len(minibatch.ticket.missing)
         minibatch.buffer = self._epoch.pool.take(len(minibatch.rows) * self._sample_bytes)
         self._threads.submit(minibatch.ticket, minibatch.buffer)
@@ -268,6 +178,42 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
                 return
             if not self._announce():
                 return
+
+    # -- beyond the end of the pass ----------------------------------------------------------
+
+    def _look_beyond(self) -> None:
+        """Has the next pass begun, of persistent_workers, once this one's minibatches are made."""
+        if (
+            not self._persistent_workers
+            or self._asking is not None
+            or self._wrong >= _WRONG_AT_MOST
+        ):
+            return
+        if self._foreseen is None:
+            if self._window and not self._threads.wait(self._window[-1].ticket, _AT_ONCE_S):
+                return
+            order = order_to_come(self._index_sampler)
+            if order is None:
+                return
+            key = self._epoch.key(int(self._base_seed), later=1)
+            self._foreseen = Foreseen(self._epoch, key, order, self._num_workers)
+        while len(self._window) + len(self._foreseen) < self._ahead and self._foreseen.make():
+            pass
+
+    def _foreseen_for(self, epoch: NativeEpoch) -> Foreseen | None:
+        """What was made for the pass that begins; None where nothing was, or for another order."""
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen is None:
+            return None
+        first = self._position.order.first_minibatch(self._sampler_iter)
+        if foreseen.is_for(epoch, self._key, first):
+            self._wrong = 0
+            return foreseen
+        self._wrong += 1
+        foreseen.close()
+        return None
+
+    # -- what is yielded ---------------------------------------------------------------------
 
     def __next__(self) -> Any:
         start, position = time.perf_counter(), self._position
@@ -297,8 +243,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         if self._asking is not None:
             self._asking.consumed(minibatch.asked)
         self._position.took()
-        if len(self._window) < self._ahead:
-            self._put()
+        if len(self._window) < self._ahead and not self._put() and self._finish.alive:
+            self._look_beyond()
         if self._finish.alive:
             self._read_on()
         if minibatch.error is not None:
@@ -309,11 +255,11 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
                 del error  # its traceback holds this frame: the pass must end with the last user
         return self._collate(minibatch)
 
-    def _wait(self, minibatch: _Minibatch) -> bool:
+    def _wait(self, minibatch: Minibatch) -> bool:
         """Until it is made; False when the loader's timeout ran out."""
         return self._threads.wait(minibatch.ticket, self._timeout)
 
-    def _collate(self, minibatch: _Minibatch) -> Any:
+    def _collate(self, minibatch: Minibatch) -> Any:
         epoch, plan = self._epoch, self._epoch.plan
         shape = [len(minibatch.rows), *plan.stored_shape]
         images = minibatch.buffer.array(shape, plan.pixel)
@@ -337,7 +283,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         return data
 
     def _by_the_users_loader(
-        self, minibatch: _Minibatch, row: int, what: str, errno: int
+        self, minibatch: Minibatch, row: int, what: str, errno: int
     ) -> np.ndarray:
         """A sample the native pass left: Pillow decides whether and how it decodes."""
         folder, item = self._epoch.folder, minibatch.rows[row]

@@ -195,6 +195,11 @@ class Order:
         if was_torchs:
             generators.write(torchs_own, begin.now or generators.text_of(before))
 
+    def first_minibatch(self, torchs: Iterator[Any]) -> Any:
+        """The indices draw() will give first; None where there are none or that is not known."""
+        self.start(torchs)
+        return self._next[0] if self._next else None
+
     def _minibatches(self, torchs: Iterator[Any]) -> Iterator[list[Any]]:
         sampler = self.sampler
         # Minibatches of torch's can be cut anew from the samples.

@@ -15,7 +15,7 @@ from recipe import train_transform
 
 import coordl
 from coordl.delivery import native as iterators
-from coordl.delivery.native import draws_alone
+from coordl.delivery.torchs_samplers import draws_alone
 
 
 @pytest.fixture(autouse=True)

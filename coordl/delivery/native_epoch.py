@@ -1,0 +1,92 @@
+"""What native threads need for a pass over a data set, and a minibatch on its way through them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coordl import _native
+from coordl.delivery.position import Position
+from coordl.fetch.folder import Folder
+
+FETCH_THREADS = 32
+# Encoded bytes read ahead of prep: enough for any burst, small beside the minibatches themselves;
+# and no more than a share of the memory there is.
+READ_AHEAD_BYTES = 256 << 20
+READ_AHEAD_SHARE = 1 / 16
+
+
+def read_ahead_bytes() -> int:
+    """How much may be read ahead of prep here."""
+    allowed = int(_native.memory_limits()["allowed_bytes"] or READ_AHEAD_BYTES)
+    return max(1, min(READ_AHEAD_BYTES, int(READ_AHEAD_SHARE * allowed)))
+
+
+@dataclass(frozen=True)
+class NativeEpoch:
+    """What the native threads need for one pass.
+
+    Attributes:
+        seed: keys the draws; None: torch's base seed of this iterator does.
+        tiers: the cache, or None.
+        form: in which items are admitted to it, or "auto".
+        pool: memory of minibatches; outlives the loader while a minibatch lives.
+        on_error: the loader's.
+        exchange: other servers, which are asked for what the cache lacks; or None.
+        identities: of the items, where there is one.
+    """
+
+    folder: Folder
+    plan: Any
+    items: _native.ItemTable
+    tiers: Any
+    form: str
+    pool: _native.BufferPool
+    seed: int | None
+    position: Position
+    on_error: Any
+    exchange: Any = None
+    identities: Any = None
+
+    def threads(self, prep_threads: int) -> _native.Workers:
+        """Starts them."""
+        return _native.Workers(
+            self.items,
+            self.plan.native_pass(),
+            self.tiers,
+            max(1, prep_threads),
+            FETCH_THREADS,
+            read_ahead_bytes(),
+            self.form,
+            *((1, 0) if self.exchange is None else self.exchange.worker_options()),
+        )
+
+    def key(self, base_seed: int, later: int = 0) -> tuple[int, int]:
+        """(seed, epoch) of the draws of this pass, or of one of the same iterator so much later."""
+        seed, number = self.seed, self.position.epoch + later
+        if seed is None:
+            seed, number = base_seed, self.position.turn + later
+        return seed & ((1 << 64) - 1), number
+
+    def audit(self, rows: np.ndarray) -> None:
+        """Native reads raise no audit event of their own; whoever watches reads wants them."""
+        for row in rows:
+            sys.audit("open", self.folder.path(row), None, os.O_RDONLY)
+
+
+@dataclass
+class Minibatch:
+    """One of the order; without a buffer it is only read ahead."""
+
+    indices: np.ndarray
+    rows: np.ndarray
+    draws: np.ndarray  # what keys each sample's draws, beside (seed, epoch)
+    buffer: Any = None
+    ticket: Any = None
+    asked: int = 0  # bytes other servers are asked for
+    error: Exception | None = None  # raised at its place in the order, not when it was found
+    first: int = 0  # position of its first sample in the epoch
