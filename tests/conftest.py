@@ -14,10 +14,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 DATA = Path(__file__).parent / "data"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Many tests collect garbage, to see what they leave. Torch and all else that is there before
-    one is not its own: to look through that each time takes longer than the test."""
+def pytest_collection_finish() -> None:
+    """Many tests collect garbage, to see what they leave. Torch and whatever else was imported is
+    not theirs: to look through it each time takes longer than the test."""
     gc.collect()
     gc.freeze()
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 import torch.utils.data
@@ -158,6 +159,7 @@ def test_ultralytics_loader_over_ours_gives_the_same_epochs_also_after_a_reset(
     torchvision: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setattr(PIL.Image, "open", PIL.Image.open)  # Ultralytics puts another there
     build = pytest.importorskip("ultralytics.data.build", reason="ultralytics is not installed")
     over_torch = build.InfiniteDataLoader(engine.dataset, 5, **engine.options)
     over_ours = ours_under(build.InfiniteDataLoader)(

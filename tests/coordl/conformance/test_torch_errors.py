@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -172,3 +174,28 @@ def test_a_stream_that_raises_midway_ends_as_torchs_does(workers: int) -> None:
             got.append(len(list(iterator)))
         seen.append(got)
     assert seen[0] == seen[1]
+
+
+class WithState(Failing):
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [Failing, WithState])
+def test_an_iterator_dropped_after_an_error_ends_without_the_garbage_collector(kind: Any) -> None:
+    """torch's lives on in a cycle, with its workers; to collect those takes 5 s each."""
+    gc.disable()
+    try:
+        iterator = iter(coordl.DataLoader(kind(ValueError("bad")), num_workers=2))
+        with pytest.raises(ValueError, match="bad"):
+            while True:
+                next(iterator)
+        workers, gone = list(iterator._workers), weakref.ref(iterator)
+        del iterator
+        assert gone() is None
+        assert not any(worker.is_alive() for worker in workers)
+    finally:
+        gc.enable()

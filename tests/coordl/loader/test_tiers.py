@@ -14,7 +14,7 @@ import torch
 from recipe import train_transform
 
 import coordl
-from coordl.delivery import native as iterators
+from coordl.delivery import native_epoch
 from coordl.delivery.torchs_samplers import draws_alone
 
 
@@ -205,11 +205,11 @@ def test_what_is_read_ahead_is_bounded_and_counted(
     sizes = [path.stat().st_size for path in folder.rglob("*.jpg")]
     assert stats["total"]["read_ahead_bytes"] > 0
     limit = 3 * max(sizes)
-    monkeypatch.setattr(iterators, "READ_AHEAD_BYTES", limit)
+    monkeypatch.setattr(native_epoch, "READ_AHEAD_BYTES", limit)
     bounded, stats = batches(folder, 1, cache="20%")  # which knows the sizes beforehand
     assert 0 < stats["total"]["read_ahead_bytes"] <= limit
     assert all(torch.equal(a, b) for a, b in zip(plain, bounded, strict=True))
-    monkeypatch.setattr(iterators, "READ_AHEAD_BYTES", 1)  # then one item at a time
+    monkeypatch.setattr(native_epoch, "READ_AHEAD_BYTES", 1)  # then one item at a time
     single, stats = batches(folder, 1, cache="20%")
     assert stats["total"]["read_ahead_bytes"] <= max(sizes)
     assert all(torch.equal(a, b) for a, b in zip(plain, single, strict=True))
