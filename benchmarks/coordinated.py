@@ -2,14 +2,17 @@
 
 Measured: 1, 2, 4 and 8 jobs at a time, each a process with a loader of its own over one image
 folder of real photographs, all in the page cache (RandomResizedCrop, flip, normalise to 3x224x224):
-torch's DataLoader with Pillow, coordl alone, and coordl in a group. Samples/s over all jobs; CPU
+torch's DataLoader with Pillow, the same behind TensorSocket's producer, coordl alone, and coordl in
+a group. Samples/s over all jobs; CPU
 seconds of all their processes in an epoch that each makes once, imports left out; samples prepared
 per sample of the data set; bytes read from files; memory of the staging area. With --rate each job
 has an emulated accelerator of so many samples/s. Every start is a warm-up epoch, then one that
 counts; kinds and numbers of jobs take turns, a round of all, median and range over the rounds.
 Not measured: storage (all is in the page cache; bytes read say what a cold one would be asked for);
 jobs at different speeds; real accelerators.
-Bias: ours. TensorSocket has no contender here yet.
+TensorSocket lives in .venv-peers: see prep.py. Its CPU seconds are of producer and jobs; it counts
+no samples prepared.
+Bias: ours. TensorSocket's jobs must begin and go on together, as here they do.
 
     python benchmarks/coordinated.py [--photos 1600] [--rounds 5] [--jobs 1 2 4 8]
 """
@@ -19,10 +22,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +34,15 @@ HERE = Path(__file__).parent
 if not __package__:
     sys.path[0] = str(HERE.parent)  # not benchmarks/: its folders are named like packages
 
+from benchmarks.loaders import tensorsocket_jobs  # noqa: E402
 from benchmarks.peers import machine, pictures, question  # noqa: E402
-from benchmarks.storage.contender import Contender, paths_of  # noqa: E402
+from benchmarks.peers.link import PEERS_PYTHON  # noqa: E402
+from benchmarks.storage.contender import Contender, cpu_seconds, paths_of  # noqa: E402
 
 QUESTION = __doc__.splitlines()[0]
 KINDS = {
     "stock": "torch DataLoader, a loader for each job",
+    "tensorsocket": "torch DataLoader behind TensorSocket",
     "alone": "coordl, a loader for each job",
     "group": "coordl, one group",
 }
@@ -53,8 +60,40 @@ def epoch_of(jobs: list[Contender]) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def producer(folder: Path, ports: str, options: argparse.Namespace) -> Iterator[int]:
+    """TensorSocket's: its process."""
+    program = [str(PEERS_PYTHON), "-m", "benchmarks.loaders.tensorsocket_jobs", "produce"]
+    program += [str(folder), str(options.batch), options.dtype, str(options.workers), ports]
+    process = subprocess.Popen(program, cwd=HERE.parent, stdin=subprocess.DEVNULL)
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def of_tensorsocket(count: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """once(), of it."""
+    ports = tensorsocket_jobs.free_ports()
+    arguments = ["consume", str(options.batch), str(options.rate), ports]
+    module = "benchmarks.loaders.tensorsocket_jobs"
+    with producer(folder, ports, options) as pid, ExitStack() as stack:
+        jobs = [
+            stack.enter_context(Contender(str(PEERS_PYTHON), module, arguments))
+            for _ in range(count)
+        ]
+        epoch_of(jobs)
+        before = cpu_seconds(pid)
+        epoch = epoch_of(jobs)
+        epoch["cpu_seconds"] += cpu_seconds(pid) - before
+        return epoch
+
+
 def once(kind: str, count: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """`count` fresh jobs: their second epoch."""
+    if kind == "tensorsocket":
+        return of_tensorsocket(count, folder, options)
     group = f"bench-{os.getpid()}-{count}"
     arguments = [str(folder), str(options.batch), options.dtype, kind, str(options.workers)]
     arguments += [group, str(options.rate)]
@@ -87,7 +126,8 @@ def summary(epochs: list[dict[str, Any]], photos: int) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Everything, as JSON has it."""
-    cases = [(kind, count) for count in options.jobs for kind in options.kinds]
+    kinds = [k for k in options.kinds if k != "tensorsocket" or PEERS_PYTHON.exists()]
+    cases = [(kind, count) for count in options.jobs for kind in kinds]
     epochs: dict[tuple[str, int], list[dict[str, Any]]] = {case: [] for case in cases}
     with pictures.linked(pictures.folder("ImageNet-like"), options.photos, options.seed) as folder:
         for path in paths_of(folder):
@@ -132,7 +172,7 @@ def markdown(result: dict[str, Any]) -> str:
             KINDS[row["kind"]],
             f"{row['rate']:,.0f} ({low:,.0f}–{high:,.0f})",
             f"{row['cpu_seconds']:.2f}",
-            f"{row['prepared']:.2f}",
+            f"{row['prepared']:.2f}" if row["prepared"] else "",
             f"{row['storage_bytes'] / 1e6:,.0f}" if row["storage_bytes"] else "",
             f"{row['staging_bytes'] / 1e6:,.0f}" if row["staging_bytes"] else "",
         ]

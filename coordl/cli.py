@@ -289,7 +289,7 @@ app.command(
 app.command(epilog="Example:\n\ncoordl unpack packed/train pictures-again")(unpack)
 app.command(
     epilog="Examples:\n\ncoordl run --jobs 8 -- python train.py\n\n"
-    "coordl run --jobs 4 --logs sweep -- python train.py --seed {job}"
+    "coordl run --jobs 4 --logs sweep -- python train.py --config {job}.yaml"
 )(run)
 
 

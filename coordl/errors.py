@@ -127,7 +127,8 @@ def item_error(cause: Exception, index: int, path: str, what: str = "") -> ItemE
         path: its file; empty where the data set does not know it.
         what: what to say of it; the cause's own words by default.
     """
-    said = what or (isinstance(cause, OSError) and cause.strerror) or str(cause) or repr(cause)
+    text = repr(cause) if isinstance(cause, KeyError) else str(cause)  # whose text is but the key
+    said = what or (isinstance(cause, OSError) and cause.strerror) or text or repr(cause)
     message = f"{sample_name(index, path)}: {said}"
     if isinstance(cause, ItemError):
         return cause

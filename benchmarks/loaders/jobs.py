@@ -10,13 +10,13 @@ emulated accelerator, which takes minibatches at deadlines of its own; 0: as fas
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 import torch
 import torch.utils.data
 
 import coordl
+from benchmarks.loaders.accelerator import paced
 from benchmarks.loaders.torchs import one_thread, pillow
 from benchmarks.storage.contender import serve
 from benchmarks.storage.recipe import SEED
@@ -52,12 +52,7 @@ def main(
     torch.manual_seed(SEED)
 
     def epoch() -> dict[str, Any]:
-        samples, due = 0, time.perf_counter()
-        for images, _ in loader:
-            samples += len(images)
-            if rate:
-                due = max(due, time.perf_counter() - len(images) / rate) + len(images) / rate
-                time.sleep(max(0.0, due - time.perf_counter()))
+        samples = sum(len(images) for images in paced(loader, rate))
         if kind == "stock":
             return {"samples": samples, "prepared": samples}
         stats = loader.stats()

@@ -31,6 +31,7 @@ WHEELS = {
     "SPDL": "spdl-core spdl-io",
     "nvImageCodec": "nvidia-nvimgcodec-cu12",
     "DALI": "nvidia-dali-cuda120 astunparse gast six optree nvtx makefun libcst PyYAML wheel",
+    "TensorSocket": "tensorsocket pyzmq tornado",
     "what FFCV needs": "numba llvmlite terminaltables pytorch-pfn-extras fastargs assertpy tqdm",
 }
 # FFCV includes all of OpenCV's headers and asks pkg-config for it; it uses core and imgproc.

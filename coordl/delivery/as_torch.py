@@ -6,9 +6,9 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sized
-from traceback import clear_frames
 from typing import Any, NamedTuple
 
+from torch._utils import ExceptionWrapper
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
 from coordl.delivery.carried import NOTHING, Carried
@@ -178,6 +178,21 @@ class _Given(NamedTuple):
     error: Exception | None = None
 
 
+def _let_go(error: Exception) -> bool:
+    """Empties the frame of torch's that raised what a worker sent; whether one did.
+
+    It holds the error, and the error, by its frames, the iterator: only the garbage collector would
+    end that one's workers, and takes 5 s for each.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not ExceptionWrapper.reraise.__code__:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    trace.tb_frame.clear()
+    return True
+
+
 class PythonWorkersIterator(_Counted, StagedWorkers):  # type: ignore[misc]
     """torch's iterator with worker processes, tensors coming in slots."""
 
@@ -229,12 +244,11 @@ class PythonWorkersIterator(_Counted, StagedWorkers):  # type: ignore[misc]
         try:
             data = super()._process_data(data, worker)  # type: ignore[no-untyped-call]
         except Exception as error:
-            # A frame of torch's holds the error, and the error, by its frames, this iterator: only
-            # the garbage collector would end its workers, and takes 5 s for each.
-            clear_frames(error.__traceback__)
+            sent_by_worker = _let_go(error)
             self._unheard.discard(worker)
             if self._listening and FROM_INIT not in str(error):
-                return _Given(sent, worker, NOTHING, error.with_traceback(None))
+                kept = error.with_traceback(None) if sent_by_worker else error
+                return _Given(sent, worker, NOTHING, kept)
             self._position.took(sent.number)
             raise
         self._unheard.discard(worker)

@@ -88,5 +88,6 @@ class Filled:
             return image, sample[1]
         raise ValueError(
             f"sample {self._indices[row]}: what on_error returned in its place is no (image, "
-            f"target) with a tensor of {place.dtype} {tuple(place.shape)}, as the data set gives"
+            f"target) with a tensor of {place.dtype} {tuple(place.shape)}, as the data set gives, "
+            "nor coordl.SKIP"
         )

@@ -17,6 +17,8 @@ import numpy as np
 from coordl import _native
 from coordl.delivery.native_epoch import Minibatch, NativeEpoch
 
+_STAT_THREADS = 8
+
 
 class Foreseen:
     """Minibatches of a pass to come, and the native threads that make them, and then go on.
@@ -61,18 +63,18 @@ class Foreseen:
         if self._epoch.tiers is None and self._epoch.folder.objects is None:
             # With a cache, the next pass begins with a look at all files.
             paths = [self._epoch.folder.path(row) for row in rows]
-            self._looked_at.append((paths, _native.stat_files(paths, 1)))
+            self._looked_at.append((paths, _native.stat_files(paths, _STAT_THREADS)))
         ticket = self.threads.ticket(rows, draws, *self._key)
         self.threads.announce(ticket)
         self._epoch.audit(rows[ticket.missing])
         buffer = self._epoch.pool.take(len(rows) * self._sample_bytes)
         self.threads.submit(ticket, buffer)
-        self._made.append(Minibatch(indices, rows, draws, buffer, ticket))
+        self._made.append(Minibatch(indices, rows, draws, buffer, ticket, foreseen=True))
         return True
 
     def is_for(self, epoch: NativeEpoch, key: tuple[int, int], first: Any) -> bool:
         """Whether that is the pass that came: same files, draws, and indices of the first."""
-        was = self._epoch
+        was, self._order = self._epoch, iter(())  # that may be long, and is drawn anew
         return (
             self._pid == os.getpid()
             and epoch.items is was.items
@@ -94,5 +96,5 @@ class Foreseen:
 
 def _changed(paths: list[str], were: tuple[np.ndarray, ...]) -> bool:
     """Whether one of those files is another than it was: size, time of change, errno of a look."""
-    now = _native.stat_files(paths, 1)
+    now = _native.stat_files(paths, _STAT_THREADS)
     return not all(np.array_equal(then, seen) for then, seen in zip(were, now, strict=True))

@@ -81,7 +81,12 @@ class Joined:
             seed = loader.seed
             if seed is None:
                 seed = seed_in(named + rank_of(loader)) if loader.group else seed_of(named)
-            probe = Probe.of(dataset, seed)
+            try:
+                probe = Probe.of(dataset, seed)
+            except Exception:
+                if loader.group is not None:
+                    raise
+                return None  # the environment groups what can share
             kind = f"{type(loader.dataset).__qualname__}, {len(dataset):,} samples"
             if route.folder is not None:
                 kind = folder_name(route.folder, self._digest(route.folder))

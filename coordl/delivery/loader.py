@@ -209,6 +209,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.verify = verify
         self._local = _Local()
         auto = isinstance(num_workers, str) and num_workers == "auto"
+        if isinstance(num_workers, str) and not auto:
+            raise TypeError(f"num_workers={num_workers!r}: give a number, or 'auto'")
         super().__init__(
             dataset,
             batch_size,
@@ -347,8 +349,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return replace(files, asking=asking)
 
     def _tally_of(self, folder: Folder) -> Tally | None:
-        """Reads of workers are counted where each is a request that may cost money."""
-        return Tally(READS, self.num_workers) if folder.objects and self.num_workers else None
+        """Reads of workers are counted where somebody will ask: of a cache, and of requests that
+        may cost money."""
+        asked = folder.objects is not None or self.cache is not None
+        return Tally(READS, self.num_workers) if asked and self.num_workers else None
 
     def _for_workers(self, dataset: Any) -> Any:
         """The same samples, as memory worker processes share."""

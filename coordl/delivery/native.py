@@ -55,6 +55,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
     # No reference to the loader is kept: with persistent_workers it refers to the iterator, and
     # the two should end when the user lets go, not when the garbage collector comes by.
     def __init__(self, loader: Any, route: Any) -> None:
+        if loader.num_workers:  # what torch's workers want of it
+            assert loader.prefetch_factor > 0, "prefetch_factor must be greater than 0"
         self._take(loader._local.resume.begin(loader, native=True))
         super().__init__(loader)
         self._route = route
@@ -170,6 +172,14 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         minibatch.buffer = self._epoch.pool.take(len(minibatch.rows) * self._sample_bytes)
         self._threads.submit(minibatch.ticket, minibatch.buffer)
 
+    def _make_again(self, minibatch: Minibatch) -> None:
+        """What could not be read in the tail of the last pass may be there by now."""
+        minibatch.ticket = self._threads.ticket(minibatch.rows, minibatch.draws, *self._key)
+        self._threads.announce(minibatch.ticket)
+        self._epoch.audit(minibatch.rows[minibatch.ticket.missing])
+        self._threads.submit(minibatch.ticket, minibatch.buffer)
+        self._threads.wait(minibatch.ticket)
+
     def _read_on(self) -> None:
         for _ in range(_LOOKED_AT):
             if self._looked_at >= self._early or self._missing >= READ_AHEAD_SAMPLES:
@@ -182,15 +192,19 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
     # -- beyond the end of the pass ----------------------------------------------------------
 
     def _look_beyond(self) -> None:
-        """Has the next pass begun, of persistent_workers, once this one's minibatches are made."""
-        if (
-            not self._persistent_workers
-            or self._asking is not None
-            or self._wrong >= _WRONG_AT_MOST
-        ):
+        """With persistent_workers, once all minibatches of this pass are made: begins the next."""
+        lone = self._persistent_workers and self._asking is None
+        if not lone or self._wrong >= _WRONG_AT_MOST:
             return
+        try:
+            self._begin_next()
+        except Exception:  # no guess is worth a minibatch of this pass
+            self._foreseen, self._wrong = None, _WRONG_AT_MOST
+
+    def _begin_next(self) -> None:
         if self._foreseen is None:
-            if self._window and not self._threads.wait(self._window[-1].ticket, _AT_ONCE_S):
+            tickets = [each.ticket for each in self._window if each.ticket is not None]
+            if tickets and not self._threads.wait(tickets[-1], _AT_ONCE_S):
                 return
             order = order_to_come(self._index_sampler)
             if order is None:
@@ -239,6 +253,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         minibatch = self._window[0]
         if minibatch.error is None and not self._wait(minibatch):
             raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
+        if minibatch.foreseen and minibatch.failed_reads():
+            self._make_again(minibatch)
         self._window.popleft()
         if self._asking is not None:
             self._asking.consumed(minibatch.asked)

@@ -18,6 +18,7 @@ FETCH_THREADS = 32
 # and no more than a share of the memory there is.
 READ_AHEAD_BYTES = 256 << 20
 READ_AHEAD_SHARE = 1 / 16
+_OF_STORAGE = ("io_error", "truncated", "changed", "damaged")
 
 
 def read_ahead_bytes() -> int:
@@ -90,3 +91,8 @@ class Minibatch:
     asked: int = 0  # bytes other servers are asked for
     error: Exception | None = None  # raised at its place in the order, not when it was found
     first: int = 0  # position of its first sample in the epoch
+    foreseen: bool = False  # made before the pass began
+
+    def failed_reads(self) -> bool:
+        """Whether storage is why a sample of it is missing; once it is waited for."""
+        return any(what in _OF_STORAGE for _, what, _ in self.ticket.exceptions())

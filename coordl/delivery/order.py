@@ -238,9 +238,10 @@ class Order:
         same = found.digest == goal.digest or not self.begin.checked
         if found.samples != goal.samples or not same:
             raise StateError(
-                f"{type(sampler).__qualname__} does not repeat the order it gave before: its first "
-                f"{goal.samples:,} indices are others now. Give it a generator= of torch's to draw "
-                "from, or a state_dict() and load_state_dict() of its own, and the same data set."
+                f"{type(sampler).__qualname__} does not repeat the order the state is of: its "
+                f"first {goal.samples:,} indices are others. Give the loader the data set and the "
+                "sampler (shuffle=) it had then; a sampler that draws wants a generator= of "
+                "torch's, or a state_dict() and load_state_dict() of its own."
             )
 
     def _restored(self, sampler: Any, torchs: Iterator[Any] | None) -> Iterator[Any]:

@@ -102,7 +102,8 @@ def route_of(loader: Any) -> Route:
 
 def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
     """The text of plan()."""
-    lines = ["order: torch's samplers"]
+    sampled = not isinstance(loader.dataset, torch.utils.data.IterableDataset)
+    lines = ["order: torch's samplers" if sampled else "order: the data set's own"]
     files = "files" if route.folder is None else route.folder.kind
     if route.folder is not None and route.folder.objects is not None:
         files = f"objects of {route.folder.objects.place.url}, {THREADS} at a time in each process"
@@ -149,4 +150,8 @@ def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
         lines.append(f"draws: keyed by {keyed}")
     else:
         lines.append("draws: the transforms' own generators, as torch seeds them")
+    if loader._local.joined.group is not None:
+        lines.append(
+            f"group: {loader._local.joined.group.name}, each sample made once for all members"
+        )
     return "\n".join(lines)

@@ -63,21 +63,29 @@ def rank_of(loader: Any) -> str:
     return ""
 
 
+class _Keyed(torch.Generator):
+    """One of ours, also in the sampler of a copied or rebuilt loader."""
+
+    def __reduce__(self) -> Any:
+        return _Keyed, ()  # it is seeded before each pass
+
+    def __deepcopy__(self, memo: Any) -> _Keyed:
+        return _Keyed()
+
+
 class KeyedOrder:
     """Draws a loader's order from (seed, epoch), unless its sampler has a generator of a user."""
-
-    def __init__(self) -> None:
-        self._own: torch.Generator | None = None
 
     def key(self, loader: Any, seed: int, epoch: int) -> None:
         """Before a pass: has the sampler draw as that key says."""
         sampler = loader.batch_sampler.sampler
-        if type(sampler) not in _DRAWN or sampler.generator not in (None, self._own):
+        own = getattr(sampler, "generator", None)
+        if type(sampler) not in _DRAWN or not (own is None or isinstance(own, _Keyed)):
             return
         name = b"coordl.order %d %d" % (seed, epoch)
         drawn = int.from_bytes(blake2b(name, digest_size=8).digest(), "little", signed=True)
-        self._own = torch.Generator().manual_seed(drawn)
-        sampler.generator = self._own
+        sampler.generator = _Keyed()
+        sampler.generator.manual_seed(drawn)
 
 
 def whole_order(order: Order) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-_LONGEST_ORDER = 1 << 22  # indices: a longer one takes too long to draw a second time
+_LONGEST_ORDER = 1 << 18  # indices: to draw a longer one a second time stalls the loop
 
 
 def draws_alone(sampler: Any) -> bool:
@@ -46,10 +46,14 @@ def order_to_come(sampler: Any) -> Iterator[list[int]] | None:
 
     Neither it nor any generator is drawn from.
     """
-    if type(sampler) is not BatchSampler or len(sampler.sampler) > _LONGEST_ORDER:  # type: ignore[arg-type]
+    drawing = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+    known = (*drawing, SequentialSampler, DistributedSampler)
+    if type(sampler) is not BatchSampler or type(sampler.sampler) not in known:
+        return None
+    if len(sampler.sampler) > _LONGEST_ORDER:  # type: ignore[arg-type]
         return None
     inner: Any = copy.copy(sampler.sampler)
-    if type(inner) in (RandomSampler, SubsetRandomSampler, WeightedRandomSampler):
+    if type(inner) in drawing:
         drawn = torch.Generator()
         own = torch.default_generator if inner.generator is None else inner.generator
         if own.device.type != "cpu":
@@ -61,6 +65,4 @@ def order_to_come(sampler: Any) -> Iterator[list[int]] | None:
         inner.generator = drawn
     elif type(inner) is DistributedSampler:
         inner.set_epoch(inner.epoch + 1)
-    elif type(inner) is not SequentialSampler:
-        return None
     return iter(BatchSampler(inner, sampler.batch_size, sampler.drop_last))

@@ -134,7 +134,7 @@ class StagedWorkers(_MultiProcessingDataLoaderIter):
         except RuntimeError as error:
             said = str(error)
             if said.startswith("DataLoader worker (pid"):
-                error.args = (" ".join([said.rstrip(), *self._deaths()]),)
+                error.args = (": ".join([said.rstrip(), " ".join(self._deaths())]),)
             elif said.startswith("DataLoader timed out after"):
                 error.args = (f"{said}: {self._stalled()}",)
             raise

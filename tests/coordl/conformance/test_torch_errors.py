@@ -199,3 +199,24 @@ def test_an_iterator_dropped_after_an_error_ends_without_the_garbage_collector(k
         assert not any(worker.is_alive() for worker in workers)
     finally:
         gc.enable()
+
+
+class BreaksDown(torch.utils.data.Sampler):
+    def __len__(self) -> int:
+        return 40
+
+    def __iter__(self) -> Any:
+        for index in range(40):
+            if index == 18:
+                raise KeyError("sampler broke")
+            yield index % 5
+
+
+@pytest.mark.parametrize("kind", [Failing, WithState])
+def test_a_samplers_error_keeps_its_frames_and_their_variables(kind: Any) -> None:
+    loader = coordl.DataLoader(kind(ValueError("bad")), 1, sampler=BreaksDown(), num_workers=2)
+    with pytest.raises(KeyError) as caught:
+        for _ in loader:
+            pass
+    last = caught.traceback[-1]
+    assert last.name == "__iter__" and last.frame.f_locals["index"] == 18

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import os
@@ -225,6 +226,15 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
         list(loader(folder, 4, group="a/b"))
     with pytest.raises(coordl.GroupError, match=r"two slots of .* do not fit in the 4096 bytes"):
         list(loader(folder, 4, staging=4096))
+
+
+def test_copies_and_loaders_over_the_same_sampler_are_members_too(folder: Path) -> None:
+    one = loader(folder, 4)
+    first = batches_of(one)
+    copied, deep = copy.copy(one), copy.deepcopy(one)
+    rebuilt = loader(folder, 4, shuffle=None, sampler=one.sampler)
+    for other in (copied, deep, rebuilt):
+        assert batches_of(other) == first
 
 
 def test_the_environment_groups_what_can_share_and_leaves_the_rest(

@@ -224,3 +224,28 @@ def test_a_record_is_the_sample(sample: Any) -> None:
     if type(sample) is torch.Tensor:
         assert got.dtype == sample.dtype and torch.equal(got, sample)
         got.view(-1)[:1] = 1  # its own memory
+
+
+class NoTwoAlike(torch.utils.data.Dataset):
+    """Draws from a generator of its own; sample 0 may be a bad one."""
+
+    def __init__(self, bad: int = -1) -> None:
+        self.draw, self.bad = random.Random(1), bad
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> float:
+        if index == self.bad:
+            raise ValueError("bad")
+        return self.draw.random()
+
+
+def test_the_environment_leaves_alone_whose_samples_cannot_be_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COORDL_GROUP", "sweep")
+    one = coordl.DataLoader(NoTwoAlike(), 4, num_workers=1)
+    assert [len(batch) for batch in one] == [4, 4] and one.stats()["group"] is None
+    skipping = coordl.DataLoader(NoTwoAlike(bad=0), 4, num_workers=1, on_error="skip")
+    assert [len(batch) for batch in skipping] == [3, 4]

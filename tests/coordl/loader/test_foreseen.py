@@ -200,3 +200,81 @@ def test_a_loader_let_go_of_after_a_pass_leaves_nothing(folder: Path, nothing_le
     del loader
     gc.collect()
     assert native_threads() == []
+
+
+class WithoutLength(torch.utils.data.Sampler):
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(range(22))
+
+
+class HoldsAFile(WithoutLength):
+    def __init__(self) -> None:
+        self.file = open(os.devnull)  # noqa: SIM115 - __del__ closes it
+
+    def __len__(self) -> int:
+        return 22
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        assert not self.file.closed
+        return super().__iter__()
+
+    def __del__(self) -> None:
+        self.file.close()
+
+
+def outcomes(loader: Any) -> list[Any]:
+    """Of an epoch: how many samples each minibatch has, or what was raised in its place."""
+    iterator, seen = iter(loader), []
+    while True:
+        try:
+            seen.append(len(next(iterator)[1]))
+        except StopIteration:
+            return seen
+        except Exception as error:
+            seen.append(type(error).__name__)
+
+
+SAMPLERS = {
+    "without a length": WithoutLength,
+    "that owns a file": HoldsAFile,
+    "that is a view of a dict": lambda: dict.fromkeys(range(22)).keys(),
+    "with an index too many": lambda: [*range(21), 99],
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_of_any_kind_give_what_torch_gives(folder: Path, sampler: str) -> None:
+    seen = []
+    for kind in (torch.utils.data.DataLoader, coordl.DataLoader):
+        data = coordl.ImageFolder(folder, train_transform())
+        loader = kind(data, 4, sampler=SAMPLERS[sampler](), num_workers=2, persistent_workers=True)
+        seen.append([outcomes(loader) for _ in range(3)])
+    assert seen[0] == seen[1]
+
+
+def test_a_guess_that_fails_costs_the_pass_nothing(folder: Path) -> None:
+    sampler = WeightedRandomSampler(torch.ones(22).double(), 22)
+    loader = loader_of(folder, lambda data: {"sampler": sampler})
+    for _ in range(2):
+        iterator = iter(loader)
+        next(iterator)
+        sampler.weights.zero_()  # in mid-epoch there is nothing to draw from
+        assert [len(targets) for _, targets in iterator] == [4, 4, 4, 4, 2]
+        sampler.weights.add_(1.0)
+
+
+def test_what_could_not_be_read_in_the_tail_is_read_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = loader_of(folder, seed=5)
+    expected = epoch_of_another(folder, epoch=1)
+    epoch_of(loader)
+    failed = loader._iterator._foreseen._made[0]
+
+    def failed_reads(minibatch: Any) -> bool:
+        if minibatch is failed:
+            minibatch.buffer.array([64], "uint8").fill(0)  # as if nothing had been made
+        return minibatch is failed
+
+    monkeypatch.setattr("coordl.delivery.native_epoch.Minibatch.failed_reads", failed_reads)
+    assert epoch_of(loader) == expected and made_before(loader)
