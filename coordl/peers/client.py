@@ -11,6 +11,7 @@ import json
 import os
 import secrets as random
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from coordl.peers.secret import Secrets
 # server that hangs; one that dies is found by its connection.
 DEADLINE_S = float(os.environ.get("COORDL_PEERS_DEADLINE_S", "2"))
 DEADLINE_RATE = 10e6  # bytes/s
+_LET_GO_S = 0.01
 
 
 class Refused(PeerError):
@@ -76,6 +78,9 @@ class _Forks:
         closed = [client for client in list(self.clients) if client.drop()]
         if closed:
             gc.collect()  # a connection in a cycle would live on
+            # Threads of gRPC give back what they were sent, with Python's lock of thread states in
+            # hand; a child forked at that moment would wait for that lock for ever (Python 3.11).
+            time.sleep(_LET_GO_S)
 
     def after(self) -> None:
         with self._changed:
