@@ -209,8 +209,6 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.verify = verify
         self._local = _Local()
         auto = isinstance(num_workers, str) and num_workers == "auto"
-        if isinstance(num_workers, str) and not auto:
-            raise TypeError(f"num_workers={num_workers!r}: give a number, or 'auto'")
         super().__init__(
             dataset,
             batch_size,

@@ -274,6 +274,9 @@ def test_an_iterator_left_early_ends_and_the_next_is_right(pair, folder) -> None
     assert same(epochs_of(loader), epochs_of(plain))
 
 
+# slow: seen once to hang in the fork itself, where a thread of gRPC had Python 3.11's lock of
+# thread states. Forks wait for those threads since; nothing proves that it is long enough.
+@pytest.mark.slow
 def test_worker_processes_forked_beside_live_connections_do_not_hang(pair, folder) -> None:
     pair.fill_other()
     pair.other.start()
