@@ -49,6 +49,7 @@ class Joined:
         self.order = KeyedOrder()
         self._digest = DataDigest()
         self._tally: Tally | None = None
+        self._cannot = False  # its samples were looked at, and cannot be shared
 
     def native(self, loader: Any, route: Route) -> bool:
         """Joins a group that shares what native threads make; whether the loader is in one.
@@ -75,7 +76,8 @@ class Joined:
             ValueError, GroupError: as native().
         """
         named = _name_for(loader, route)
-        if named is None or (loader.group is None and loader.num_workers == 0):
+        unasked = loader.group is None and (loader.num_workers == 0 or self._cannot)
+        if named is None or unasked:
             return None
         if self.group is None:
             seed = loader.seed
@@ -86,6 +88,7 @@ class Joined:
             except Exception:
                 if loader.group is not None:
                     raise
+                self._cannot = True
                 return None  # the environment groups what can share
             kind = f"{type(loader.dataset).__qualname__}, {len(dataset):,} samples"
             if route.folder is not None:

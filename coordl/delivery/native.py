@@ -174,11 +174,11 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
 
     def _make_again(self, minibatch: Minibatch) -> None:
         """What could not be read in the tail of the last pass may be there by now."""
+        minibatch.foreseen = False  # once: what fails now is the pass's own
         minibatch.ticket = self._threads.ticket(minibatch.rows, minibatch.draws, *self._key)
         self._threads.announce(minibatch.ticket)
         self._epoch.audit(minibatch.rows[minibatch.ticket.missing])
         self._threads.submit(minibatch.ticket, minibatch.buffer)
-        self._threads.wait(minibatch.ticket)
 
     def _read_on(self) -> None:
         for _ in range(_LOOKED_AT):
@@ -251,10 +251,12 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
             self._finish()
             raise StopIteration
         minibatch = self._window[0]
-        if minibatch.error is None and not self._wait(minibatch):
-            raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
-        if minibatch.foreseen and minibatch.failed_reads():
+        ready = minibatch.error is not None or self._wait(minibatch)
+        if ready and minibatch.foreseen and minibatch.failed_reads():
             self._make_again(minibatch)
+            ready = self._wait(minibatch)
+        if not ready:
+            raise RuntimeError(f"DataLoader timed out after {self._timeout} seconds")
         self._window.popleft()
         if self._asking is not None:
             self._asking.consumed(minibatch.asked)
