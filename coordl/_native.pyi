@@ -408,6 +408,9 @@ class ItemTable:
 class Buffer:
     """Memory of one minibatch."""
 
+    def __init__(self, address: int, bytes: int, owner: object) -> None:
+        """Over memory of another, which it keeps alive."""
+
     def array(self, shape: Sequence[int], dtype: str) -> NDArray:
         """
         A writable numpy array over the buffer, which it keeps alive. dtype: float32, uint8,

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from dsanalyzer.hooks.wire import MESSAGE_BYTES
+from dsanalyzer.hooks.wire import MESSAGE_BYTES, address_of
 from dsanalyzer.measure import residency
 from dsanalyzer.measure.plan import Plan
 from dsanalyzer.measure.policy import PageCachePolicy
@@ -101,7 +101,8 @@ class Observer:
         self._followed: dict[str, None] | None = None  # files opened, while a stream is followed
         self._stop_read, self._stop_write = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(str(socket_path))
+        with address_of(str(socket_path)) as address:
+            self._listener.bind(address)
         self._listener.listen(256)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ, "accept")

@@ -38,7 +38,6 @@ class Foreseen:
         prep_threads: int,
     ) -> None:
         self._epoch, self._key, self._order = epoch, key, order
-        self._sample_bytes = epoch.plan.native_pass().sample_bytes
         self.threads = epoch.threads(prep_threads)
         self.close = weakref.finalize(self, self.threads.close)
         self._pid = os.getpid()
@@ -67,9 +66,9 @@ class Foreseen:
         ticket = self.threads.ticket(rows, draws, *self._key)
         self.threads.announce(ticket)
         self._epoch.audit(rows[ticket.missing])
-        buffer = self._epoch.pool.take(len(rows) * self._sample_bytes)
-        self.threads.submit(ticket, buffer)
-        self._made.append(Minibatch(indices, rows, draws, buffer, ticket, foreseen=True))
+        minibatch = Minibatch(indices, rows, draws, ticket=ticket, foreseen=True)
+        self.threads.submit(ticket, self._epoch.provide(minibatch))
+        self._made.append(minibatch)
         return True
 
     def is_for(self, epoch: NativeEpoch, key: tuple[int, int], first: Any) -> bool:

@@ -61,13 +61,13 @@ class GroupIterator(NativeIterator):
         if self._feed is None:
             return super()._submit(minibatch)
         first, count = minibatch.first, len(minibatch.rows)
-        minibatch.buffer = self._epoch.pool.take(count * self._sample_bytes)
+        buffer = self._epoch.provide(minibatch)
         if np.array_equal(self._rows[first : first + count], minibatch.rows):
-            minibatch.ticket = self._feed.put(first, count, minibatch.buffer)
+            minibatch.ticket = self._feed.put(first, count, buffer)
             return
         # Not what its sampler said it would draw: the others cannot know these samples.
         minibatch.ticket = self._threads.ticket(minibatch.rows, minibatch.draws, *self._key)
-        self._threads.submit(minibatch.ticket, minibatch.buffer)
+        self._threads.submit(minibatch.ticket, buffer)
 
     def _look_beyond(self) -> None:
         """The ring holds what a member that is ahead made of the next epoch."""

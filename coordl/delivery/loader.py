@@ -269,7 +269,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     # -- native ------------------------------------------------------------------------------
 
-    def _native_epoch(self, route: Route, position: Position) -> NativeEpoch:
+    def _native_epoch(self, route: Route, position: Position, pinned: bool) -> NativeEpoch:
         assert route.folder is not None and route.plan is not None
         local = self._local
         items = self._folder_items(route.folder)
@@ -288,6 +288,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             on_error=self.on_error,
             exchange=self._exchange(items),
             identities=items.items,
+            pinned=pinned,
         )
 
     def _exchange(self, items: FolderItems) -> Any:

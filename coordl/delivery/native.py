@@ -69,9 +69,8 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
 
     def _start(self, loader: Any) -> None:
         position = self._position
-        epoch: NativeEpoch = loader._native_epoch(self._route, position)
+        epoch: NativeEpoch = loader._native_epoch(self._route, position, self._pin_memory)
         self._epoch = epoch
-        self._sample_bytes = epoch.plan.native_pass().sample_bytes
         self._key = epoch.key(int(self._base_seed))
         self._made = self._foreseen_for(epoch)
         self._threads = self._made.threads if self._made else epoch.threads(self._num_workers)
@@ -169,8 +168,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         if minibatch.buffer is not None:
             return  # it was foreseen
         self._missing -= len(minibatch.ticket.missing)
-        minibatch.buffer = self._epoch.pool.take(len(minibatch.rows) * self._sample_bytes)
-        self._threads.submit(minibatch.ticket, minibatch.buffer)
+        self._threads.submit(minibatch.ticket, self._epoch.provide(minibatch))
 
     def _make_again(self, minibatch: Minibatch) -> None:
         """What could not be read in the tail of the last pass may be there by now."""
@@ -242,7 +240,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
     def _next_data(self) -> Any:
         while (data := self._next_minibatch()) is NOTHING:
             pass
-        if self._pin_memory:
+        if self._pin_memory:  # the images are: what lies beside them
             data = pin_memory(data, self._pin_memory_device)  # type: ignore[no-untyped-call]
         return data
 
@@ -279,14 +277,13 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
 
     def _collate(self, minibatch: Minibatch) -> Any:
         epoch, plan = self._epoch, self._epoch.plan
-        shape = [len(minibatch.rows), *plan.stored_shape]
-        images = minibatch.buffer.array(shape, plan.pixel)
+        stored, images = minibatch.pixels(plan)
         dataset = epoch.folder.dataset
         targets = [epoch.folder.target(row) for row in minibatch.rows.tolist()]
         filled = Filled(epoch.on_error, epoch.folder, minibatch.indices, minibatch.rows, self._key)
         for row, what, errno in minibatch.ticket.exceptions():
             with filled.sample(row):
-                images[row] = self._by_the_users_loader(minibatch, row, what, errno)
+                stored[row] = self._by_the_users_loader(minibatch, row, what, errno)
         if dataset.target_transform is not None:
             for row, drawn in enumerate(minibatch.draws.tolist()):
                 if row in filled.instead:
@@ -295,7 +292,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
                     targets[row] = dataset.target_transform(targets[row])
         self._position.record.bad.add(filled.bad)
         self._samples = len(targets) - filled.bad.skipped
-        data = filled.collated(plan.tensor_of(images), targets)
+        data = filled.collated(images, targets)
         if self._position.content is not None and not filled.bad:
             self._position.content.add(minibatch.indices, data[0])
         return data

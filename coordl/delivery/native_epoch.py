@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from coordl import _native
 from coordl.delivery.position import Position
@@ -27,6 +29,11 @@ def read_ahead_bytes() -> int:
     return max(1, min(READ_AHEAD_BYTES, int(READ_AHEAD_SHARE * allowed)))
 
 
+def pinned_memory(size: int) -> torch.Tensor:
+    """So many bytes of it, uint8."""
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
 @dataclass(frozen=True)
 class NativeEpoch:
     """What the native threads need for one pass.
@@ -39,6 +46,7 @@ class NativeEpoch:
         on_error: the loader's.
         exchange: other servers, which are asked for what the cache lacks; or None.
         identities: of the items, where there is one.
+        pinned: whether minibatches lie in page-locked memory, for pin_memory=True.
     """
 
     folder: Folder
@@ -52,6 +60,28 @@ class NativeEpoch:
     on_error: Any
     exchange: Any = None
     identities: Any = None
+    pinned: bool = False
+
+    @cached_property
+    def sample_bytes(self) -> int:
+        """What a sample takes in a minibatch."""
+        return int(self.plan.native_pass().sample_bytes)
+
+    def provide(self, minibatch: Minibatch) -> _native.Buffer:
+        """Gives it memory for its samples, its buffer.
+
+        Pinned memory is torch's own, which is a ring already: a block is given out again once no
+        tensor lies in it and no copy queued from it is still to come, for torch notes the streams
+        that read it. A ring of ours could not know them.
+        """
+        size = len(minibatch.rows) * self.sample_bytes
+        if self.pinned:
+            minibatch.memory = pinned_memory(size)
+            buffer = _native.Buffer(minibatch.memory.data_ptr(), size, minibatch.memory)
+        else:
+            buffer = self.pool.take(size)
+        minibatch.buffer = buffer
+        return buffer
 
     def threads(self, prep_threads: int) -> _native.Workers:
         """Starts them."""
@@ -87,11 +117,18 @@ class Minibatch:
     rows: np.ndarray
     draws: np.ndarray  # what keys each sample's draws, beside (seed, epoch)
     buffer: Any = None
+    memory: torch.Tensor | None = None  # what the buffer is over, where that is torch's
     ticket: Any = None
     asked: int = 0  # bytes other servers are asked for
     error: Exception | None = None  # raised at its place in the order, not when it was found
     first: int = 0  # position of its first sample in the epoch
     foreseen: bool = False  # made before the pass began
+
+    def pixels(self, plan: Any) -> tuple[np.ndarray, torch.Tensor]:
+        """Its images (B, ...) as the pass wrote them, and as the tensor over the same memory."""
+        stored = self.buffer.array([len(self.rows), *plan.stored_shape], plan.pixel)
+        # Of torch's memory a tensor of torch's, by whose storage it knows the block.
+        return stored, plan.tensor_of(stored, self.memory)
 
     def failed_reads(self) -> bool:
         """Whether storage is why a sample of it is missing; once it is waited for."""

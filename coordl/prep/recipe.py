@@ -115,9 +115,15 @@ class Plan:
         """The same samples, otherwise laid out in memory."""
         return dataclasses.replace(self, layout=layout)
 
-    def tensor_of(self, stored: Any) -> torch.Tensor:
-        """The array a pass wrote, as a tensor over the same memory: (..., 3, H, W)."""
+    def tensor_of(self, stored: Any, memory: torch.Tensor | None = None) -> torch.Tensor:
+        """The array a pass wrote, as a tensor over the same memory: (..., 3, H, W).
+
+        memory: a tensor over the same, where there is one, whose storage is then the result's.
+        """
         tensor = torch.from_numpy(stored)
+        if memory is not None:
+            storage, shape = memory.untyped_storage(), tensor.shape
+            tensor = tensor.new_empty(0).set_(storage, 0, shape)  # type: ignore[call-overload]
         if self.pixel == "bfloat16":  # numpy has no such type: its bits
             tensor = tensor.view(torch.bfloat16)
         return tensor if self.layout == "chw" else tensor.movedim(-1, -3)

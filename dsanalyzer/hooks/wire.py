@@ -11,9 +11,22 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MESSAGE_BYTES = 60_000  # well under the default socket buffer
+
+
+@contextmanager
+def address_of(path: str) -> Iterator[str]:
+    """The address of the socket at `path`: by a descriptor of its folder, since an address holds 107
+    bytes and TMPDIR may be longer."""
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
 
 
 class Connection:
@@ -30,7 +43,8 @@ class Connection:
         if self._socket is None or self._pid != os.getpid():
             self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
             link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            link.connect(self._path)
+            with address_of(self._path) as address:
+                link.connect(address)
             self._socket, self._pid = link, os.getpid()
             self._send({"op": "hello", "kind": self._kind, "pid": self._pid})
         return self._socket

@@ -113,6 +113,17 @@ nb::ndarray<nb::numpy> buffer_array(const std::shared_ptr<Buffer>& buffer,
                                 nullptr, dtype);
 }
 
+// Memory of a Python object, which lives as long as the buffer. The last user may be a native thread.
+std::shared_ptr<Buffer> buffer_over(std::uintptr_t address, std::size_t bytes, nb::object owner) {
+  const std::span<std::byte> memory(reinterpret_cast<std::byte*>(address), bytes);
+  return std::make_shared<Buffer>(memory,
+                                  std::shared_ptr<void>(owner.release().ptr(), [](void* held) {
+                                    if (!Py_IsInitialized()) return;
+                                    const nb::gil_scoped_acquire gil;
+                                    Py_DECREF(static_cast<PyObject*>(held));
+                                  }));
+}
+
 // Rows that did not end well: (row, what happened, errno).
 std::vector<std::tuple<std::size_t, const char*, int>> exceptions_of(const Ticket& ticket) {
   std::vector<std::tuple<std::size_t, const char*, int>> rows;
@@ -224,6 +235,8 @@ void bind_workers(nb::module_& m) {
       .def("__len__", &ItemTable::size);
 
   nb::class_<Buffer>(m, "Buffer", "Memory of one minibatch.")
+      .def(nb::new_(&buffer_over), "address"_a, "bytes"_a, "owner"_a,
+           "Over memory of another, which it keeps alive.")
       .def("array", &buffer_array, "shape"_a, "dtype"_a,
            "A writable numpy array over the buffer, which it keeps alive. dtype: float32, uint8,\n"
            "float16 or bfloat16 (an array of its bits, uint16).");

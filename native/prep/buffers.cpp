@@ -59,8 +59,6 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
   return *this;
 }
 
-Buffer::~Buffer() { pool_->give_back(std::move(mapping_)); }
-
 std::shared_ptr<BufferPool> BufferPool::create(std::size_t max_free) {
   return std::shared_ptr<BufferPool>(new BufferPool(max_free));
 }
@@ -81,7 +79,13 @@ std::shared_ptr<Buffer> BufferPool::take(std::size_t bytes) {
     }
   }
   if (mapping.data() == nullptr) mapping = Mapping(bytes);
-  return std::make_shared<Buffer>(shared_from_this(), std::move(mapping), bytes);
+  const std::span<std::byte> memory(mapping.data(), bytes);
+  const std::shared_ptr<Mapping> owner(new Mapping(std::move(mapping)),
+                                       [pool = shared_from_this()](Mapping* back) {
+                                         pool->give_back(std::move(*back));
+                                         delete back;
+                                       });
+  return std::make_shared<Buffer>(memory, owner);
 }
 
 void BufferPool::give_back(Mapping mapping) noexcept {

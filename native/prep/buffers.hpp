@@ -35,24 +35,20 @@ class Mapping {
   std::size_t size_ = 0;
 };
 
-class BufferPool;
-
-// The memory of one minibatch. Goes back to its pool when the last owner lets go, also when
-// whoever made the pool is long gone.
+// The memory of one minibatch, a pool's or anybody's: `owner` keeps it, and is let go when the last
+// user lets go.
 class Buffer {
  public:
-  Buffer(std::shared_ptr<BufferPool> pool, Mapping mapping, std::size_t bytes) noexcept
-      : pool_(std::move(pool)), mapping_(std::move(mapping)), bytes_(bytes) {}
-  ~Buffer();
+  Buffer(std::span<std::byte> bytes, std::shared_ptr<void> owner) noexcept
+      : bytes_(bytes), owner_(std::move(owner)) {}
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  // 2 MiB aligned when that large; contents are what the last user left.
-  std::span<std::byte> bytes() const noexcept { return {mapping_.data(), bytes_}; }
+  // Contents are what the last user left.
+  std::span<std::byte> bytes() const noexcept { return bytes_; }
 
  private:
-  std::shared_ptr<BufferPool> pool_;
-  Mapping mapping_;
-  std::size_t bytes_;
+  std::span<std::byte> bytes_;
+  std::shared_ptr<void> owner_;
 };
 
 class BufferPool : public std::enable_shared_from_this<BufferPool> {
@@ -62,11 +58,12 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  std::shared_ptr<Buffer> take(std::size_t bytes);  // throws std::system_error (ENOMEM)
+  // 2 MiB aligned when that large. Its memory comes back to the pool, also when whoever made the
+  // pool is long gone. Throws std::system_error (ENOMEM).
+  std::shared_ptr<Buffer> take(std::size_t bytes);
   std::size_t free_buffers() const;
 
  private:
-  friend class Buffer;
   explicit BufferPool(std::size_t max_free);
   void give_back(Mapping mapping) noexcept;
 

@@ -7,7 +7,9 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,8 @@ def pictures(photos, tmp_path_factory) -> Path:
 class Cli:
     """Runs `dsanalyzer` in a folder of its own and sees what it leaves behind."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self.folder, self.scratch = folder, scratch
 
     def start(self, *words: object) -> subprocess.Popen:
         return subprocess.Popen(
@@ -56,12 +58,6 @@ class Cli:
         process = self.start(*words)
         out, errors = process.communicate(timeout=300)
         return subprocess.CompletedProcess(words, process.returncode, out, errors)
-
-    @property
-    def scratch(self) -> Path:
-        path = self.folder / "tmp"
-        path.mkdir(exist_ok=True)
-        return path
 
     def job(self, name: str, *words: object) -> list[str]:
         return ["--", sys.executable, str(JOBS / name), *map(str, words)]
@@ -89,8 +85,10 @@ def _processes_with(text: str) -> list[str]:
 
 
 @pytest.fixture
-def cli(tmp_path) -> Cli:
-    return Cli(tmp_path)
+def cli(tmp_path) -> Iterator[Cli]:
+    # Short: torch's workers pass tensors over sockets below TMPDIR, whose addresses hold 107 bytes.
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Cli(tmp_path, Path(scratch))
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ def on_disk(pictures):
     return pictures
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_phases_are_proved_for_forked_and_spawned_workers(cli, on_disk, context):
     result, done = profiled(cli, on_disk, "--context", context)
@@ -50,6 +51,7 @@ def test_phases_are_proved_for_forked_and_spawned_workers(cli, on_disk, context)
     assert "emulated" in done.stdout.lower()
 
 
+@pytest.mark.alone
 def test_the_device_rate_asked_for_is_the_ingestion_rate_measured(cli, on_disk):
     result, _ = profiled(cli, on_disk, options=(*QUICK, "--gpu-rate", 400))
 
@@ -91,6 +93,7 @@ def test_common_shapes_of_a_training_loop_are_measured(cli, on_disk, shape):
     assert result["dataset"]["measured_samples"] == 320
 
 
+@pytest.mark.alone
 def test_pacing_stands_in_where_there_is_no_control_group(cli, on_disk, monkeypatch):
     monkeypatch.setenv("DSANALYZER_NO_CGROUP", "1")
     result, _ = profiled(cli, on_disk, options=(*QUICK, "--storage", "5MB/s"))
@@ -102,6 +105,9 @@ def test_pacing_stands_in_where_there_is_no_control_group(cli, on_disk, monkeypa
 
 
 def test_a_checkpoint_is_diverted_and_listed(cli, on_disk):
+    jsonschema = pytest.importorskip("jsonschema")
+    from dsanalyzer.report import load
+
     precious = cli.folder / "model.pt"
     precious.write_bytes(b"weeks of work")
 
@@ -109,15 +115,7 @@ def test_a_checkpoint_is_diverted_and_listed(cli, on_disk):
 
     assert precious.read_bytes() == b"weeks of work"
     assert result["diverted"] == [str(precious)]
-    assert "model.pt" in done.stdout
-
-
-def test_the_result_fits_its_schema(cli, on_disk):
-    jsonschema = pytest.importorskip("jsonschema")
-    from dsanalyzer.report import load
-
-    result, _ = profiled(cli, on_disk, options=BRIEF)
-
+    assert "model.pt" in "".join(done.stdout.split())  # the path may be wrapped
     jsonschema.validate(result, load.schema("result"))
 
 
@@ -133,7 +131,9 @@ def test_a_script_that_raises_shows_its_own_traceback_and_exits_2(cli):
     assert cli.leftovers() == []
 
 
-def test_a_script_without_a_loader_says_so(cli):
+def test_a_script_without_a_loader_says_so_whatever_the_temporary_folder(cli):
+    cli.scratch /= "/".join(["a temporary folder"] * 8)  # longer than a socket's address
+    cli.scratch.mkdir(parents=True)
     done = cli("profile", *cli.job("no_loader.py"))
 
     assert done.returncode == 2
