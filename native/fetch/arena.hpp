@@ -54,7 +54,7 @@ struct ArenaPlace {
   ItemCheck check = nullptr;
 };
 
-class Arena {
+class Arena : public std::enable_shared_from_this<Arena> {
  public:
   // Opens the arena `name` of this user, or creates it with room for `budget_bytes` of encoded
   // items and about `expected_items` of them. Throws std::system_error (errno kept).

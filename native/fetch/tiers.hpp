@@ -26,7 +26,7 @@ struct Held {
   bool on_disk = false;
 };
 
-class Tiers {
+class Tiers : public std::enable_shared_from_this<Tiers> {
  public:
   // Either may be null.
   Tiers(std::shared_ptr<Arena> memory, std::shared_ptr<Arena> disk);

@@ -36,8 +36,9 @@ class Mapping {
 };
 
 // The memory of one minibatch, a pool's or anybody's: `owner` keeps it, and is let go when the last
-// user lets go.
-class Buffer {
+// user lets go. Shared from this: so that threads of ours share it with Python without Python's lock,
+// which a shared_ptr made from a Python object takes to let go.
+class Buffer : public std::enable_shared_from_this<Buffer> {
  public:
   Buffer(std::span<std::byte> bytes, std::shared_ptr<void> owner) noexcept
       : bytes_(bytes), owner_(std::move(owner)) {}

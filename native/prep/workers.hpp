@@ -46,8 +46,9 @@ struct Place {
   std::function<void(std::size_t left)> ended;
 };
 
-// One minibatch on its way: which items, into which buffer, and how each row ended.
-class Ticket {
+// One minibatch on its way: which items, into which buffer, and how each row ended. Shared from this
+// as Buffer is: the last to let go is often a thread of ours.
+class Ticket : public std::enable_shared_from_this<Ticket> {
  public:
   std::size_t size() const noexcept { return rows_.size(); }
   // Rows that were in no tier of the cache when the ticket was made: storage will be read.

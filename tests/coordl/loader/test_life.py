@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,18 @@ def test_ctrl_c_interrupts_the_loop(folder: Path) -> None:
     )
     done = run(script, folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "yielded\ninterrupted\n", "")
+
+
+def test_threads_go_on_while_python_computes(folder: Path) -> None:
+    """A thread of ours that took Python's lock would wait for a loop that does not give it up."""
+    data = coordl.ImageFolder(folder, train_transform())
+    iterator = iter(coordl.DataLoader(data, 2, num_workers=3, prefetch_factor=3, prep="native"))
+    next(iterator)
+    every, deadline = sys.getswitchinterval(), time.monotonic() + 20
+    sys.setswitchinterval(1000)
+    try:
+        # Of eleven minibatches one is taken and nine are ahead; all end while this loop computes.
+        while (made := iterator._threads.counters()["samples"]) < 20:
+            assert time.monotonic() < deadline, f"{made} samples"
+    finally:
+        sys.setswitchinterval(every)
