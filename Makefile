@@ -1,5 +1,5 @@
 # Every target that runs the project sets it up first: tools/setup.sh, which does nothing the second time.
-#   make demo DATA=/path/to/pictures    make test ARGS="-k resume"    make PYTHON=python3.11 test
+#   make demo DATA=/path/to/pictures    make test ARGS="-k resume"    make PYTHON=python3.12 test
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench sanitize fuzz emulate clean
 export DATA PYTHON

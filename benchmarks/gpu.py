@@ -11,9 +11,9 @@ the GPU waits, 1 - median / that of the minibatches in its memory.
 Not measured: storage (everything is in the page cache); several GPUs.
 Bias: ours. Photographs may be few, under many names: what decodes them does not see that.
 
-    python benchmarks/gpu.py FOLDER [--archs resnet50] [--batch 256] [--workers 16] [--rounds 3]
+    python benchmarks/gpu.py [--archs resnet50] [--batch 256] [--workers 16] [--rounds 3]
 
-FOLDER has class folders of pictures.
+--folder: class folders of pictures, not the demo's. Without a GPU it says so and ends.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from torch import nn  # noqa: E402
 
 import coordl  # noqa: E402
 from benchmarks.loaders.torchs import RECIPES, one_thread  # noqa: E402
-from benchmarks.peers import machine, question  # noqa: E402
+from benchmarks.peers import machine, pictures, question  # noqa: E402
 
 QUESTION = (__doc__ or "").splitlines()[0]
 DTYPES = ("float32", "uint8")
@@ -208,7 +208,7 @@ def markdown(result: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Measures, writes gpu.json and gpu.md, prints the latter."""
     parser = question.parser_of(__doc__ or "")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--archs", nargs="+", default=["resnet50"])
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
@@ -217,7 +217,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=[*DTYPES])
     options = question.parsed(parser, arguments)
     if not torch.cuda.is_available():
-        parser.error("there is no GPU that torch can use here")
+        print("gpu: there is no GPU that torch can use here; nothing was measured", file=sys.stderr)
+        return
+    options.folder = options.folder or pictures.folder("ImageNet-like")
     result = run(options)
     question.publish("gpu", result, markdown(result), options.output)
 

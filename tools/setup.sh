@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # First step of `make demo`, `make test` and `make lint`: everything the project needs, once.
 #
-#   tools/setup.sh [demo|test|dev]      PYTHON=... names the interpreter (3.11)
+#   tools/setup.sh [demo|test|dev]      PYTHON=... names the interpreter (3.11 to 3.13)
 #
 # 1. What the machine lacks (compiler, libjpeg-turbo and Python headers) is installed where that is
 #    one package-manager command and one is root; else that line is printed and the exit code is 2.
@@ -82,7 +82,10 @@ if installed "$want" && ! other_python; then exit 0; fi
 
 # ---------------------------------------------------------------------------- the interpreter
 
-is_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
+known="Python 3.11 to 3.13"
+fits() {
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1
+}
 
 # torch_of PYTHON: version and site folder of its torch, if it imports and pyproject allows it.
 torch_of() {
@@ -107,15 +110,16 @@ PY
 find_python() {
   local candidate found=""
   python="" torch="" torch_site=""
-  for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3 python python3.11}; do
-    command -v "$candidate" >/dev/null && is_311 "$candidate" || continue
+  for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3 python python3.13 python3.12 python3.11}; do
+    command -v "$candidate" >/dev/null && fits "$candidate" || continue
     # .venv's own interpreter may come first on PATH; what it was made from is meant then.
     case "$(command -v "$candidate")" in "$root"/.venv/*) candidate="$(base_of "$candidate")" ;; esac
     found="${found:-$candidate}"
     read -r torch torch_site <<<"$(torch_of "$candidate")" || true
     if [ -n "$torch" ]; then found="$candidate" && break; fi
   done
-  python="$found"
+  python="$found" version=""
+  [ -z "$found" ] || version="$("$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 }
 
 # -------------------------------------------------------------------- what the machine must have
@@ -179,7 +183,7 @@ fact() { # fact WORD: what it is
     webp) echo "libwebp's headers (for WebP)" ;;
     venv) echo "Python's venv module" ;;
     headers) echo "Python's headers" ;;
-    python) echo "Python 3.11" ;;
+    python) echo "$known" ;;
   esac
 }
 
@@ -190,24 +194,24 @@ package() {
     apt-get:jpeg) echo libjpeg-dev ;;
     apt-get:png | apk:png) echo libdeflate-dev ;;
     apt-get:webp | apk:webp) echo libwebp-dev ;;
-    apt-get:venv) echo python3.11-venv ;;
-    apt-get:headers) echo python3.11-dev ;;
-    apt-get:python) echo python3.11-venv python3.11-dev ;;
+    apt-get:venv) echo "python$version-venv" ;;
+    apt-get:headers) echo "python$version-dev" ;;
+    apt-get:python) echo python3-venv python3-dev ;;
     dnf:compiler) echo gcc-c++ ;;
     dnf:jpeg) echo libjpeg-turbo-devel ;;
     dnf:png) echo libdeflate-devel ;;
     dnf:webp) echo libwebp-devel ;;
-    dnf:venv) echo python3.11 ;;
-    dnf:headers) echo python3.11-devel ;;
-    dnf:python) echo python3.11 python3.11-devel ;;
+    dnf:venv) echo "python$version" ;;
+    dnf:headers) echo "python$version-devel" ;;
+    dnf:python) echo python3.13 python3.13-devel ;;
     pacman:compiler) echo gcc ;;
     pacman:jpeg) echo libjpeg-turbo ;;
     pacman:png) echo libdeflate ;;
     pacman:webp) echo libwebp ;;
     apk:jpeg) echo libjpeg-turbo-dev ;;
     apk:headers) echo python3-dev ;;
-    *) die "Python 3.11 with venv and headers is needed and $manager has no package of that name" \
-      "known here. Install it and name it: make PYTHON=/path/to/python3.11 ..." ;;
+    *) die "$known with venv and headers is needed and $manager has no package of that name" \
+      "known here. Install it and name it: make PYTHON=/path/to/python3.12 ..." ;;
   esac
 }
 
@@ -264,11 +268,11 @@ install_lacking() {
 
 make_venv() {
   if [ -e .venv ] && [ ! -f .venv/setup.python ] && [ -n "$(ls -A .venv 2>/dev/null)" ]; then
-    if [ -f .venv/bin/activate ] && is_311 .venv/bin/python; then return 0; fi # the user's own
+    if [ -f .venv/bin/activate ] && fits .venv/bin/python; then return 0; fi # the user's own
     [ -f .venv/bin/activate ] &&
-      die "$root/.venv exists and is not Python 3.11. Move it away, then run the same again."
+      die "$root/.venv exists and is not $known. Move it away, then run the same again."
   fi
-  if [ -f .venv/setup.python ] && is_311 .venv/bin/python && ! other_python &&
+  if [ -f .venv/setup.python ] && fits .venv/bin/python && ! other_python &&
     .venv/bin/python -m pip --version >/dev/null 2>&1; then return 0; fi
   rm -rf .venv
   local options=()
@@ -318,7 +322,7 @@ install_torchvision() {
 }
 
 find_python
-if [ -n "${PYTHON:-}" ] && [ -z "$python" ]; then die "PYTHON=$PYTHON is not a Python 3.11 here."; fi
+if [ -n "${PYTHON:-}" ] && [ -z "$python" ]; then die "PYTHON=$PYTHON is not $known here."; fi
 missing="$(lacking)" formats="$(lacking_formats)"
 if [ -n "$missing" ]; then
   install_lacking "$missing $formats"

@@ -20,7 +20,7 @@ MESSAGE_BYTES = 60_000  # well under the default socket buffer
 
 @contextmanager
 def address_of(path: str) -> Iterator[str]:
-    """The address of the socket at `path`: by a descriptor of its folder, since an address holds 107
+    """The address of the socket at `path`: by its folder's descriptor, since an address holds 107
     bytes and TMPDIR may be longer."""
     folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
     try:

@@ -95,7 +95,7 @@ def test_missing_headers_of_other_formats_are_said_and_setup_goes_on(
     assert done.returncode == 2
     assert f"going on without {facts}: Pillow decodes such files" in done.stderr
     assert f"install -y --no-install-recommends {packages}\n" in done.stderr
-    assert "is not Python 3.11. Move it away" in done.stderr
+    assert "is not Python 3.11 to 3.13. Move it away" in done.stderr
 
 
 def test_headers_of_other_formats_that_cannot_be_installed_are_done_without(
@@ -110,7 +110,7 @@ def test_headers_of_other_formats_that_cannot_be_installed_are_done_without(
 
     assert "setup: installing libdeflate-dev ... failed" in done.stderr
     assert "going on without libdeflate's headers (for PNG)" in done.stderr
-    assert "is not Python 3.11. Move it away" in done.stderr
+    assert "is not Python 3.11 to 3.13. Move it away" in done.stderr
 
 
 def foreign_venv(machine: Machine) -> Path:
@@ -121,11 +121,11 @@ def foreign_venv(machine: Machine) -> Path:
     return venv
 
 
-def test_a_python_named_that_is_not_3_11_is_said(machine: Machine) -> None:
+def test_a_python_named_that_is_none_of_those_is_said(machine: Machine) -> None:
     done = machine.setup(PYTHON="/nowhere/python")
 
     assert done.returncode == 2
-    assert "PYTHON=/nowhere/python is not a Python 3.11 here" in done.stderr
+    assert "PYTHON=/nowhere/python is not Python 3.11 to 3.13 here" in done.stderr
 
 
 def test_a_foreign_venv_of_another_python_is_not_deleted(machine: Machine) -> None:
@@ -136,5 +136,5 @@ def test_a_foreign_venv_of_another_python_is_not_deleted(machine: Machine) -> No
     done = machine.setup()
 
     assert done.returncode == 2
-    assert "is not Python 3.11. Move it away" in done.stderr
+    assert "is not Python 3.11 to 3.13. Move it away" in done.stderr
     assert (venv / "activate").exists()
