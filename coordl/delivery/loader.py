@@ -28,6 +28,7 @@ from coordl.delivery.proof import verify
 from coordl.delivery.resume import Resume
 from coordl.delivery.route import Route, describe, route_of
 from coordl.delivery.shared_order import why_not_shared
+from coordl.delivery.stats import Stats
 from coordl.delivery.tended import tended_view
 from coordl.fetch.admission import check_first_come
 from coordl.fetch.budget import parse_budget
@@ -466,8 +467,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         position = self._local.resume.position
         return verify(position, None if position is None else position.content)
 
-    def stats(self) -> dict[str, Any]:
-        """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.
+    def stats(self) -> Stats:
+        """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}; print() of
+        it is a table.
 
         Per epoch (iterator) and in total: samples yielded; hits, misses (items), ssd_hits (hits on
         the cache's disk); remote_hits and remote_bytes, which other servers gave; storage_bytes
@@ -488,7 +490,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         "staged" by others, prepared "alone" for this job only, holders "given_up" on, runs
         "taken_over" from the dead; group: its name, seed, slots and members. None outside one.
         """
-        figures = self._local.history.as_dict()
+        figures = Stats(self._local.history.as_dict())
         figures.update(cache_figures(self._cache_in_use()))
         figures["staging"] = self._local.slots.stats() if self._local.slots else None
         group = self._local.joined.group
