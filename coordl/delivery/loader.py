@@ -268,6 +268,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             kind = PythonWorkersIterator  # type: ignore[assignment]
         return kind(view, self, source)
 
+    # A property, so that torch's own method warns from where torch calls it.
+    @property
+    def check_worker_number_rationality(self) -> Any:  # type: ignore[override]
+        """torch's warning of more workers than cores, where workers are processes."""
+        native = self.num_workers > 0 and route_of(self).native
+        return _nothing if native else super().check_worker_number_rationality
+
     # -- native ------------------------------------------------------------------------------
 
     def _native_epoch(self, route: Route, position: Position, pinned: bool) -> NativeEpoch:
@@ -511,6 +518,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
 
 keep_acceleration(DataLoader)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _check_form_has_a_cache(form: str, cache: int | str | MinIOCache | None) -> None:
