@@ -166,6 +166,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         staging: int | str | None = None,
         verify: bool = False,
     ) -> None:
+        subclasses = dict(vars(self))  # set before this
         if prep not in ("auto", "native", "python"):
             raise ValueError(f"prep is 'auto', 'native' or 'python', got {prep!r}")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
@@ -209,6 +210,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.staging = staging
         self.verify = verify
         self._local = _Local()
+        _warn_of_lost(subclasses, self)
         auto = isinstance(num_workers, str) and num_workers == "auto"
         super().__init__(
             dataset,
@@ -522,6 +524,17 @@ keep_acceleration(DataLoader)
 
 def _nothing() -> None:
     pass
+
+
+def _warn_of_lost(before: dict[str, Any], loader: DataLoader[Any]) -> None:
+    """A subclass written for torch's loader may have attributes of names that are ours."""
+    lost = [name for name, value in before.items() if vars(loader)[name] is not value]
+    if lost:
+        warn_user(
+            f"{type(loader).__qualname__} sets {', '.join(lost)} before super().__init__(), which "
+            "sets them anew: they are attributes of coordl.DataLoader. Pass them to it as "
+            "arguments if that is meant, or rename them."
+        )
 
 
 def _check_form_has_a_cache(form: str, cache: int | str | MinIOCache | None) -> None:
