@@ -6,8 +6,10 @@ Results go to stdout, everything else to stderr. Exit 0 fine, 1 faults found, 2 
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +36,17 @@ from coordl.peers.address import reap_records
 
 
 class Commands(TyperGroup):
-    """The commands, whose complaints about values are free of the validating library's prefix."""
+    """The commands, whose complaints about values are free of the validating library's prefix, and
+    whose help shows flags without a type: `--force <bool>` reads as if it took a value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _plain(command.get_params(ctx))
+        return command
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -42,6 +54,13 @@ class Commands(TyperGroup):
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")
             raise
+
+
+def _plain(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
 
 
 app = typer.Typer(
@@ -169,7 +188,8 @@ def clear(
             cleared.append(each)
         except OSError as error:
             refused = True
-            print(f"coordl: {error.strerror}", file=sys.stderr)
+            there = [group["name"] for group in live_groups()] if kept_in is None else []
+            print(f"coordl: {_told(error, kept_in, there)}", file=sys.stderr)
     for each in cleared:
         print(f"Cleared {each}.")
     if refused:
@@ -199,7 +219,7 @@ def verify(
             items, size, faults = _native.verify_arena(each, kept_in)
         except OSError as error:
             failed = True
-            print(f"coordl: {error.strerror}", file=sys.stderr)
+            print(f"coordl: {_told(error, kept_in)}", file=sys.stderr)
             continue
         checked.append({"name": each, "items": items, "bytes": size, "faults": faults})
     if format is Format.json:
@@ -233,6 +253,16 @@ def _names(name: str | None, kept_in: str | None) -> list[str]:
     if name is not None:
         return [name]
     return [arena["name"] for arena in _native.list_arenas(kept_in)]
+
+
+def _told(error: OSError, kept_in: str | None, more: Iterable[str] = ()) -> str:
+    """What an OSError of an arena says; of an unknown name also which there are, and `more`."""
+    if error.errno != errno.ENOENT:
+        return str(error.strerror)
+    if there := ", ".join([*_names(None, kept_in), *more]):
+        return f"{error.strerror}. There are: {there}. Name one of them, or none for all."
+    elsewhere = "" if kept_in else " Those on a disk are found with --ssd DIRECTORY."
+    return f"{error.strerror}, nor any other.{elsewhere}"
 
 
 def _print_verified(checked: list[dict[str, Any]]) -> None:

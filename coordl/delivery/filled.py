@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from coordl.delivery.carried import NOTHING
 from coordl.delivery.on_error import BadSamples
-from coordl.errors import SKIP
+from coordl.errors import SKIP, sample_name
 from coordl.fetch.folder import Folder
 from coordl.prep.keyed import keyed_draws
 
@@ -86,8 +86,9 @@ class Filled:
             place.dtype,
         ):
             return image, sample[1]
+        name = sample_name(self._indices[row], self._folder.name(self._rows[row]))
         raise ValueError(
-            f"sample {self._indices[row]}: what on_error returned in its place is no (image, "
+            f"{name}: what on_error returned in its place is no (image, "
             f"target) with a tensor of {place.dtype} {tuple(place.shape)}, as the data set gives, "
             "nor coordl.SKIP"
         )

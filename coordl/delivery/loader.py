@@ -28,6 +28,7 @@ from coordl.delivery.proof import verify
 from coordl.delivery.resume import Resume
 from coordl.delivery.route import Route, describe, route_of
 from coordl.delivery.shared_order import why_not_shared
+from coordl.delivery.stats import Stats
 from coordl.delivery.tended import tended_view
 from coordl.fetch.admission import check_first_come
 from coordl.fetch.budget import parse_budget
@@ -165,6 +166,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         staging: int | str | None = None,
         verify: bool = False,
     ) -> None:
+        subclasses = dict(vars(self))  # set before this
         if prep not in ("auto", "native", "python"):
             raise ValueError(f"prep is 'auto', 'native' or 'python', got {prep!r}")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
@@ -208,6 +210,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.staging = staging
         self.verify = verify
         self._local = _Local()
+        _warn_of_lost(subclasses, self)
         auto = isinstance(num_workers, str) and num_workers == "auto"
         super().__init__(
             dataset,
@@ -266,6 +269,13 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             self.check_worker_number_rationality()
             kind = PythonWorkersIterator  # type: ignore[assignment]
         return kind(view, self, source)
+
+    # A property, so that torch's own method warns from where torch calls it.
+    @property
+    def check_worker_number_rationality(self) -> Any:  # type: ignore[override]
+        """torch's warning of more workers than cores, where workers are processes."""
+        native = self.num_workers > 0 and route_of(self).native
+        return _nothing if native else super().check_worker_number_rationality
 
     # -- native ------------------------------------------------------------------------------
 
@@ -466,8 +476,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         position = self._local.resume.position
         return verify(position, None if position is None else position.content)
 
-    def stats(self) -> dict[str, Any]:
-        """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}.
+    def stats(self) -> Stats:
+        """What happened so far: {"epochs": [...], "total": {...}, "cache_bytes", ...}; print() of
+        it is a table.
 
         Per epoch (iterator) and in total: samples yielded; hits, misses (items), ssd_hits (hits on
         the cache's disk); remote_hits and remote_bytes, which other servers gave; storage_bytes
@@ -488,7 +499,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         "staged" by others, prepared "alone" for this job only, holders "given_up" on, runs
         "taken_over" from the dead; group: its name, seed, slots and members. None outside one.
         """
-        figures = self._local.history.as_dict()
+        figures = Stats(self._local.history.as_dict())
         figures.update(cache_figures(self._cache_in_use()))
         figures["staging"] = self._local.slots.stats() if self._local.slots else None
         group = self._local.joined.group
@@ -509,6 +520,21 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
 
 keep_acceleration(DataLoader)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _warn_of_lost(before: dict[str, Any], loader: DataLoader[Any]) -> None:
+    """A subclass written for torch's loader may have attributes of names that are ours."""
+    lost = [name for name, value in before.items() if vars(loader)[name] is not value]
+    if lost:
+        warn_user(
+            f"{type(loader).__qualname__} sets {', '.join(lost)} before super().__init__(), which "
+            "sets them anew: they are attributes of coordl.DataLoader. Pass them to it as "
+            "arguments if that is meant, or rename them."
+        )
 
 
 def _check_form_has_a_cache(form: str, cache: int | str | MinIOCache | None) -> None:

@@ -64,6 +64,7 @@ class BadSamples:
         Raises:
             Exception: `error` itself, with index and path, where that is what on_error asks for,
                 and always where memory is what was missing.
+            ValueError: its function returned None, as one does that forgets to return.
         """
         if on_error == "raise" or isinstance(error, MemoryError):
             raise named(error, index, path)
@@ -71,6 +72,11 @@ class BadSamples:
         if known is not error:
             known.__cause__ = error
         instead = SKIP if on_error == "skip" else on_error(known)
+        if instead is None:
+            raise ValueError(
+                f"{sample_name(index, path)}: on_error returned None in its place; return a sample "
+                "as the data set gives it, or coordl.SKIP"
+            ) from error
         if instead is SKIP:
             self.skipped += 1
         else:

@@ -188,7 +188,9 @@ class Order:
             generators.write(torchs_own, begin.starts[generators.TORCHS])
         self.starts = {role: generators.read(own) for role, own in self.own_generators.items()}
         at_start = torch.get_rng_state()
-        self._stream = self._minibatches(torchs)
+        # A chain outlives what its parts raise: who goes on after a sampler's error gets what comes
+        # next, as with torch, where a generator over them would have ended.
+        self._stream = itertools.chain.from_iterable(self._parts(torchs))
         self._next = list(itertools.islice(self._stream, 1))
         if not torch.equal(torch.get_rng_state(), at_start):
             self.starts[generators.TORCHS] = generators.text_of(at_start)
@@ -200,7 +202,8 @@ class Order:
         self.start(torchs)
         return self._next[0] if self._next else None
 
-    def _minibatches(self, torchs: Iterator[Any]) -> Iterator[list[Any]]:
+    def _parts(self, torchs: Iterator[Any]) -> Iterator[Iterable[list[Any]]]:
+        """Minibatches, in parts."""
         sampler = self.sampler
         # Minibatches of torch's can be cut anew from the samples.
         plain = self.many and type(sampler) is BatchSampler
@@ -212,13 +215,11 @@ class Order:
         if plain or not self.many:
             self._check(_skip(source, samples, mark), goal, inner)
             if not self.many:
-                yield from ([one] for one in source)
-                return
-            while indices := [*itertools.islice(source, sampler.batch_size)]:
-                if len(indices) < sampler.batch_size and sampler.drop_last:
-                    return
-                yield indices
+                yield map(_alone, source)
+            else:
+                yield _cut(source, sampler.batch_size, sampler.drop_last)
             return
+        rest = []
         while samples > 0:
             try:
                 indices = list(next(source))
@@ -226,13 +227,11 @@ class Order:
                 break
             mark = mark.after(indices[:samples])
             if len(indices) > samples:  # another size than before: the rest of one in its middle
-                self._check(mark, goal, inner)
-                yield indices[samples:]
-                yield from source
-                return
+                rest = [indices[samples:]]
             samples -= len(indices)
         self._check(mark, goal, inner)
-        yield from source
+        yield rest
+        yield source
 
     def _check(self, found: Mark, goal: Mark, sampler: Any) -> None:
         same = found.digest == goal.digest or not self.begin.checked
@@ -285,6 +284,17 @@ class Order:
         if not self.every or (number + 1) % self.every:
             return None
         return self.sampler_states()
+
+
+def _alone(index: Any) -> list[Any]:
+    return [index]
+
+
+def _cut(source: Iterator[Any], size: int, drop_last: bool) -> Iterator[list[Any]]:
+    while indices := [*itertools.islice(source, size)]:
+        if len(indices) < size and drop_last:
+            return
+        yield indices
 
 
 def _innermost(sampler: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import dsanalyzer
 from dsanalyzer.cli.compare import compare
@@ -13,8 +14,31 @@ from dsanalyzer.cli.report import report
 from dsanalyzer.cli.watch import watch
 from dsanalyzer.cli.whatif import whatif
 
+
+class Commands(TyperGroup):
+    """The commands, whose help shows flags without a type: `--force <bool>` reads as if it took a
+    value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _plain(command.get_params(ctx))
+        return command
+
+
+def _plain(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
 app = typer.Typer(
     name="dsanalyzer",
+    cls=Commands,
     help="Where each epoch goes: fetch stall, prep stall, GPU. And what would fix it.",
     no_args_is_help=True,
     add_completion=False,

@@ -6,6 +6,7 @@ import copy
 import inspect
 import itertools
 import pickle
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -180,3 +181,21 @@ def test_an_iterator_kept_for_all_epochs_serves_them(engine: Engine) -> None:
     assert len(loader) == 3
     for _ in range(3):
         assert same(list(loader), expected)
+
+
+class Keyed(coordl.DataLoader):
+    """A subclass that sets attributes of our names before it is a loader."""
+
+    def __init__(self, *args: Any, seed: int, passed: bool) -> None:
+        self.seed, self.note = seed, "kept"
+        super().__init__(*args, **({"seed": seed} if passed else {}))
+
+
+def test_an_attribute_of_a_subclass_is_not_lost_without_a_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader = Keyed(Numbers(), seed=1000, passed=True)
+    assert (loader.seed, loader.note) == (1000, "kept")
+    with pytest.warns(UserWarning, match=r"Keyed sets seed before super") as caught:
+        assert Keyed(Numbers(), seed=1000, passed=False).seed is None
+    assert caught[0].filename == __file__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,49 @@ def test_a_samplers_error_is_raised_where_torch_raises_it(engine: Engine) -> Non
                     got += batch[1].tolist()
         seen.append(got)
     assert seen[0] == seen[1]
+
+
+class Stumbles:
+    """Names minibatches; fails once before each of those numbers, then goes on."""
+
+    def __init__(self, at: Iterable[int]) -> None:
+        self.at = at
+
+    def __iter__(self) -> Stumbles:
+        self.left, self.number = set(self.at), 0
+        return self
+
+    def __next__(self) -> list[int]:
+        if self.number in self.left:
+            self.left.discard(self.number)
+            raise KeyError(self.number)
+        if self.number == 9:
+            raise StopIteration
+        self.number += 1
+        return [self.number, 10 - self.number]
+
+
+@pytest.mark.parametrize("at", [[0], [4], [7, 8], [9]])
+def test_who_goes_on_after_a_samplers_error_gets_what_comes_next(
+    engine: Engine, at: list[int]
+) -> None:
+    def seen(make: Any) -> list[Any]:
+        got: list[Any] = []
+        with passing(make(batch_sampler=Stumbles(at))) as passed:
+            while True:
+                try:
+                    got += indices([next(passed)])
+                except StopIteration:
+                    return got
+                except KeyError as error:
+                    got.append(repr(error))
+
+    if engine.workers and min(at) < 2 * engine.workers:  # asked for when the pass begins
+        for make in (engine.stock, engine.ours):
+            with pytest.raises(KeyError, match=str(min(at))):
+                iter(make(batch_sampler=Stumbles(at)))
+    else:
+        assert seen(engine.ours) == seen(engine.stock)
 
 
 def test_a_sampler_without_a_length_gives_a_loader_without_one(engine: Engine) -> None:

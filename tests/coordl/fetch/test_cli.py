@@ -185,6 +185,32 @@ def test_doctor_prints_commands_in_one_line_to_copy(monkeypatch: pytest.MonkeyPa
     assert max(len(line) for line in lines if command not in line) <= 80
 
 
+@pytest.mark.parametrize("command", ["clear", "verify"])
+def test_of_an_unknown_name_one_is_told_which_there_are(command: str, tmp_path: Path) -> None:
+    none = run(command, "t-wrong").stderr
+    assert "no arena t-wrong" in none and "nor any other" in none and "--ssd" in none
+    ssd = str(tmp_path / "ssd")
+    with (
+        MinIOCache(1000, name="t-one"),
+        MinIOCache(1000, name="t-two"),
+        MinIOCache(0, name="t-disk", ssd=ssd, ssd_budget="2MiB", expected_items=10),
+    ):
+        told, on_disk = run(command, "t-wrong"), run(command, "t-wrong", "--ssd", ssd)
+    assert told.exit_code == on_disk.exit_code == 2
+    there = told.stderr.split("There are: ")[1].split(". ")[0]
+    assert sorted(there.split(", ")) == ["t-one", "t-two"]
+    assert "There are: t-disk. " in on_disk.stderr
+
+
+@pytest.mark.parametrize("command", [(), ("status",), ("clear",), ("unpack",)])
+def test_help_shows_flags_without_a_type(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run(*command, "--help").stdout
+    assert "--help" in shown and "bool" not in shown
+
+
 @pytest.mark.parametrize(
     "command", ["status", "clear", "verify", "doctor", "rates", "pack", "unpack"]
 )

@@ -43,6 +43,19 @@ def test_writing_into_a_batch_changes_no_other(folder: Path) -> None:
     assert torch.equal(batches[1][0], expected[1])
 
 
+def test_a_batch_is_resized_as_those_of_torchs_workers_are(folder: Path) -> None:
+    data = coordl.ImageFolder(folder, train_transform())
+    for kind in (torch.utils.data.DataLoader, coordl.DataLoader):
+        loader = kind(data, 4, num_workers=1)
+        images, _ = next(iter(loader))
+        images.clone().resize_(8, *images.shape[1:])
+        images.resize_(2, 3, 8, 8)
+        images, _ = next(iter(loader))
+        # Nothing may look at it afterwards: torch has given it the larger shape all the same.
+        with pytest.raises(RuntimeError, match="storage that is not resizable"):
+            images.resize_(8, *images.shape[1:])
+
+
 def test_a_view_keeps_the_batch_when_loader_and_iterator_are_gone(folder: Path) -> None:
     loader = loader_of(folder)
     iterator = iter(loader)

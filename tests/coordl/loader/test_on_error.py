@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -189,10 +190,25 @@ def test_a_natively_made_minibatch_takes_replacements(folder: Path) -> None:
 def test_a_replacement_that_does_not_fit_is_refused(folder: Path) -> None:
     data = coordl.ImageFolder(folder, train_transform(16))
     spoil(data)
-    for wrong in (None, (torch.zeros(3, 8, 8), 0), (torch.zeros(3, 16, 16).int(), 0)):
+    for wrong in ((torch.zeros(3, 8, 8), 0), (torch.zeros(3, 16, 16).int(), 0)):
         loader = coordl.DataLoader(data, 4, on_error=lambda error, w=wrong: w)
-        with pytest.raises(ValueError, match=r"sample 2: what on_error returned .* \(3, 16, 16\)"):
+        with pytest.raises(ValueError, match=r"what on_error returned .* \(3, 16, 16\)") as caught:
             next(iter(loader))
+        assert str(caught.value).startswith(f"sample 2, {data.samples[2][0]}: ")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("how", ["native", "python"])
+def test_a_function_that_forgets_to_return_is_told_so(folder: Path, how: str, workers: int) -> None:
+    data = coordl.ImageFolder(folder, train_transform(16))
+    spoil(data)
+    seen: list[int] = []
+    loader = coordl.DataLoader(
+        data, 4, num_workers=workers, prep=how, on_error=lambda error: seen.append(error.index)
+    )
+    expected = f"sample 2, {data.samples[2][0]}: on_error returned None in its place"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        next(iter(loader))
 
 
 def test_a_target_that_fails_is_the_samples_error(folder: Path) -> None:

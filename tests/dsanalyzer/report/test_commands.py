@@ -135,6 +135,12 @@ def test_help_has_examples_in_80_columns(command):
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("command", [(), ("profile",), ("compare",)])
+def test_help_shows_flags_without_a_type(command):
+    shown = run(*command, "--help").stdout
+    assert "--help" in shown and "bool" not in shown
+
+
 def test_paragraphs_of_a_help_text_are_not_broken_twice():
     """Lines of the source once ended lines of the output: some of two words, some of seventy."""
     printed = [line.strip() for line in run("profile", "--help").stdout.splitlines()]
