@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from coordl.sources.image_folder import ImageFolder, PackedFolder
     from coordl.sources.image_list import ImageList
     from coordl.sources.tar_shards import TarShards
+    from coordl.staging.job_group import JobGroup
 
 __all__ = [
     "SKIP",
@@ -45,6 +46,7 @@ __all__ = [
     "ImageFolder",
     "ImageList",
     "ItemError",
+    "JobGroup",
     "MinIOCache",
     "PackedDataError",
     "PackedFolder",
@@ -64,6 +66,7 @@ _HOME = {
     "HuggingFaceImages": "coordl.sources.huggingface",
     "ImageFolder": "coordl.sources.image_folder",
     "ImageList": "coordl.sources.image_list",
+    "JobGroup": "coordl.staging.job_group",
     "MinIOCache": "coordl.fetch.cache",
     "PackedFolder": "coordl.sources.image_folder",
     "TarShards": "coordl.sources.tar_shards",

@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 from coordl import _native
 from coordl.cli_cluster import cluster as cluster_now
 from coordl.cli_cluster import cluster_table, token
-from coordl.cli_groups import clear_groups, group_table, live_groups
+from coordl.cli_groups import clear_groups, group_table
 from coordl.cli_pack import pack, unpack
 from coordl.cli_rates import rates
 from coordl.cli_run import run
@@ -33,6 +33,7 @@ from coordl.errors import PeerError
 from coordl.fetch.budget import format_bytes
 from coordl.fetch.cache import FORMS
 from coordl.peers.address import reap_records
+from coordl.staging.job_group import live_groups
 
 
 class Commands(TyperGroup):

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from typing import Any
 
 from rich.table import Table
 
 from coordl import _native
 from coordl.fetch.budget import format_bytes
-
-
-def live_groups() -> list[dict[str, Any]]:
-    """Groups of this user that live: slots, what they agree on, members, savings."""
-    return [_described(ring) for ring in _native.list_rings()]
-
-
-def _described(ring: dict[str, Any]) -> dict[str, Any]:
-    members: Iterable[dict[str, Any]] = ring["members"]
-    made = sum(member["prepared"] + member["alone"] for member in members)
-    staged = sum(member["staged"] for member in members)
-    record = ring.pop("record")
-    try:
-        agreed = json.loads(record) if record else {}
-    except ValueError:
-        agreed = {}
-    saved = staged / (made + staged) if made + staged else 0.0
-    return {**ring, "agreed": agreed, "saved_share": round(saved, 4)}
 
 
 def group_table(groups: list[dict[str, Any]]) -> Table:

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coordl.staging.variable import VARIABLE
+from coordl.staging.job_group import JobGroup
 
 JOB = "COORDL_JOB"
 _PLACE = "{job}"
@@ -99,7 +99,7 @@ def _cannot(why: str) -> typer.Exit:
 
 
 def _start(command: list[str], number: int, log: Path, group: str) -> _Running:
-    environment = {**os.environ, VARIABLE: group, JOB: str(number)}
+    environment = {**os.environ, **JobGroup(group).environment(), JOB: str(number)}
     file = open(log, "wb")  # noqa: SIM115 - until the job ends
     try:
         process = subprocess.Popen(

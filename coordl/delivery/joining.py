@@ -19,9 +19,9 @@ from coordl.delivery.shared_order import (
 from coordl.delivery.stateful import is_stateful
 from coordl.fetch.tally import Tally
 from coordl.staging.group import DataDigest, Facts, Group, folder_name, seed_in, seed_of
+from coordl.staging.job_group import VARIABLE
 from coordl.staging.probe import Probe
 from coordl.staging.shared_samples import COUNTED, SharedDataset
-from coordl.staging.variable import VARIABLE
 
 
 def why_alone(loader: Any, route: Route) -> str:

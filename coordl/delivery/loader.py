@@ -44,7 +44,7 @@ from coordl.peers.asking import Asking
 from coordl.peers.exchange import check_peers, exchange_of
 from coordl.prep.keyed import KeyedDataset
 from coordl.prep.prefix import PrefixedFolder
-from coordl.staging.group import staging_bytes
+from coordl.staging.job_group import JobGroup, staging_bytes
 from coordl.staging.paths import SharedSamples
 from coordl.staging.slots import SlotPool
 from coordl.staging.view import view_of
@@ -112,16 +112,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             function is called with the ItemError and returns a sample in its place, or
             coordl.SKIP; where Python workers make the samples, it is called there. stats() counts
             and lists them.
-        group: a name. Loaders of that name, in any jobs of this user on this machine, that read the
-            same data set with the same transforms, seed and order prepare each sample once for all
-            of them; batch size, speed, start and end are each one's own. The order of torch's
-            samplers is then drawn from (seed, epoch), unless their generator is yours. Without
-            seed= it is the group's. The environment variable COORDL_GROUP names one for all
-            loaders that can share, each data set apart.
+        group: a name, or a JobGroup, whose staging= counts where this loader's is None. Loaders of
+            that name, in any jobs of this user on this machine, that read the same data set with
+            the same transforms, seed and order prepare each sample once for all of them; batch
+            size, speed, start and end are each one's own. The order of torch's samplers is then
+            drawn from (seed, epoch), unless their generator is yours. Without seed= it is the
+            group's. The environment variable COORDL_GROUP names one for all loaders that can share,
+            each data set apart. The attribute is the name.
         verify: keep a digest of what is yielded, for verify_epoch(); costs about 1 ms a megabyte.
         staging: memory the first of a group sets aside for prepared samples: bytes or "2GiB". None:
-            2 GiB, at most a quarter of what may be had. Who falls further behind than it holds
-            prepares for itself.
+            what COORDL_STAGING says, else 2 GiB, at most a quarter of what may be had. Who falls
+            further behind than it holds prepares for itself.
         snapshot_every_n_steps: as torchdata's StatefulDataLoader has it, for data sets and samplers
             that keep a state of their own: how often it comes from the workers. Each so many-th
             minibatch; 0 or None: at the begin of a pass only. What came after the last one is
@@ -162,7 +163,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         memory_format: torch.memory_format | None = None,
         on_error: str | Callable[[Any], Any] = "raise",
         snapshot_every_n_steps: int | None = 1,
-        group: str | None = None,
+        group: str | JobGroup | None = None,
         staging: int | str | None = None,
         verify: bool = False,
     ) -> None:
@@ -204,6 +205,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.prep = prep
         self.on_error = on_error
         self.snapshot_every_n_steps = snapshot_every_n_steps
+        if isinstance(group, JobGroup):
+            staging = group.staging if staging is None else staging
+            group = group.name
         if staging is not None:
             staging_bytes(staging)  # a wrong one is told now
         self.group = group

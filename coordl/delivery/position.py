@@ -185,13 +185,13 @@ class Position:
         )
         self.every = steps_between_states(loader)
         self._ranks = ranks_of(loader)
-        joined = loader._local.joined
-        if joined.group is not None:
-            joined.order.key(loader, joined.group.seed, self.epoch)
         begin = _begin_of(state, self._ranks, self.by_state) if middle else Begin()
         if saved is not None and saved.again:
             begin.sampler = state["sampler"]
             _put_back(loader, state["generators"])
+        joined = loader._local.joined
+        if joined.group is not None:  # whatever the pass before left the generator at
+            joined.order.key(loader, joined.group.seed, self.epoch)
         if self._ranks is not None:
             self._ranks["before"] = begin.rank_base or 0
         self.order = Order(loader, begin, self.every)

@@ -20,16 +20,14 @@ import numpy as np
 
 from coordl import _native
 from coordl.errors import GroupError
-from coordl.fetch.budget import parse_budget
 from coordl.fetch.folder import Folder
 from coordl.fetch.item import Source
 from coordl.prep.plan import Plan
+from coordl.staging.job_group import staging_bytes
 
 # How long a job waits for one that holds a run and gives no sign of life, before it prepares the
 # samples itself. A dead one is noticed at once; this is for those that are stopped.
 PATIENCE_S = 2.0
-_DEFAULT_BYTES = 2 << 30
-_DEFAULT_SHARE = 4  # of what memory allows, at most one part in so many
 _SHOWN = 700  # characters of a fact in the record
 # A run is claimed and prepared as a whole: large enough that claims cost nothing, small enough that
 # many jobs' threads find work in one minibatch's worth of samples.
@@ -152,23 +150,6 @@ def run_samples(sample_bytes: int, samples: int) -> int:
     wanted = max(1, min(_MOST_RUN, _RUN_BYTES // sample_bytes))
     wanted = max(_LEAST_RUN, 1 << (wanted.bit_length() - 1))
     return max(1, min(wanted, samples // _RUNS_AN_EPOCH))
-
-
-def staging_bytes(staging: int | str | None) -> int:
-    """Memory for slots: what `staging=` says, or by default a part of what there is.
-
-    Raises:
-        ValueError, TypeError: it is no size.
-    """
-    if staging is None:
-        allowed = _native.memory_limits()["allowed_bytes"]
-        return min(_DEFAULT_BYTES, (allowed or _DEFAULT_BYTES) // _DEFAULT_SHARE)
-    if isinstance(staging, str) and "%" in staging:
-        raise ValueError(f"staging={staging!r}: give bytes, or text as '2GiB'")
-    try:
-        return parse_budget(staging)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("cache=", "staging=")) from None
 
 
 def seed_of(name: str) -> int:

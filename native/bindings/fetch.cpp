@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -229,7 +230,9 @@ void hook_of_tests(const char* reached) noexcept {
                                  [&](const char* step) { return std::strcmp(step, reached) == 0; });
     *reached_step = static_cast<std::uint8_t>(at - steps.begin() + 1);
   }
-  if (const auto at = chosen_signals.find(reached); at != chosen_signals.end()) ::raise(at->second);
+  const auto at = chosen_signals.find(reached);
+  if (at == chosen_signals.end()) return;
+  if (const int number = std::atomic_ref(at->second).exchange(0)) ::raise(number);  // by one thread
 }
 
 void signal_at(std::map<std::string, int> signals) {
@@ -420,7 +423,7 @@ void bind_fetch(nb::module_& m) {
                 "length: int = 0) -> None"),
         "Advises the kernel to drop the file's clean pages, or those of a part.");
   m.def("_signal_at", &signal_at, "signals"_a,
-        "Tests only: send oneself a signal at named steps, {step: signal}; {} ends it.");
+        "Tests only: send oneself a signal at named steps, {step: signal}, once each.");
   m.def("_record_steps", &record_steps, "where"_a,
         "Tests only: write 1 + the number of the step reached last into where[0], which must stay.");
   m.attr("_steps") = nb::cast(std::vector<std::string>(coordl::kSteps.begin(), coordl::kSteps.end()));

@@ -16,9 +16,8 @@ def test_exported_names() -> None:
     assert sorted(coordl.__all__) == [
         "AudioFolder", "CacheError", "CocoDetection", "CoordlError", "DataLoader",
         "EvaluationSampler", "GroupError", "HuggingFaceAudio", "HuggingFaceImages", "ImageFolder",
-        "ImageList", "ItemError", "MinIOCache", "PackedDataError", "PackedFolder", "SKIP",
-        "StateError",
-        "TarShardError", "TarShards", "collate_detections", "transforms",
+        "ImageList", "ItemError", "JobGroup", "MinIOCache", "PackedDataError", "PackedFolder",
+        "SKIP", "StateError", "TarShardError", "TarShards", "collate_detections", "transforms",
     ]  # fmt: skip
     assert all(getattr(coordl, name) is not None for name in coordl.__all__)
     assert set(coordl.__all__) <= set(dir(coordl))

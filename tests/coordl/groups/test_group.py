@@ -123,6 +123,16 @@ def test_a_state_goes_on_in_a_running_group_at_another_batch_size(folder: Path) 
     assert epochs_of(second, 1) == [alone(folder, 3, 1)]
 
 
+def test_a_state_of_an_epochs_end_goes_on_with_the_groups_next_epoch(folder: Path) -> None:
+    first = loader(folder, 4)
+    assert len(batches_of(first)) == 6
+    state = first.state_dict()
+    assert batches_of(first) == alone(folder, 4, 1)
+    second = loader(folder, 3)
+    second.load_state_dict(state)
+    assert epochs_of(second, 2) == [alone(folder, 3, epoch) for epoch in (1, 2)]
+
+
 def test_an_epoch_is_proved_and_digests_agree_whatever_the_batch_size(folder: Path) -> None:
     first, second = loader(folder, 4, verify=True), loader(folder, 5, verify=True)
     with pytest.raises(coordl.GroupError, match="no epoch has ended"):

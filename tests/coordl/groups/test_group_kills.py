@@ -4,10 +4,9 @@ without waiting longer than they say, and nothing is left behind."""
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,68 +122,3 @@ def test_what_a_killed_last_member_leaves_the_next_to_come_removes(
         assert os.listdir(shm_dir) == []
     assert signalled(folder, "fill:sample", signal.SIGKILL).end() == -signal.SIGKILL
     assert batches_of(loader(folder, 4)) == alone(folder, 4, 0)  # made anew
-
-
-def chaos(folder: Path, seconds: float, seed: int) -> dict[str, int]:
-    """Six jobs that are killed, stopped and replaced at random; each survivor checks itself.
-
-    Returns:
-        How often what happened.
-    """
-    rng = random.Random(seed)
-    expected = {
-        (batch, epoch): alone(folder, batch, epoch) for batch in (2, 3, 5) for epoch in range(8)
-    }
-
-    def work(batch: int, start: int) -> Callable[[], Any]:
-        def run() -> int:
-            one = loader(folder, batch, num_workers=batch % 3)
-            if start:
-                keep = loader(folder, batch, num_workers=0)
-                head = iter(keep)
-                first = [next(head) for _ in range(start)]
-                one.load_state_dict(keep.state_dict())
-                got = [(i.numpy().tobytes(), n.tolist()) for i, n in first] + batches_of(one)
-                assert got == expected[batch, 0]
-            for epoch in range(1 if start else 0, 8):
-                assert batches_of(one) == expected[batch, epoch]
-            return batch
-
-        return run
-
-    happened = dict.fromkeys(("killed", "stopped", "finished"), 0)
-    jobs: list[Job] = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end or jobs:
-        while len(jobs) < 6 and time.monotonic() < end:
-            jobs.append(Job(work(rng.choice((2, 3, 5)), rng.choice((0, 0, 2)))))
-        time.sleep(rng.random() * 0.05)
-        job = rng.choice(jobs)
-        chance = rng.random()
-        if time.monotonic() < end and chance < 0.3:
-            job.kill()
-            assert job.end() in (0, -signal.SIGKILL)
-            jobs.remove(job)
-            happened["killed"] += 1
-        elif time.monotonic() < end and chance < 0.6:
-            os.kill(job.pid, signal.SIGSTOP)
-            time.sleep(rng.random() * 0.5)
-            os.kill(job.pid, signal.SIGCONT)
-            happened["stopped"] += 1
-        for each in [each for each in jobs if each.has_result()]:
-            each.result()
-            assert each.end() == 0
-            jobs.remove(each)
-            happened["finished"] += 1
-    return happened
-
-
-@pytest.mark.slow
-def test_random_kills_stops_and_late_joins_never_change_a_sample(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    happened = chaos(folder, float(os.environ.get("COORDL_CHAOS_S", "30")), 1)
-    with capsys.disabled():
-        print("\nchaos:", ", ".join(f"{count} {what}" for what, count in happened.items()))
-    assert all(happened.values())
-    _native.reap_rings()
