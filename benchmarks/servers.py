@@ -1,17 +1,18 @@
 """What does an epoch of a job on several servers read and take, when they share their caches?
 
 Measured: N servers emulated on this machine: network namespaces with links of a given rate, the
-disk's reads limited for each server, page cache for a fraction of the data; real photographs, one
-DDP job (gloo) that only takes minibatches. torch's DataLoader with that page cache against coordl
-with a cache of that size, shared (`peers="auto"`). One epoch fills, the others count: seconds until
-all ranks are through, bytes that the device gave all servers, bytes over the links beside those of
-the items that had to cross them.
+disk's reads limited for each server, page cache for a fraction of the data, a copy of it for each,
+so that no page serves two; real photographs, one DDP job (gloo) that only takes minibatches.
+torch's DataLoader with that page cache against coordl with a cache of that size, shared
+(`peers="auto"`). One epoch fills, the others count: seconds until all ranks are through, bytes that
+the device gave all servers, bytes over the links beside those of the items that had to cross them.
+With --light the crop is 64x64 as it lies, so that storage and links bind sooner than prep.
 Not measured: an accelerator; latency of a network (links have rates alone); more cores than this
 machine's, which all servers share: with many or fast links the cores bind, not links or storage.
 Bias: ours.
 
     python benchmarks/servers.py [--servers 2 4] [--fractions .25 .5 .65] [--speed 15e6]
-        [--link 10gbit] [--epochs 2]
+        [--link 10gbit] [--epochs 2] [--light] [--form packed]
 
 Needs root, iproute2 and control groups of version 1 (memory, blkio).
 """
@@ -24,8 +25,10 @@ import secrets
 import shutil
 import statistics
 import sys
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +45,26 @@ from dsanalyzer.measure import residency  # noqa: E402
 QUESTION = __doc__.splitlines()[0]
 KINDS = {"stock": "torch DataLoader, page cache", "ours": "coordl, caches shared"}
 BATCH = 32
-SPARE_PAGE_CACHE = 8 << 20  # coordl's: for files on their way through
+SPARE_PAGE_CACHE = 32 << 20  # coordl's: for files on their way through, and what gRPC takes at once
+
+
+@contextmanager
+def copies_of(folder: Path, count: int) -> Iterator[list[Path]]:
+    """A copy for each server, the same to whoever looks at names, sizes and times."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="servers-") as place:
+        copies = [Path(place) / str(server) for server in range(count)]
+        for copy in copies:
+            shutil.copytree(folder, copy)
+        os.sync()
+        yield copies
 
 
 def run_one(
-    kind: str, folder: Path, paths: list[str], count: int, fraction: float, options: Any
+    kind: str, folder: Path, copies: list[Path], fraction: float, options: Any
 ) -> list[dict[str, Any]]:
     """The counted epochs of one job. Raises ContenderError, LimitsError, LabError."""
-    total = sum(os.path.getsize(path) for path in paths)
+    count, paths = len(copies), [path for copy in copies for path in paths_of(copy)]
+    total = sum(os.path.getsize(path) for path in paths) // count
     page_cache = SPARE_PAGE_CACHE if kind == "ours" else int(fraction * total)
     token, results = secrets.token_hex(16), []
     for path in paths:
@@ -64,8 +79,11 @@ def run_one(
             limit = stack.enter_context(Limits(folder, options.speed, page_cache, str(server)))
             arguments = [kind, str(server), str(count), str(folder), str(BATCH)]
             arguments += [f"{fraction:.0%}", str(arenas), lab.address(0), token]
+            arguments += [options.form, "light" if options.light else "usual"]
 
-            def join(limit: Limits = limit, enter: Any = lab.enter(server)) -> None:
+            enter = lab.enter(server, copies[server], folder)
+
+            def join(limit: Limits = limit, enter: Any = enter) -> None:
                 limit.join()
                 enter()
 
@@ -100,13 +118,16 @@ def run_one(
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Everything, as JSON has it."""
     cells = []
-    with pictures.linked(pictures.folder("ImageNet-like"), options.photos, options.seed) as folder:
+    source = pictures.folder("ImageNet-like")
+    with ExitStack() as stack:
+        folder = stack.enter_context(pictures.linked(source, options.photos, options.seed))
         paths = list(paths_of(folder))
+        copies = stack.enter_context(copies_of(folder, max(options.servers)))
         for count in options.servers:
             for fraction in options.fractions:
                 for kind in KINDS:
                     print(f"servers: {count}, {fraction:.0%}: {kind}", file=sys.stderr)
-                    epochs = run_one(kind, folder, paths, count, fraction, options)
+                    epochs = run_one(kind, folder, copies[:count], fraction, options)
                     cells.append(
                         {"servers": count, "fraction": fraction, "kind": kind, "epochs": epochs}
                     )
@@ -117,6 +138,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "bytes": size,
         "speed": options.speed,
         "link": options.link,
+        "prep": "light" if options.light else "usual",
+        "form": options.form,
         "cells": cells,
     }
 
@@ -127,7 +150,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [
         f"{result['photos']:,} photographs, {result['bytes'] / 1e6:.1f} MB; each server reads "
         f"{result['speed'] / 1e6:.0f} MB/s at most, and has links of {result['link']}; minibatches "
-        f"of {BATCH}; {result['date']}. Least: what caches of that size cannot hold together. "
+        f"of {BATCH}, {result['prep']} prep, coordl's items {result['form']}; {result['date']}. "
+        "Least: what caches of that size cannot hold together. "
         "Items: bytes of items that other servers gave. Links: bytes all servers received.",
         "",
         "| servers | memory each | loader | s per epoch | MB read | least | items MB | links MB |",
@@ -156,6 +180,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.25, 0.5, 0.65])
     parser.add_argument("--speed", type=float, default=15e6, help="of each server's disk, bytes/s")
     parser.add_argument("--link", default="10gbit", help="of each server, as tc has it")
+    parser.add_argument("--light", action="store_true", help="little prep")
+    parser.add_argument("--form", default="original", help="of coordl's items")
     parser.add_argument("--photos", type=int, default=1600)
     parser.add_argument("--epochs", type=int, default=2, help="that count")
     options = question.parsed(parser, arguments)

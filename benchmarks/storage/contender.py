@@ -77,9 +77,10 @@ class Contender:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            self._process.wait(10)
+            code = self._process.wait(10)
             self._log.seek(0)
-            raise ContenderError((self._log.read().strip().splitlines() or ["it said nothing"])[-1])
+            said = (self._log.read().strip().splitlines() or ["it said nothing"])[-1]
+            raise ContenderError(said if code >= 0 else f"killed by signal {-code}; last: {said}")
         return line
 
     def epoch(self) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Servers on one machine: network namespaces joined by a bridge, each with a link of its own rate.
+"""Servers on one machine: network namespaces joined by a bridge, each with a link of its own rate,
+and each with a copy of the data set where all see it: else its pages would serve every server.
 
 Needs root and iproute2. The rate is that of each direction of each link (token buckets at both
 ends); there is no delay, as the kernels at hand lack netem.
@@ -13,7 +14,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_NEW_NET = 0x40000000  # sched.h: CLONE_NEWNET
+_NEW_NET, _NEW_MOUNTS = 0x40000000, 0x00020000  # sched.h: CLONE_NEWNET, CLONE_NEWNS
+_BIND, _PRIVATE = 0x1000, 0x4000 | 0x40000  # mount.h: MS_BIND; MS_REC | MS_PRIVATE
 _SWITCH = "coordl-sw"
 
 
@@ -67,16 +69,23 @@ def _up(count: int, rate: str) -> None:
             _run("ip", "netns", "exec", where, *qdisc)
 
 
-def enter(server: int) -> Callable[[], None]:
-    """What puts the calling process there, between fork and exec."""
+def enter(server: int, copy: Path, folder: Path) -> Callable[[], None]:
+    """What puts the calling process there, between fork and exec; it sees `copy` at `folder`."""
     libc = ctypes.CDLL(None, use_errno=True)
     path = f"/run/netns/{name(server)}"
+    source, target = os.fsencode(copy), os.fsencode(folder)
+
+    def check(result: int, what: str) -> None:
+        if result != 0:
+            raise OSError(ctypes.get_errno(), what)
 
     def join() -> None:
         found = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if libc.setns(found, _NEW_NET) != 0:
-            raise OSError(ctypes.get_errno(), "setns")
+        check(libc.setns(found, _NEW_NET), "setns")
         os.close(found)
+        check(libc.unshare(_NEW_MOUNTS), "unshare")
+        check(libc.mount(None, b"/", None, ctypes.c_ulong(_PRIVATE), None), "mount")
+        check(libc.mount(source, target, None, ctypes.c_ulong(_BIND), None), "mount")
 
     return join
 

@@ -1,8 +1,8 @@
 """One rank of a DDP job on an emulated server: python -m benchmarks.storage.rank KIND RANK ...
 
 KIND: "stock", torch's DataLoader with two persistent workers; or "ours", coordl's with a cache that
-is shared with the other ranks. Then WORLD FOLDER BATCH CACHE ARENAS MASTER TOKEN. The job is joined
-with the first epoch. Epochs end when all ranks have ended theirs.
+is shared with the other ranks. Then WORLD FOLDER BATCH CACHE ARENAS MASTER TOKEN FORM PREP. The job
+is joined with the first epoch. Epochs end when all ranks have ended theirs.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ from benchmarks.storage.contender import serve
 from benchmarks.storage.recipe import SEED, SIZE, WORKERS
 from coordl import DataLoader, ImageFolder, transforms
 
+LIGHT = 64  # edge of the crop that takes little prep
 
-def loader_of(kind: str, folder: str, batch: int, cache: str, rank: int, world: int) -> Any:
-    recipe = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(SIZE),
-            transforms.RandomHorizontalFlip(),
-            transforms.PILToTensor(),
-        ]
-    )
+
+def loader_of(
+    kind: str, folder: str, batch: int, cache: str, form: str, prep: str, rank: int, world: int
+) -> Any:
+    light = transforms.RandomCrop(LIGHT, pad_if_needed=True)
+    crop = light if prep == "light" else transforms.RandomResizedCrop(SIZE)
+    recipe = transforms.Compose([crop, transforms.RandomHorizontalFlip(), transforms.PILToTensor()])
     data = ImageFolder(folder, recipe)
     sampler: Any = DistributedSampler(data, world, rank, seed=SEED)
     if kind == "stock":
         return torch.utils.data.DataLoader(
             data, batch, sampler=sampler, num_workers=WORKERS, persistent_workers=True
         )
-    options: dict[str, Any] = {"cache": cache, "cache_form": "original", "peers": "auto"}
+    options: dict[str, Any] = {"cache": cache, "cache_form": form, "peers": "auto"}
     return DataLoader(data, batch, sampler=sampler, num_workers=WORKERS, seed=SEED, **options)
 
 
-def main(kind: str, rank: int, world: int, folder: str, batch: int, cache: str) -> None:
+def main(
+    kind: str, rank: int, world: int, folder: str, batch: int, cache: str, form: str, prep: str
+) -> None:
     """Epochs until nobody asks for one."""
-    loader = loader_of(kind, folder, batch, cache, rank, world)
+    loader = loader_of(kind, folder, batch, cache, form, prep, rank, world)
     number = 0
 
     def epoch() -> dict[str, Any]:
@@ -71,4 +73,5 @@ if __name__ == "__main__":
         COORDL_PEERS_LINGER_S="0",
         GLOO_SOCKET_IFNAME="eth0",
     )
-    main(given[0], int(given[1]), int(given[2]), given[3], int(given[4]), given[5])
+    kind, rank, world, folder, batch, cache = given[:6]
+    main(kind, int(rank), int(world), folder, int(batch), cache, *given[9:])
