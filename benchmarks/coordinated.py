@@ -124,8 +124,8 @@ def summary(epochs: list[dict[str, Any]], photos: int) -> dict[str, Any]:
     }
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything, as JSON has it."""
+def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Everything, as JSON has it, after each round: one takes minutes."""
     kinds = [k for k in options.kinds if k != "tensorsocket" or PEERS_PYTHON.exists()]
     cases = [(kind, count) for count in options.jobs for kind in kinds]
     epochs: dict[tuple[str, int], list[dict[str, Any]]] = {case: [] for case in cases}
@@ -136,19 +136,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             for kind, count in cases:
                 print(f"coordinated: round {number}, {count} {kind}", file=sys.stderr)
                 epochs[kind, count].append(once(kind, count, folder, options))
-    rows = [
-        {"kind": kind, "jobs": count, **summary(epochs[kind, count], options.photos)}
-        for kind, count in cases
-    ]
-    return {
-        **question.head("coordinated", QUESTION, options),
-        "photos": options.photos,
-        "batch": options.batch,
-        "dtype": options.dtype,
-        "workers": options.workers,
-        "rate": options.rate,
-        "rows": rows,
-    }
+            rows = [
+                {"kind": kind, "jobs": count, **summary(epochs[kind, count], options.photos)}
+                for kind, count in cases
+            ]
+            yield {
+                **question.head("coordinated", QUESTION, options),
+                "photos": options.photos,
+                "batch": options.batch,
+                "dtype": options.dtype,
+                "workers": options.workers,
+                "rate": options.rate,
+                "rounds": number + 1,
+                "rows": rows,
+            }
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -158,8 +159,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [
         f"{result['photos']:,} photographs in the page cache, minibatches of {result['batch']}, "
         f"{result['dtype']}, {result['workers']} workers a job, emulated accelerator: "
-        f"{accelerator}; {result['date']}. Median of the rounds (least–most). Per epoch that every "
-        "job makes once: CPU seconds of all processes; x prepared: samples prepared for each of "
+        f"{accelerator}; {result['date']}. Median of {result['rounds']} rounds (least–most). "
+        "Per epoch that every job makes once: CPU seconds of all processes; x prepared: samples prepared for each of "
         "the data set; read: bytes from files, where the loader counts them.",
         "",
         "| jobs | loader | samples/s, all jobs | CPU s | x prepared | read, MB | staging, MB |",
@@ -181,7 +182,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measures, writes coordinated.json and coordinated.md, prints the latter."""
+    """Measures, writes coordinated.json and coordinated.md after each round, prints the latter."""
     parser = question.parser_of(__doc__)
     parser.add_argument("--photos", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=64)
@@ -192,8 +193,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=0, help="samples/s of each accelerator")
     parser.add_argument("--rounds", type=int, default=5)
     options = question.parsed(parser, arguments)
-    result = run(options)
-    question.publish("coordinated", result, markdown(result), options.output)
+    for result in run(options):
+        question.publish("coordinated", result, markdown(result), options.output)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_the_table_has_rates_of_all_jobs_and_what_was_prepared():
     assert (row["rate"], row["range"], row["prepared"]) == (8.0, [4.0, 16.0], 1.0)
     result = {
         "question": "q", "photos": 8, "batch": 4, "dtype": "uint8", "workers": 1, "rate": 0,
-        "date": "d", "command": "c", "rows": [{"kind": "group", "jobs": 2, **row}],
+        "rounds": 3, "date": "d", "command": "c", "rows": [{"kind": "group", "jobs": 2, **row}],
         "machine": coordinated.machine.describe(""),
     }  # fmt: skip
     text = coordinated.markdown(result)
