@@ -160,8 +160,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['photos']:,} photographs in the page cache, minibatches of {result['batch']}, "
         f"{result['dtype']}, {result['workers']} workers a job, emulated accelerator: "
         f"{accelerator}; {result['date']}. Median of {result['rounds']} rounds (least–most). "
-        "Per epoch that every job makes once: CPU seconds of all processes; x prepared: samples prepared for each of "
-        "the data set; read: bytes from files, where the loader counts them.",
+        "Per epoch that every job makes once: CPU seconds of all processes; x prepared: samples "
+        "prepared for each of the data set; read: bytes from files, where the loader counts them.",
         "",
         "| jobs | loader | samples/s, all jobs | CPU s | x prepared | read, MB | staging, MB |",
         "|---|---|---|---|---|---|---|",
