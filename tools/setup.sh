@@ -187,6 +187,16 @@ fact() { # fact WORD: what it is
   esac
 }
 
+# known_to_apt: the newest Python it has that fits; its default one where it has no lists yet.
+known_to_apt() {
+  local number
+  for number in 3.13 3.12 3.11; do
+    apt-cache show "python$number-venv" >/dev/null 2>&1 || continue
+    echo "python$number-venv python$number-dev" && return
+  done
+  echo python3-venv python3-dev
+}
+
 # package WORD: its name for this machine's package manager.
 package() {
   case "$manager:$1" in
@@ -196,14 +206,14 @@ package() {
     apt-get:webp | apk:webp) echo libwebp-dev ;;
     apt-get:venv) echo "python$version-venv" ;;
     apt-get:headers) echo "python$version-dev" ;;
-    apt-get:python) echo python3-venv python3-dev ;;
+    apt-get:python) known_to_apt ;;
     dnf:compiler) echo gcc-c++ ;;
     dnf:jpeg) echo libjpeg-turbo-devel ;;
     dnf:png) echo libdeflate-devel ;;
     dnf:webp) echo libwebp-devel ;;
     dnf:venv) echo "python$version" ;;
     dnf:headers) echo "python$version-devel" ;;
-    dnf:python) echo python3.13 python3.13-devel ;;
+    dnf:python) echo python3.11 python3.11-devel ;;
     pacman:compiler) echo gcc ;;
     pacman:jpeg) echo libjpeg-turbo ;;
     pacman:png) echo libdeflate ;;

@@ -72,6 +72,18 @@ class _Local:
         return _Local, ()
 
 
+class _WhereProcesses:
+    """torch's warning of more workers than cores, where workers are processes. Gives torch's own
+    method, which so warns from where torch calls it."""
+
+    def __get__(self, loader: Any, owner: Any) -> Any:
+        torchs = torch.utils.data.DataLoader.check_worker_number_rationality
+        if loader is None:
+            return torchs
+        native = loader.num_workers > 0 and route_of(loader).native
+        return _nothing if native else torchs.__get__(loader)
+
+
 class DataLoader(torch.utils.data.DataLoader[T_co]):
     """torch's DataLoader without data stalls: same arguments, same order of samples.
 
@@ -205,9 +217,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.prep = prep
         self.on_error = on_error
         self.snapshot_every_n_steps = snapshot_every_n_steps
-        if isinstance(group, JobGroup):
-            staging = group.staging if staging is None else staging
-            group = group.name
+        if group is not None:
+            named = group if isinstance(group, JobGroup) else JobGroup(group)
+            staging, group = named.staging if staging is None else staging, named.name
         if staging is not None:
             staging_bytes(staging)  # a wrong one is told now
         self.group = group
@@ -274,12 +286,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             kind = PythonWorkersIterator  # type: ignore[assignment]
         return kind(view, self, source)
 
-    # A property, so that torch's own method warns from where torch calls it.
-    @property
-    def check_worker_number_rationality(self) -> Any:  # type: ignore[override]
-        """torch's warning of more workers than cores, where workers are processes."""
-        native = self.num_workers > 0 and route_of(self).native
-        return _nothing if native else super().check_worker_number_rationality
+    check_worker_number_rationality = _WhereProcesses()  # type: ignore[assignment]
 
     # -- native ------------------------------------------------------------------------------
 
@@ -530,9 +537,15 @@ def _nothing() -> None:
     pass
 
 
+def _same(given: Any, kept: Any) -> bool:
+    if isinstance(given, JobGroup):
+        given = given.name
+    return given is kept or (isinstance(given, str | int | float) and given == kept)
+
+
 def _warn_of_lost(before: dict[str, Any], loader: DataLoader[Any]) -> None:
     """A subclass written for torch's loader may have attributes of names that are ours."""
-    lost = [name for name, value in before.items() if vars(loader)[name] is not value]
+    lost = [name for name, value in before.items() if not _same(value, vars(loader)[name])]
     if lost:
         warn_user(
             f"{type(loader).__qualname__} sets {', '.join(lost)} before super().__init__(), which "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from coordl.fetch.budget import format_bytes
@@ -12,6 +13,10 @@ _HEADINGS = ("epoch", "samples", "bad", "wait", "hits", "misses", "read", "fetch
 
 class Stats(dict[str, Any]):
     """A plain dictionary in all but `print()`."""
+
+    # As something that torch.load takes from a checkpoint, and anybody without coordl.
+    def __reduce__(self) -> Any:
+        return OrderedDict, (), None, None, iter(self.items())
 
     def __str__(self) -> str:
         epochs = self["epochs"]

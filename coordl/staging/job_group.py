@@ -15,6 +15,7 @@ from coordl.fetch.budget import parse_budget
 # Name a group, and the memory whoever begins it sets aside, for a whole script.
 VARIABLE = "COORDL_GROUP"
 STAGING_VARIABLE = "COORDL_STAGING"
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,80}")  # 128 with what is added for ranks and data sets
 _DEFAULT_BYTES = 2 << 30
 _DEFAULT_SHARE = 4  # of what memory allows, at most one part in so many
 
@@ -24,7 +25,8 @@ class JobGroup:
     """A group of jobs on this server: `group=` of a loader, or around what starts the jobs.
 
     As a context manager it names the group for the processes that begin within, as COORDL_GROUP
-    does in a shell; loaders of this process that name none join it too when they are iterated.
+    does in a shell; loaders of this process that name none join it too when they are iterated. The
+    environment is the process's: not in several threads at once.
 
     Args:
         name: the group's.
@@ -38,6 +40,10 @@ class JobGroup:
     )
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"bad group name {self.name!r}: 1 to 80 of A-Z a-z 0-9 . _ -, no leading dot"
+            )
         if self.staging is not None:
             staging_bytes(self.staging)  # a wrong one is told now
 
@@ -48,8 +54,9 @@ class JobGroup:
 
     def __enter__(self) -> JobGroup:
         added = self.environment()
-        self._before.append({name: os.environ.get(name) for name in added})
+        before = {name: os.environ.get(name) for name in added}
         os.environ.update(added)
+        self._before.append(before)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,17 +82,18 @@ def staging_bytes(staging: int | str | None) -> int:
     Raises:
         ValueError, TypeError: it is no size.
     """
+    said = "staging="
     if staging is None:
-        staging = os.environ.get(STAGING_VARIABLE) or None
+        staging, said = os.environ.get(STAGING_VARIABLE) or None, f"{STAGING_VARIABLE}="
     if staging is None:
         allowed = _native.memory_limits()["allowed_bytes"]
         return min(_DEFAULT_BYTES, (allowed or _DEFAULT_BYTES) // _DEFAULT_SHARE)
     if isinstance(staging, str) and "%" in staging:
-        raise ValueError(f"staging={staging!r}: give bytes, or text as '2GiB'")
+        raise ValueError(f"{said}{staging!r}: give bytes, or text as '2GiB'")
     try:
         return parse_budget(staging)
     except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("cache=", "staging=")) from None
+        raise type(error)(str(error).replace("cache=", said)) from None
 
 
 def live_groups() -> list[dict[str, Any]]:

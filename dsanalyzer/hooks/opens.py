@@ -17,6 +17,8 @@ from dsanalyzer.hooks.wire import Connection
 _NOT_DATA = (".py", ".pyc", ".so", ".pth", ".pyd")
 _SYSTEM = ("/proc/", "/sys/", "/etc/", "/usr/lib", "/usr/bin", sys.prefix + os.sep)
 
+_NO_READS = os.O_WRONLY | os.O_RDWR | os.O_DIRECTORY
+
 _local = threading.local()
 _events: Connection | None = None
 _pace: Callable[[str], None] | None = None
@@ -42,7 +44,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     path, _, flags = args
     if isinstance(path, bytes):
         path = os.fsdecode(path)
-    if not isinstance(path, str) or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)):
+    if not isinstance(path, str) or (isinstance(flags, int) and flags & _NO_READS):
         return
     if path.endswith(_NOT_DATA) or path.startswith(_SYSTEM) or getattr(_local, "busy", False):
         return

@@ -15,13 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+ADDRESS_BYTES = 107  # of sockaddr_un, less the end
 MESSAGE_BYTES = 60_000  # well under the default socket buffer
 
 
 @contextmanager
 def address_of(path: str) -> Iterator[str]:
-    """The address of the socket at `path`: by its folder's descriptor, since an address holds 107
-    bytes and TMPDIR may be longer."""
+    """The address of the socket at `path`: by its folder's descriptor where the path is too long,
+    as below a deep TMPDIR."""
+    if len(os.fsencode(path)) <= ADDRESS_BYTES:
+        yield path
+        return
     folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"

@@ -7,12 +7,14 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from group_jobs import PICTURES, SEED, Job, batches_of, epochs_of, loader, prepared
 from torch.utils.data import DistributedSampler
 
 import coordl
+from coordl.staging.job_group import staging_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -79,3 +81,19 @@ def test_it_is_a_value() -> None:
     group = coordl.JobGroup("sweep", staging="1MiB")
     assert pickle.loads(pickle.dumps(group)) == group == coordl.JobGroup("sweep", "1MiB")
     assert len({group, coordl.JobGroup("sweep", "1MiB")}) == 1
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", ".hidden", "n" * 81, 5])
+def test_a_name_that_is_none_is_told_at_once(name: Any) -> None:
+    with pytest.raises(ValueError, match="bad group name"):
+        coordl.JobGroup(name)
+    with pytest.raises(ValueError, match="bad group name"):
+        coordl.DataLoader([1, 2], group=name)
+
+
+def test_a_bad_size_in_the_environment_is_told_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COORDL_STAGING", "nonsense")
+    with pytest.raises(ValueError, match="COORDL_STAGING='nonsense'"):
+        staging_bytes(None)

@@ -6,12 +6,13 @@ import json
 import pickle
 from pathlib import Path
 
+import torch
 from recipe import train_transform
 
 import coordl
 
 
-def test_stats_are_a_dictionary_that_prints_as_a_table(folder: Path) -> None:
+def test_stats_are_a_dictionary_that_prints_as_a_table(folder: Path, tmp_path: Path) -> None:
     data = coordl.ImageFolder(folder, train_transform(16))
     loader = coordl.DataLoader(data, 4, num_workers=2, cache="200%", cache_form="original")
     for _ in range(2):
@@ -21,6 +22,8 @@ def test_stats_are_a_dictionary_that_prints_as_a_table(folder: Path) -> None:
         stats == dict(stats) == json.loads(json.dumps(stats)) == pickle.loads(pickle.dumps(stats))
     )
     assert repr(stats) == repr(dict(stats))
+    torch.save(stats, tmp_path / "stats.pt")
+    assert torch.load(tmp_path / "stats.pt", weights_only=True) == stats
     heading, first, second, total, cache = str(stats).splitlines()
     assert heading.split()[:6] == ["epoch", "samples", "bad", "wait", "hits", "misses"]
     cells = [line.split() for line in (first, second, total)]

@@ -31,6 +31,9 @@ def warned(make: Any) -> list[tuple[str, str]]:
 def test_native_threads_are_no_worker_processes(folder: Path) -> None:
     data = coordl.ImageFolder(folder, train_transform(16))
     assert warned(lambda: coordl.DataLoader(data, 4, num_workers=3)) == []
+    loader = coordl.DataLoader(data, 4)
+    loader.check_worker_number_rationality = len  # as with torch, whoever wants it otherwise
+    assert loader.check_worker_number_rationality is len
 
 
 def test_of_worker_processes_torch_warns_as_ever(folder: Path) -> None:
