@@ -1,11 +1,14 @@
 # Every target that runs the project sets it up first: tools/setup.sh, which does nothing the second time.
 #   make demo DATA=/path/to/pictures    make test ARGS="-k resume"    make PYTHON=python3.12 test
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sanitize fuzz emulate clean
+.PHONY: help setup demo test lint bench sanitize fuzz emulate clean
 export DATA PYTHON
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+setup:  ## .venv with the project and all it needs, and nothing else
+	@tools/setup.sh test
 
 demo:  ## the main job on real photographs: profile, what-if, coordl, profile, table (DATA=folder of yours)
 	@tools/setup.sh demo
