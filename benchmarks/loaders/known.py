@@ -1,7 +1,9 @@
 """A training script whose stalls are known: known.py FOLDER --prep-ms P --cold-ms C --step-ms S
 
 A sample takes a worker P ms of prep, and C ms more where its file is not in memory; a step takes S
-ms. All three are spent asleep, so that cores do not matter, and pictures are read and not decoded.
+ms with its little model. All three are spent asleep, so that cores do not matter, and files are read
+and not decoded. What a worker does besides (opening, collating, sending) comes out of the next
+sample's sleep, so that it is as fast as said.
 So with W workers and minibatches of B a sample of an epoch takes the longest of S / B, and
 P / W (or (P + C) / W), as truth() has it.
 
@@ -60,14 +62,18 @@ class Files(Dataset):
     def __init__(self, folder: str, prep_ms: float, cold_ms: float) -> None:
         self.paths = sorted(glob.glob(f"{folder}/**/*.jpg", recursive=True))
         self.prep_s, self.cold_s = prep_ms / 1e3, cold_ms / 1e3
+        self.due = 0.0  # of this worker's last sample
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         with open(self.paths[index], "rb") as file:
-            time.sleep(self.prep_s + (0 if is_resident(file.fileno()) else self.cold_s))
+            takes_s = self.prep_s + (0 if is_resident(file.fileno()) else self.cold_s)
             size = len(file.read())
+        now = time.perf_counter()
+        self.due = max(self.due + takes_s, now + takes_s / 2)
+        time.sleep(self.due - now)
         return torch.full((8,), float(size % 7)), 0
 
 
@@ -90,11 +96,12 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     for _ in range(args.epochs):
         for values, labels in loader:
+            due = time.perf_counter() + args.step_ms / 1e3
             loss = nn.functional.cross_entropy(model(values), labels)
             optimizer.zero_grad()
             loss.backward()
-            time.sleep(args.step_ms / 1e3)
             optimizer.step()
+            time.sleep(max(0.0, due - time.perf_counter()))
     if args.evaluator:
         loader.save_metrics()
 
