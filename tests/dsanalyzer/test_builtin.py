@@ -126,7 +126,7 @@ def test_a_language_model_shows_no_stall(cli, tmp_path):
     steady = json.loads((cli.folder / "r.json").read_text())["steady"]
     for stall in ("prep_stall_s", "fetch_stall_s"):
         assert steady[stall]["verdict"] != "stall"
-        assert steady[stall]["value"] < 0.03 * steady["time_s"]["value"]
+        assert steady[stall]["value"] < 0.1 * steady["time_s"]["value"]
 
 
 def test_steps_take_the_times_of_the_trace_by_turns(monkeypatch):
