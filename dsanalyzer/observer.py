@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from dsanalyzer import ranks
 from dsanalyzer.hooks.wire import MESSAGE_BYTES, address_of
 from dsanalyzer.measure import residency
 from dsanalyzer.measure.plan import Plan
@@ -84,8 +85,10 @@ class Observer:
         self.passes: list[dict[str, Any]] = []
         self.diverted: list[str] = []
         self.ordinal: int | None = None
+        self.step_s: float | None = None  # of ranks, in memory
         self.emulated: str | None = None
         self.refused: str | None = None
+        self.gone: str | None = None  # which rank others wait for
         self.failure: BaseException | None = None
         self.done = threading.Event()
         self.hooked = False
@@ -99,6 +102,8 @@ class Observer:
         self._on_watched_report = on_watched
         self._policy: PageCachePolicy | None = None
         self._followed: dict[str, None] | None = None  # files opened, while a stream is followed
+        self._gathered = ranks.Gathered()
+        self._rank_of: dict[socket.socket, int] = {}
         self._stop_read, self._stop_write = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with address_of(str(socket_path)) as address:
@@ -141,18 +146,39 @@ class Observer:
             data = b""
         if not data:
             self._selector.unregister(link)
+            self._leaves(link)
             link.close()
             return
         message = json.loads(data)
-        handle = getattr(self, "_on_" + message["op"])
+        if message.get("ranks", 1) == 1 or message["op"] not in ranks.TOGETHER:
+            self._answer([link], lambda: message)
+            return
+        self._rank_of[link] = message["rank"]
+        if waiting := self._gathered.add(link, message):
+            said = [one for _, one in waiting]
+            self._answer([each for each, _ in waiting], lambda: ranks.together(said, self._run_dir))
+
+    def _answer(self, links: list[socket.socket], say: Callable[[], dict[str, Any]]) -> None:
         try:
-            reply = handle(message)
+            message = say()
+            reply = getattr(self, "_on_" + message["op"])(message)
+            if len(links) > 1 and "samples" in reply:
+                reply["samples"] //= len(links)
         except Exception as error:  # the job must not wait for ever for an answer
             self.failure = error
             reply = {"error": str(error)}
         if reply is not None:
-            with contextlib.suppress(OSError):
-                link.send(json.dumps(reply).encode())
+            for link in links:
+                with contextlib.suppress(OSError):
+                    link.send(json.dumps(reply).encode())
+
+    def _leaves(self, link: socket.socket) -> None:
+        """The others would wait for a rank that has gone."""
+        rank = self._rank_of.pop(link, None)
+        waiting = self._gathered.waiting()
+        if rank is not None and self.gone is None and waiting and rank not in waiting:
+            others = ", ".join(map(str, waiting))
+            self.gone = f"rank {rank} ended while the profile went on with others ({others})"
 
     def _drain_events(self) -> None:
         """Handle every open already sent: they lie in the sockets when a pass ends."""
@@ -186,7 +212,13 @@ class Observer:
         self.refused = message["why"]
         return {}
 
+    def _on_steps(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.step_s = message["step_s"]
+        return {"step_s": self.step_s}
+
     def _on_loader(self, message: dict[str, Any]) -> dict[str, Any]:
+        if message.get("rank", 0) > 0:
+            return {}  # it is the first rank's twin
         self.loaders.append(message["loader"])
         self._on_progress("learning the training loop")
         return {}

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 import dsanalyzer
-from dsanalyzer import rates, stalls
+from dsanalyzer import ranks, rates, stalls
 from dsanalyzer.measure import residency
 from dsanalyzer.measure.session import Measured, Options
 from dsanalyzer.predict import model
@@ -141,7 +141,7 @@ def _rates(
     read_share: float,
     random: np.random.Generator,
 ) -> dict[str, dict[str, Any]]:
-    depth = max(1, measured.loader["num_workers"])
+    depth = ranks.readers(measured.loader)
     cold = next(row for row in measured.storage["cold"] if row["queue_depth"] == depth)
     storage, cache = (
         rates.mean_rate(cold, random),
@@ -253,7 +253,7 @@ def _checks(
     )
     checks.append(_same_ingestion(by_phase["ingestion"], measured.rounds, floor))
     loader = measured.loader
-    window = max(1, loader["num_workers"]) * (loader["prefetch_factor"] or 1) * loader["batch_size"]
+    window = ranks.readers(loader) * (loader["prefetch_factor"] or 1) * loader["batch_size"]
     count = len(measured.subset["indices"])
     checks.append(
         _check(
@@ -318,6 +318,18 @@ def _notes(options: Options, measured: Measured) -> list[str]:
         )
         if options.cached_fraction > 0:
             notes.append("profile such a loader with --cached 0%, or both caches serve it")
+    if waits := [p["rank_waits_s"] for p in measured.passes if "rank_waits_s" in p]:
+        loading = [p for p in measured.passes if p["phase"] == "fetch"][1:]
+        share = [
+            sum(p["rank_waits_s"][rank] for p in loading) / sum(p["wall_s"] for p in loading)
+            for rank in range(len(waits[0]))
+        ]
+        each = ", ".join(f"{one:.0%}" for one in share)
+        notes.append(
+            f"{len(share)} ranks, measured together: each stall is a stall of all. Of the later "
+            f"epochs the ranks themselves waited for minibatches {each} (rank 0 first); the rest "
+            "of a stall they waited for one another"
+        )
     if options.gpu_rate and not measured.emulated:
         notes.append("no model was found to hand to the emulated accelerator: steps ran for real")
     return notes

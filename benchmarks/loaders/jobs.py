@@ -1,15 +1,17 @@
 """One of several jobs on a machine: python -m benchmarks.loaders.jobs ...
 
-    FOLDER BATCH DTYPE KIND WORKERS GROUP RATE
+    FOLDER BATCH DTYPE KIND WORKERS GROUP RATE [STAGING [CACHE]]
 
 KIND "stock": torch's DataLoader, persistent workers, the Pillow recipe of ImageFolder. "alone":
 coordl's, native threads, no cache and no group. "group": the same in GROUP. RATE: samples/s of an
 emulated accelerator, which takes minibatches at deadlines of its own; 0: as fast as they come.
+STAGING: the group's memory. CACHE: coordl's, of items as they are.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +20,27 @@ import torch.utils.data
 import coordl
 from benchmarks.loaders.accelerator import paced
 from benchmarks.loaders.torchs import one_thread, pillow
-from benchmarks.storage.contender import serve
+from benchmarks.storage.contender import paths_of, serve
 from benchmarks.storage.recipe import SEED
+from coordl.fetch.cache import cache_name
+from coordl.fetch.item import identify
 
 
-def loader_of(kind: str, data: Any, batch: int, workers: int, group: str) -> Any:
+def cache_of(folder: str, budget: str) -> coordl.MinIOCache:
+    """The one that all jobs over the folder share."""
+    items = identify(list(paths_of(Path(folder))))
+    return coordl.MinIOCache(
+        budget,
+        name=cache_name(folder),
+        dataset_bytes=items.total_bytes,
+        expected_items=len(items),
+        form="original",
+    )
+
+
+def loader_of(
+    kind: str, data: Any, batch: int, workers: int, group: str, staging: str, cache: Any
+) -> Any:
     """The loader to measure."""
     if kind == "stock":
         return torch.utils.data.DataLoader(
@@ -41,14 +59,26 @@ def loader_of(kind: str, data: Any, batch: int, workers: int, group: str) -> Any
         prep="native",
         seed=SEED,
         group=group if kind == "group" else None,
+        staging=staging or None,
+        cache=cache,
     )
 
 
 def main(
-    folder: str, batch: int, dtype: str, kind: str, workers: int, group: str, rate: float
+    folder: str,
+    batch: int,
+    dtype: str,
+    kind: str,
+    workers: int,
+    group: str,
+    rate: float,
+    staging: str = "",
+    budget: str = "",
 ) -> None:
     """Epochs until nobody asks for one."""
-    loader = loader_of(kind, pillow(folder, dtype == "float32"), batch, workers, group)
+    cache = cache_of(folder, budget) if budget else None
+    data = pillow(folder, dtype == "float32")
+    loader = loader_of(kind, data, batch, workers, group, staging, cache)
     torch.manual_seed(SEED)
 
     def epoch() -> dict[str, Any]:
@@ -73,5 +103,5 @@ def main(
 
 
 if __name__ == "__main__":
-    _, where, size, pixels, which, count, named, speed = sys.argv
-    main(where, int(size), pixels, which, int(count), named, float(speed))
+    _, where, size, pixels, which, count, named, speed, *more = sys.argv
+    main(where, int(size), pixels, which, int(count), named, float(speed), *more)

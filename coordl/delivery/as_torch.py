@@ -84,6 +84,7 @@ class _Counted(Resumed):
         if self._keyed:
             epoch, first = position.epoch, position.order.first
             if self._shares:  # and then there are minibatches
+                first += position.order.begin.turned
                 index = [Place.of(epoch, one, first + at) for at, one in enumerate(index)]
             else:
                 index = [(epoch, one) for one in index] if many else (epoch, index)

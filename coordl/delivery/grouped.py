@@ -24,12 +24,13 @@ class GroupIterator(NativeIterator):
         order = position.order
         if order.begin.rank_base is not None:
             return  # the rest of an epoch for another number of ranks is nobody else's
-        indices, self._rows = epoch.folder.positions(whole_order(order))
+        indices, rows = epoch.folder.positions(whole_order(order))
         group.agree(position.epoch, indices)
+        self._rows = np.roll(rows, -order.begin.turned)  # as they come
         self._feed = _native.Feed(
             group.ring,
             self._threads,
-            np.ascontiguousarray(self._rows),
+            np.ascontiguousarray(rows),
             np.ascontiguousarray(indices),
             self._key[0],
             position.epoch,
@@ -63,7 +64,8 @@ class GroupIterator(NativeIterator):
         first, count = minibatch.first, len(minibatch.rows)
         buffer = self._epoch.provide(minibatch)
         if np.array_equal(self._rows[first : first + count], minibatch.rows):
-            minibatch.ticket = self._feed.put(first, count, buffer)
+            place = (first + self._position.order.begin.turned) % len(self._rows)
+            minibatch.ticket = self._feed.put(place, count, buffer)
             return
         # Not what its sampler said it would draw: the others cannot know these samples.
         minibatch.ticket = self._threads.ticket(minibatch.rows, minibatch.draws, *self._key)

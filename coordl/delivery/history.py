@@ -39,6 +39,8 @@ class EpochRecord:
         native: prepared by native threads.
         samples: yielded so far.
         wait_s: seconds the consumer spent inside next().
+        began_at: sample of the epoch's order with which the pass began; those before it come last.
+            0 but where a job came to a group late.
         begun: something was yielded, or had been before the pass was gone on with.
         bad: samples left out or replaced.
         counters: current values of COUNTED, from whoever does the work.
@@ -49,6 +51,7 @@ class EpochRecord:
     native: bool
     samples: int = 0
     wait_s: float = 0.0
+    began_at: int = 0
     begun: bool = False
     bad: BadSamples = field(default_factory=BadSamples)
     counters: Callable[[], dict[str, Any]] = field(default=dict, repr=False)
@@ -65,6 +68,7 @@ class EpochRecord:
             "bad_samples": list(self.bad.first),
             **{name: now.get(name) for name in COUNTED},
             "wait_s": self.wait_s,
+            "began_at": self.began_at,
             "shared": None if self.shared is None else self.shared(),
         }
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import IterableDataset, MapDataPipe
 
 from coordl.delivery.order import Order
+from coordl.delivery.position import sampler_epoch
 from coordl.delivery.route import Route
 from coordl.delivery.shared_order import (
     KeyedOrder,
@@ -100,6 +101,21 @@ class Joined:
         self._tally = Tally(COUNTED, loader.num_workers)
         return SharedDataset(dataset, self.group.seed, self.group, self._tally)
 
+    def enter(self, loader: Any, epoch: int, new: bool) -> tuple[int, int]:
+        """(epoch, sample of its order) with which a pass begins: where the others are.
+
+        Args:
+            epoch: the loader's own.
+            new: its first; then it takes the epoch of the member that is furthest, unless its own
+                is still staged from the first sample on.
+        """
+        # Ranks have to begin alike, and a user's set_epoch() is for the user to call.
+        if self.group is None or sampler_epoch(loader)[0] is not None:
+            return epoch, 0
+        if new and self.order.knows(loader) and self.group.is_past(epoch):
+            epoch = max(epoch, self.group.front()[0])
+        return epoch, self.group.begin_in(epoch)
+
     def begin_python(self, epoch: int, order: Order) -> Any:
         """Agrees on an epoch's order; gives what counts its samples, None where they are not
         shared."""
@@ -107,6 +123,7 @@ class Joined:
         if self.group is None or self._tally is None or order.begin.rank_base is not None:
             return None
         self.group.agree(epoch, whole_order(order))
+        self.group.at(epoch, order.begin.turned)
         return self._tally.since_now()
 
     def _join(

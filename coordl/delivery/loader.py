@@ -473,8 +473,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def verify_epoch(self) -> dict[str, Any]:
         """Proves that the epoch that ended last gave each sample of the sampler's order once.
 
-        Jobs of a group compare what it returns: epoch; samples, and how many distinct ones; digests
-        of their order and, with verify=True and native threads, of their content: index and pixels,
+        Jobs of a group compare what it returns: epoch; samples, and how many distinct ones; the one
+        of the order that the job began_at, where it came late; digests of the order from its first
+        sample on and, with verify=True and native threads, of their content: index and pixels,
         whatever the batch size. content is None elsewhere, and where the pass began in mid-epoch or
         samples were left out or replaced.
 

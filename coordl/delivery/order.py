@@ -66,6 +66,7 @@ class Begin:
         rank_base: samples all ranks had consumed when the present number of ranks began; None:
             the sampler's ranks are those of the whole epoch.
         checked: the mark's digest is that of this rank's indices.
+        turned: the pass begins with this sample of the order; those before it come last.
     """
 
     mark: Mark = _START
@@ -77,6 +78,7 @@ class Begin:
     now: str | None = None
     rank_base: int | None = None
     checked: bool = True
+    turned: int = 0
 
 
 class Order:
@@ -209,6 +211,8 @@ class Order:
         plain = self.many and type(sampler) is BatchSampler
         inner = sampler.sampler if plain else sampler
         source = self._restored(inner, None if plain else torchs)
+        if self.begin.turned:
+            source = _turned(source, self.begin.turned)
         goal = self.begin.kept if self.begin.replay else self.begin.mark
         mark = Mark() if self.begin.sampler is None else self.begin.kept
         samples = goal.samples - mark.samples
@@ -295,6 +299,11 @@ def _cut(source: Iterator[Any], size: int, drop_last: bool) -> Iterator[list[Any
         if len(indices) < size and drop_last:
             return
         yield indices
+
+
+def _turned(source: Iterator[Any], first: int) -> Iterator[Any]:
+    before = array("q", itertools.islice(source, first))
+    return itertools.chain(source, before)
 
 
 def _innermost(sampler: Any) -> Any:

@@ -173,7 +173,17 @@ class Position:
         self.history: History = loader._local.history
         if state:
             self.history.yielded = state["passes"]
-        self.epoch: int = state["epoch"] if middle else loader._epoch_number()
+        joined = loader._local.joined
+        self._group = joined.group
+        turned = 0
+        if middle:
+            self.epoch: int = state["epoch"]
+        else:
+            own = loader._epoch_number()
+            new = not (state or self.history.records)
+            self.epoch, turned = joined.enter(loader, own, new)
+            if self.epoch != own:
+                self.history.yielded = self.epoch
         begun = middle and state["begun"]
         self.record: EpochRecord = self.history.begin(self.epoch, native, begun)
         goes_on = middle or (saved is not None and loader.persistent_workers)
@@ -185,15 +195,15 @@ class Position:
         )
         self.every = steps_between_states(loader)
         self._ranks = ranks_of(loader)
-        begin = _begin_of(state, self._ranks, self.by_state) if middle else Begin()
+        begin = _begin_of(state, self._ranks, self.by_state) if middle else Begin(turned=turned)
         if saved is not None and saved.again:
             begin.sampler = state["sampler"]
             _put_back(loader, state["generators"])
-        joined = loader._local.joined
         if joined.group is not None:  # whatever the pass before left the generator at
             joined.order.key(loader, joined.group.seed, self.epoch)
         if self._ranks is not None:
             self._ranks["before"] = begin.rank_base or 0
+        self.record.began_at = begin.turned
         self.order = Order(loader, begin, self.every)
         # Of the generator the base seed comes from: where the state has a seed, none is drawn.
         source = loader.generator
@@ -238,6 +248,8 @@ class Position:
     def finish(self) -> None:
         """Books the end of the pass."""
         self.finished = True
+        if self._group is not None:
+            self._group.at(self.epoch + 1)
         if self.by_state and self.tally is not None:
             self.tally.keep()
 
@@ -269,6 +281,7 @@ class Position:
             **self._facts,
             **order.mark._asdict(),
             "ahead": order.ahead(),
+            "turned": order.begin.turned,
             "finished": self.finished,
             "begun": self.record.begun,
             "passes": self.history.yielded,
@@ -309,6 +322,7 @@ def _begin_of(state: dict[str, Any], ranks: dict[str, int] | None, replay: bool)
         ahead=state["ahead"],
         starts=state["generators"],
         now=state["torch_now"],
+        turned=state.get("turned", 0),  # states of 0.1 had none
     )
     was = state["ranks"]
     if was is None or ranks is None:

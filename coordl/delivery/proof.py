@@ -24,21 +24,28 @@ def verify(position: Position | None, content: Content | None) -> dict[str, Any]
     order = position.order
     if order.begin.rank_base is not None:
         raise GroupError("the rest of an epoch for another number of ranks cannot be proved")
-    expected, begin, mark = whole_order(order), order.begin.mark, order.mark
+    everything, begin, mark = whole_order(order), order.begin, order.mark
+    expected = np.roll(everything, -begin.turned)
     if order.sampler.drop_last:
-        left = (len(expected) - begin.samples) % order.sampler.batch_size
+        left = (len(expected) - begin.mark.samples) % order.sampler.batch_size
         expected = expected[: len(expected) - left]
-    digest = zlib.crc32(np.ascontiguousarray(expected).tobytes())
+    digest = _digest(expected)
     if (mark.samples, mark.digest) != (len(expected), digest):
         raise GroupError(
             f"epoch {position.epoch} yielded {mark.samples:,} samples in an order of digest "
             f"{mark.digest:08x}, and its sampler has {len(expected):,} of digest {digest:08x}"
         )
-    whole = content is not None and begin.samples == 0 and content.samples == len(expected)
+    whole = content is not None and begin.mark.samples == 0 and content.samples == len(expected)
     return {
         "epoch": position.epoch,
         "samples": len(expected),
         "distinct": len(np.unique(expected)),
-        "order": f"{digest:08x}",
+        "began_at": begin.turned,
+        # The same for all jobs of a group that leave out as many.
+        "order": f"{_digest(everything[: len(expected)]):08x}",
         "content": f"{content.digest:016x}" if whole and content is not None else None,
     }
+
+
+def _digest(indices: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(indices).tobytes())

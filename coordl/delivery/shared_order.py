@@ -79,17 +79,22 @@ class KeyedOrder:
     def key(self, loader: Any, seed: int, epoch: int) -> None:
         """Before a pass: has the sampler draw as that key says."""
         sampler = loader.batch_sampler.sampler
-        own = getattr(sampler, "generator", None)
-        if type(sampler) not in _DRAWN or not (own is None or isinstance(own, _Keyed)):
+        if type(sampler) not in _DRAWN or not self.knows(loader):
             return
         name = b"coordl.order %d %d" % (seed, epoch)
         drawn = int.from_bytes(blake2b(name, digest_size=8).digest(), "little", signed=True)
         sampler.generator = _Keyed()
         sampler.generator.manual_seed(drawn)
 
+    def knows(self, loader: Any) -> bool:
+        """Whether an epoch's order follows from its number here, whatever was drawn before."""
+        own = getattr(loader.batch_sampler.sampler, "generator", None)
+        return own is None or isinstance(own, _Keyed)
+
 
 def whole_order(order: Order) -> np.ndarray:
-    """Every index of the pass, int64, those before its begin included; nothing is drawn for it."""
+    """Every index of the epoch, int64, those before the pass's begin included, from the first on
+    wherever the pass began; nothing is drawn for it."""
     sampler = copy.copy(order.sampler.sampler)
     for role, own in order.own_generators.items():
         if own is getattr(sampler, "generator", None):

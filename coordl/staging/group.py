@@ -245,6 +245,38 @@ class Group:
                 "sampler's generator to coordl, or give all members one of the same seed."
             )
 
+    def front(self) -> tuple[int, int]:
+        """(epoch, sample of its order) where the process is that is furthest; else (0, 0).
+
+        Each is where it needs the next sample: after an epoch, at the begin of the next.
+        """
+        members = self.ring.info()["members"]
+        others = ((m["epoch"], m["sample"]) for m in members if m["pid"] != os.getpid())
+        return max(others, default=(0, 0))
+
+    def is_past(self, epoch: int, sample: int = 0) -> bool:
+        """Whether that sample's slot holds a later one."""
+        return self.ring.look(self._run(epoch, sample))[0] == "gone"
+
+    def begin_in(self, epoch: int) -> int:
+        """The sample of that epoch's order to begin with: 0, unless the first ones are staged no
+        more. Then it is one where the others are: the first ones come at the end."""
+        ring, (front, sample) = self.ring, self.front()
+        if front != epoch or not self.is_past(epoch):
+            return 0
+        # The others go on meanwhile: a quarter of what is staged may go before it is read.
+        first = max(0, sample - ring.slots * 3 // 4 * ring.run_samples)
+        return sample if self.is_past(epoch, first) else first
+
+    def at(self, epoch: int, sample: int = 0) -> None:
+        """Tells the others where this process is."""
+        if self.ring.ensure_lease():
+            self.ring.at(self._run(epoch, sample))
+
+    def _run(self, epoch: int, sample: int) -> int:
+        runs = -(-self.ring.epoch_samples // self.ring.run_samples)
+        return epoch * runs + sample // self.ring.run_samples
+
     def as_dict(self) -> dict[str, Any]:
         """Name, seed, slots and members, for DataLoader.stats()."""
         info = self.ring.info()

@@ -27,7 +27,7 @@ class Place(tuple):
     """(epoch, index) of a sample, as keyed data sets are asked for it.
 
     Attributes:
-        position: in the epoch's order.
+        position: in the epoch's order; what is beyond its end begins anew.
     """
 
     position: int
@@ -74,7 +74,7 @@ class SharedDataset(KeyedDataset):
 
     def _run(self, place: tuple[int, Any]) -> int:
         assert isinstance(place, Place)
-        return int(place[0]) * self._samples + place.position
+        return int(place[0]) * self._samples + place.position % self._samples
 
     def prepare(self, keys: Iterable[tuple[int, Any]]) -> None:
         """Makes what nobody has begun to; what fails is asked for again in its turn, and then is

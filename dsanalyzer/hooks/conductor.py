@@ -22,6 +22,7 @@ from dsanalyzer.hooks import streams, subset, training
 from dsanalyzer.hooks.wire import Connection
 from dsanalyzer.measure import timing
 from dsanalyzer.measure.plan import INGESTION_STEPS
+from dsanalyzer.ranks import Rank, ingestion_steps
 from dsanalyzer.wrapping import Wrapped
 
 LEARN_STEPS = 3  # optimizer steps seen before a loader counts as the training loader
@@ -52,28 +53,47 @@ class Conductor:
         self._batches: int | None = None  # of a pass, where the loader takes no indices
         self._gap_s = 0.0  # time the job spent outside its training loop, to leave out
         self._left_at: float | None = None
+        self._rank: Rank | None = None  # once a loader is iterated
+        # Steps of an ingestion block, where ranks have to make as many.
+        self._steps: int | None = None
+        if (step_s := config.get("step_s")) is not None:
+            self._steps = ingestion_steps(step_s, config["block_s"])
+
+    def _ask(self, op: str, **facts: Any) -> dict[str, Any]:
+        rank = self._rank or Rank()
+        return self._control.ask({"op": op, "rank": rank.number, "ranks": rank.count, **facts})
 
     def observe(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
         """The iterator behind one `iter(loader)` of the job."""
-        if (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-            self._refuse(
-                f"a job of {ranks} ranks is not measured as a whole: its ranks wait for one "
-                "another at every step, which would pass for compute. Profile one rank alone: run "
-                "the script itself, without the launcher, on its share of the cores (taskset -c "
-                f"0-7) and of the memory, and ask `dsanalyzer whatif --servers` or `--gpus {ranks}`"
-            )
+        if self._rank is None:
+            self._rank = Rank.of_this_process()
+            self._check_rank(self._rank)
         training.watch()
         if not any(loader is known for known in self._seen):
             self._seen.append(loader)
-            self._control.ask({"op": "loader", "loader": subset.describe(loader)})
+            self._ask("loader", loader=subset.describe(loader) | {"ranks": self._rank.count})
         if self._phases is None and self._is_known_training_loader(loader):
             self._begin(loader, open_loader)
         if loader is self._training:
             return self._perform()
         return self._learn(loader, open_loader)
 
+    def _check_rank(self, rank: Rank) -> None:
+        if rank.count > rank.here:
+            self._refuse(
+                f"the job has {rank.count} ranks, {rank.here} of them on this machine: those of "
+                "several machines are not measured together. Profile it on one machine (torchrun "
+                f"--standalone --nproc-per-node={rank.here}), and ask `dsanalyzer whatif --servers`"
+            )
+        if rank.count > 1 and self._config["gpu_rate"]:
+            self._refuse(
+                f"--gpu-rate emulates one accelerator and the job has {rank.count} ranks. Measure "
+                "them as they are, without it; or profile one rank alone: run the script itself, "
+                "without the launcher, on its share of the cores (taskset -c 0-7)"
+            )
+
     def _refuse(self, why: str) -> None:
-        self._control.ask({"op": "refuse", "why": why})
+        self._ask("refuse", why=why)
         raise SystemExit(2)
 
     def _refuse_second(self, loader: Any) -> None:
@@ -140,27 +160,32 @@ class Conductor:
     # -- the two runs -------------------------------------------------------------------------
 
     def _rates_run(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
-        plan = self._plan(loader, open_loader)
-        if streams.is_stream(loader):
+        assert self._rank is not None
+        rank, plan = self._rank, self._plan(loader, open_loader)
+        if not streams.is_stream(loader):
+            chosen = subset.choose(loader, plan["samples"])
+        elif rank.count == 1:
             chosen = self._follow(loader, open_loader, plan["samples"])
         else:
-            chosen = subset.choose(loader, plan["samples"])
-        with open(self._config["subset_file"], "w") as file:
+            self._refuse(
+                "the job's ranks read streams (an IterableDataset, or what dsanalyzer.wrap was "
+                "given), whose parts nobody can make equally long. Profile one rank alone: run the "
+                "script itself, without the launcher, on its share of the cores (taskset -c 0-7)"
+            )
+        with open(rank.path(self._config["subset_file"]), "w") as file:
             json.dump(chosen, file)
         self._save_recorded()
-        answer = self._control.ask(
-            {
-                "op": "subset",
-                "ordinal": self._seen.index(loader),
-                "emulated": training.emulated(),
-                "sample_shape": subset.sample_shape(self._recorded[0]),
-                "batch_samples": subset.samples_in(self._recorded[0]),
-            }
+        answer = self._ask(
+            "subset",
+            ordinal=self._seen.index(loader),
+            emulated=training.emulated(),
+            sample_shape=subset.sample_shape(self._recorded[0]),
+            batch_samples=subset.samples_in(self._recorded[0]),
         )
         indices = chosen["indices"][: answer["samples"]]
         self._batches = chosen.get("batches")
         training.settle()
-        yield from self._ingestion(0, warm_up=True)
+        yield from self._warm_up()
         for number in range(plan["rounds"]):
             yield from self._ingestion(number)
             if indices:
@@ -172,16 +197,18 @@ class Conductor:
     def _fetch_run(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
         import torch
 
-        with open(self._config["subset_file"]) as file:
+        assert self._rank is not None
+        with open(self._rank.path(self._config["subset_file"])) as file:
             chosen = json.load(file)
-        indices = chosen["indices"][: self._config["samples"]]
+        indices = chosen["indices"][: self._config["samples"] // self._rank.count]
         self._batches = chosen.get("batches")
         try:
             if self._batches is None:
                 subset.check_same_files(loader, indices, chosen["files"])
         except subset.NotMeasurable as reason:
             self._refuse(str(reason))
-        self._recorded = torch.load(self._config["batches_file"], weights_only=False)
+        recorded = self._rank.path(self._config["batches_file"])
+        self._recorded = torch.load(recorded, weights_only=False)
         for step in range(LEAD_IN_STEPS):  # the model's first real steps touch no data file
             yield self._recorded[step % len(self._recorded)]
         training.settle()
@@ -195,15 +222,8 @@ class Conductor:
         batch = subset.samples_in(self._recorded[-1])
         window = max(1, loader.num_workers) * (loader.prefetch_factor or 1) * batch
         rate = self._probe(loader, open_loader, batch) if self._config["probe"] else 0.0
-        return self._control.ask(
-            {
-                "op": "plan",
-                "loader_rate": rate,
-                "window": window,
-                "batch": batch,
-                "available": subset.available(loader),
-            }
-        )
+        available = subset.available(loader)
+        return self._ask("plan", loader_rate=rate, window=window, batch=batch, available=available)
 
     def _probe(self, loader: Any, open_loader: OpenLoader, batch: int) -> float:
         """Samples/s of a few minibatches, once the workers have started."""
@@ -231,11 +251,11 @@ class Conductor:
             samples += subset.samples_in(batch)
             count += 1
         self._close_pass(loader, batches)
-        self._control.ask({"op": "end", "phase": "follow"})
+        self._ask("end", phase="follow")
         return streams.chosen(samples, count, f"{self._config['run_dir']}/opened.json")
 
     def _finish(self) -> None:
-        self._control.ask({"op": "done", "emulated": training.emulated()})
+        self._ask("done", emulated=training.emulated())
         raise Complete(0)
 
     def _save_recorded(self) -> None:
@@ -243,22 +263,37 @@ class Conductor:
 
         # The diverted torch.save would list this as a checkpoint of the job.
         save = getattr(torch.save, "_dsanalyzer_original", torch.save)
-        save(self._recorded, self._config["batches_file"])
+        assert self._rank is not None
+        save(self._recorded, self._rank.path(self._config["batches_file"]))
 
     # -- passes -------------------------------------------------------------------------------
 
-    def _ingestion(self, number: int, *, warm_up: bool = False) -> Iterator[Any]:
-        """Recorded minibatches from memory, the loader shut down."""
-        batches = [subset.on_device(batch) for batch in self._recorded]
+    def _warm_up(self) -> Iterator[Any]:
+        """A block that does not count; ranks learn from it how many steps they make in others."""
+        if self._rank is None or self._rank.count == 1:
+            yield from self._ingest(_Recorder(self))
+            return
+        self._steps = INGESTION_STEPS[0]
         recorder = _Recorder(self)
+        yield from self._ingest(recorder)
+        step_s = sum(recorder.steps_s) / len(recorder.steps_s)
+        slowest_s = self._ask("steps", step_s=step_s)["step_s"]
+        self._steps = ingestion_steps(slowest_s, self._config["block_s"])
+
+    def _ingestion(self, number: int) -> Iterator[Any]:
+        """Recorded minibatches from memory, the loader shut down."""
+        recorder = _Recorder(self)
+        yield from self._ingest(recorder)
+        self._report("ingestion", number, recorder)
+
+    def _ingest(self, recorder: _Recorder) -> Iterator[Any]:
+        batches = [subset.on_device(batch) for batch in self._recorded]
         started = timing.clock()
-        fewest, most = INGESTION_STEPS
+        fewest, most = INGESTION_STEPS if self._steps is None else (self._steps, self._steps)
         for step in range(most):
             if step >= fewest and timing.clock() - started > self._config["block_s"]:
                 break
             yield from recorder.step(batches[step % len(batches)])
-        if not warm_up:
-            self._report("ingestion", number, recorder)
 
     def _loader_pass(
         self, phase: str, number: int, loader: Any, open_loader: OpenLoader, indices: list[int]
@@ -303,7 +338,7 @@ class Conductor:
             single = [order[-1]]
         # As many as are handed out at once: no worker has a real minibatch before the clock starts.
         lead_in = [single] * max(1, loader.num_workers * (loader.prefetch_factor or 1))
-        self._control.ask({"op": "begin", "phase": phase})
+        self._ask("begin", phase=phase)
         if not isinstance(loader, Wrapped):
             stream_of(loader).batches = lead_in + cut
         started = timing.clock()
@@ -329,10 +364,11 @@ class Conductor:
         training.synchronize()
         recorder.end()
         record = recorder.record() | {"phase": phase, "round": number}
-        name = f"pass-{phase}-{number}.json"
+        assert self._rank is not None
+        name = self._rank.path(f"pass-{phase}-{number}.json")
         with open(f"{self._config['run_dir']}/{name}", "w") as file:
             json.dump(record, file)
-        self._control.ask({"op": "end", "phase": phase, "record": name})
+        self._ask("end", phase=phase, record=name)
 
     def take_gap_s(self) -> float:
         """Time spent outside the training loop since the last call."""

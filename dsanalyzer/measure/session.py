@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from dsanalyzer import ranks
 from dsanalyzer.job import Job, bound_to_tool
 from dsanalyzer.measure import plan, timing
 from dsanalyzer.measure.plan import MOST_EPOCHS, MOST_ROUNDS, MOST_SAMPLES, Plan, Speeds
@@ -178,6 +179,7 @@ class Session:
             assert self.plan is not None
             fetch = {
                 "loader_ordinal": rates.ordinal,
+                "step_s": rates.step_s,
                 "epochs": self.plan.epochs,
                 "samples": len(subset["indices"]),
             }
@@ -203,7 +205,8 @@ class Session:
         diverted.mkdir(parents=True)
         subset_file = run_dir / "subset.json"
         if kind == "fetch":
-            shutil.copy(self._directory / "rates" / "subset.json", subset_file)
+            for file in (self._directory / "rates").glob("subset*.json"):  # ranks have their own
+                shutil.copy(file, run_dir)
         config = {
             "kind": kind,
             "run_dir": str(run_dir),
@@ -256,7 +259,7 @@ class Session:
         while (code := job.wait(0.1)) is None:
             if observer.done.is_set():
                 return job.wait(10.0)  # a job that does not end by itself is ended
-            if observer.failure is not None or observer.refused is not None:
+            if observer.failure is not None or observer.refused or observer.gone:
                 return job.wait(2.0)
         return code
 
@@ -268,6 +271,11 @@ class Session:
             raise NotMeasured(observer.refused)
         if observer.done.is_set():
             return
+        if observer.gone is not None:
+            raise NotMeasured(
+                f"{observer.gone}: ranks that train together make as many steps. "
+                f"{self._steps_advice()}"
+            )
         if not observer.hooked:
             if code:
                 raise NotMeasured(f"the command failed with exit code {code} before it began", log)
@@ -360,7 +368,7 @@ class Session:
         self, subset: dict[str, Any], loader: dict[str, Any], throttle: ReadThrottle | None
     ) -> dict[str, Any]:
         self._progress("storage: reading items without the job")
-        depths = sorted({1, max(1, loader["num_workers"]), 16})
+        depths = sorted({1, ranks.readers(loader), 16})
         request = self._directory / "storage.json"
         request.write_text(
             json.dumps(

@@ -19,6 +19,7 @@ from dsanalyzer.predict import model
 from dsanalyzer.predict.change import Change
 from dsanalyzer.predict.setup import Setup
 from dsanalyzer.predict.simulate import Simulated, simulate
+from dsanalyzer.ranks import readers
 from dsanalyzer.report.document import Result
 
 SATURATED = 0.9  # share of the cores in use from which on they are what prep is bound by
@@ -30,7 +31,8 @@ CORRECTION = (0.5, 1.5)  # measured over simulated; beyond it the simulator does
 def setup_of(result: Result) -> Setup:
     """The job as it was profiled."""
     loader, rates = result["loader"], result["rates"]
-    cores, workers = result["machine"]["cores"], loader["num_workers"]
+    ranks = loader.get("ranks", 1)
+    cores, workers = result["machine"]["cores"], loader["num_workers"] * ranks
     prep_s, blocked_s = _prep_cost(result, cores, workers)
     gpu_rate, host_s, host_cores = _step_cost(result, cores)
     policy, fraction = model.effective_cache(result)
@@ -38,13 +40,14 @@ def setup_of(result: Result) -> Setup:
         samples=result["dataset"].get("measured_samples") or result["dataset"]["samples"],
         batch_size=loader.get("batch_size") or 1,
         workers=workers,
+        ranks=ranks,
         prefetch_factor=loader.get("prefetch_factor") or 2,
         gpu_rate=gpu_rate,
         host_s=host_s,
         host_cores=host_cores,
         prep_s=prep_s,
         blocked_s=blocked_s,
-        spread=_spread(result, workers),
+        spread=_spread(result, loader["num_workers"]),
         storage=_storage_table(result, rates["S"]["value"]),
         cores=cores,
         policy=policy,
@@ -108,7 +111,7 @@ def _spread(result: Result, workers: int) -> float:
 def _storage_table(result: Result, at_workers: float | None) -> tuple[tuple[int, float], ...]:
     table = {row["queue_depth"]: row["samples_per_s"] for row in result["storage"]}
     if at_workers:
-        table.setdefault(max(1, result["loader"]["num_workers"]), at_workers)
+        table.setdefault(readers(dict(result["loader"])), at_workers)
     return tuple(sorted((depth, rate) for depth, rate in table.items() if rate > 0))
 
 
@@ -145,7 +148,7 @@ def changed(
             grown = math.ceil(new.get("workers", setup.workers) * change.cores / setup.cores)
             new["workers"] = max(1, grown)
     if change.workers is not None:
-        new["workers"] = change.workers
+        new["workers"] = change.workers * setup.ranks
     if change.storage_bytes_per_s is not None:
         new["storage"] = ((1, change.storage_bytes_per_s / item_bytes),)
     if (faster := (change.gpu_speedup or 1.0) * (change.gpus or 1)) != 1.0:

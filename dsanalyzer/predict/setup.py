@@ -14,7 +14,8 @@ class Setup:
     Args:
         samples: of an epoch.
         batch_size: samples per minibatch and server.
-        workers: 0 loads in the training process.
+        workers: of all ranks; 0 loads in the training process.
+        ranks: processes that train together on a server, each with a loader.
         prefetch_factor: minibatches asked of each worker in advance.
         gpu_rate: samples/s that the accelerators of one server take.
         prep_s: core seconds of prep. blocked_s: what a worker waits beside them (neither core nor
@@ -48,6 +49,7 @@ class Setup:
     host_s: float = 0.0
     host_cores: float = 1.0
     spread: float = 0.0
+    ranks: int = 1
     jobs: int = 1
     coordinated: bool = False
     servers: int = 1

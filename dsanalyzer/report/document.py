@@ -83,6 +83,7 @@ class Pass(TypedDict):
     cpu_s: float | None
     queued_s: NotRequired[float]  # runnable without a core, all processes of the job
     start_s: float  # until the loader's workers were up; not part of wall_s
+    rank_waits_s: NotRequired[list[float]]  # of each rank, where there are several
 
 
 class Check(TypedDict):
@@ -132,6 +133,7 @@ Loader = TypedDict(
         "dataset_class": str,
         "start_method": str | None,
         "holds_cache": bool,
+        "ranks": NotRequired[int],  # processes that train together, each with such a loader
     },
 )
 

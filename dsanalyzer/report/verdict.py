@@ -202,4 +202,6 @@ def loader_words(result: Result) -> str:
     text = f"{loader['class']}, {workers} worker{'' if workers == 1 else 's'}"
     if loader["batch_size"] is not None:
         text += f", minibatch of {loader['batch_size']}"
+    if (ranks := loader.get("ranks", 1)) > 1:
+        text += f", in each of {ranks} ranks"
     return text

@@ -358,7 +358,7 @@ std::shared_ptr<Portion> Feed::put(std::uint64_t first, std::size_t count,
   check_process();
   State& state = *state_;
   const RingShape& shape = state.ring->shape();
-  if (count == 0 || first > shape.epoch_samples || count > shape.epoch_samples - first ||
+  if (count == 0 || first >= shape.epoch_samples || count > shape.epoch_samples ||
       buffer->bytes().size() < count * shape.sample_bytes) {
     throw std::invalid_argument("a minibatch beyond the epoch, or larger than its buffer");
   }
@@ -368,11 +368,12 @@ std::shared_ptr<Portion> Feed::put(std::uint64_t first, std::size_t count,
   portion->count_ = count;
   const std::uint64_t runs = state.ring->epoch_runs(), size = shape.run_samples;
   std::vector<State::Piece> pieces;
-  for (std::uint64_t at = first; at < first + count;) {
-    const std::uint64_t end = std::min<std::uint64_t>((at / size + 1) * size, first + count);
-    pieces.push_back({portion, state.options.epoch * runs + at / size, at % size, end - at,
-                      static_cast<std::size_t>(at - first)});
-    at = end;
+  for (std::size_t row = 0; row < count;) {
+    const std::uint64_t at = (first + row) % shape.epoch_samples;
+    const std::uint64_t end = std::min((at / size + 1) * size, shape.epoch_samples);
+    const std::uint64_t taken = std::min<std::uint64_t>(end - at, count - row);
+    pieces.push_back({portion, state.options.epoch * runs + at / size, at % size, taken, row});
+    row += taken;
   }
   state.ring->at(pieces.front().run);
   {

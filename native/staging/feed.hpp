@@ -78,7 +78,8 @@ class Feed {
   Feed(const Feed&) = delete;
   Feed& operator=(const Feed&) = delete;
 
-  // Samples [first, first + count) of the epoch, into the buffer. Throws std::invalid_argument.
+  // Samples [first, first + count) of the epoch, into the buffer; after its last comes its first, for
+  // a job that began in its middle. Throws std::invalid_argument.
   std::shared_ptr<Portion> put(std::uint64_t first, std::size_t count, std::shared_ptr<Buffer> buffer);
   // True when all of it is there within `timeout`; throws when the feed was closed before.
   bool wait(const Portion& portion, std::chrono::nanoseconds timeout);

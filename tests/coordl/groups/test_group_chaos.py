@@ -32,12 +32,15 @@ pytestmark = [
 
 SECONDS = float(os.environ.get("COORDL_CHAOS_S", "60"))
 SEED = int(os.environ.get("COORDL_CHAOS_SEED", "1"))
-# A group lasts for so many epochs: what is prepared beforehand to compare with is bounded.
-JOBS, EPOCHS, BATCHES = 6, 40, (2, 3, 5)
+# A group lasts for so many epochs, and some more for who comes then: what is prepared beforehand to
+# compare with is bounded.
+JOBS, EPOCHS, MORE, BATCHES = 6, 40, 40, (2, 3, 5)
+SLOTS = 8  # each of one picture: who comes in mid-epoch finds the first ones gone
 PATIENCE_S = 0.8
 # What a minibatch takes alone when six jobs, and whatever else the machine does, share its cores.
 ALONE_S = 0.7
 HANGS_S = 120.0  # who takes so long waits for what will not come
+STAGING = SLOTS * (-(-3 * 24 * 24 * 4 // 4096) * 4096 + 128)
 _WHAT = {signal.SIGKILL: "kills at ", signal.SIGSTOP: "stops at "}
 STEPS = [
     step
@@ -80,13 +83,14 @@ class Task:
         """Returns what it did, and when it waited for long."""
         did: Counter = Counter()
         waits = []
-        one = loader(self.folder, self.batch, num_workers=self.workers, group=self.group)
-        epoch, got = 0, []
+        options = {"num_workers": self.workers, "group": self.group, "staging": STAGING}
+        one = loader(self.folder, self.batch, **options)
+        got: Samples = []
         if self.saved.exists():
-            epoch, got, state = pickle.loads(self.saved.read_bytes())
+            _, got, state = pickle.loads(self.saved.read_bytes())
             one.load_state_dict(state)
-        seen, end = 0, min(EPOCHS, epoch + self.epochs)
-        while epoch < end:
+        seen = epoch = 0
+        for _ in range(self.epochs):
             began = time.monotonic()
             for images, labels in one:
                 if time.monotonic() - began > PATIENCE_S / 4:
@@ -96,27 +100,33 @@ class Task:
                 if self.struck and seen == self.struck[2]:
                     _native._signal_at({self.struck[0]: self.struck[1]})
                 if len(got) < PICTURES:
-                    self._save(epoch, got, one)
+                    self._save(got, one)
                 time.sleep(self.pace_s * len(labels))
                 began = time.monotonic()
-            assert got == self.expected[epoch], f"epoch {epoch} is not that of a lone run"
-            assert one.verify_epoch()["distinct"] == PICTURES
+            proof = one.verify_epoch()
+            epoch, first = proof["epoch"], proof["began_at"]
+            expected = self.expected[epoch][first:] + self.expected[epoch][:first]
+            assert got == expected, f"epoch {epoch} from {first} on is not that of a lone run"
+            assert proof["distinct"] == PICTURES
             did["epochs verified"] += 1
-            epoch, got = epoch + 1, []
-            self._save(epoch, got, one)
-            if epoch % 2 == 0:  # a pass that is left early gives up what it had claimed
-                left = loader(self.folder, self.batch, num_workers=2, group=self.group)
+            did["of them from their middle on"] += first > 0
+            got = []
+            self._save(got, one)
+            if epoch % 2:  # a pass that is left early gives up what it had claimed
+                left = loader(self.folder, self.batch, **{**options, "num_workers": 2})
                 left.load_state_dict(one.state_dict())
                 next(iter(left))
+            if epoch + 1 >= EPOCHS:
+                break
         shared = [each["shared"] for each in one.stats()["epochs"]]
         for name in ("prepared", "alone", "staged", "given_up", "taken_over"):
             did[name.replace("_", " ")] += sum(each[name] for each in shared)
         self.saved.unlink()
         return did, waits
 
-    def _save(self, epoch: int, got: Samples, one: Any) -> None:
-        new = self.saved.with_suffix(".new")
-        new.write_bytes(pickle.dumps((epoch, got, one.state_dict())))
+    def _save(self, got: Samples, one: Any) -> None:
+        new, state = self.saved.with_suffix(".new"), one.state_dict()
+        new.write_bytes(pickle.dumps((state["epoch"] + state["finished"], got, state)))
         new.replace(self.saved)
 
 
@@ -173,7 +183,7 @@ class Chaos:
                 (hashlib.blake2b(pictures, digest_size=8).digest(), labels[0])
                 for pictures, labels in alone(folder, 1, epoch)
             ]
-            for epoch in range(EPOCHS)
+            for epoch in range(EPOCHS + MORE)
         ]
         assert all(len({digest for digest, _ in one}) == PICTURES for one in self.expected)
         self.happened: Counter = Counter()
@@ -229,7 +239,7 @@ class Chaos:
         self.jobs.append(Watched(Job(task), task))
 
     def _join(self, saved: Path) -> str:
-        """A newcomer begins where the first of the group is, by a copy of what that has saved."""
+        """A newcomer finds its place itself, or by a copy of what the first of the group saved."""
         group, first = f"sweep-{self.groups}", (-1, b"")
         for watched in self.jobs:
             with contextlib.suppress(FileNotFoundError):
@@ -240,8 +250,10 @@ class Chaos:
             self.groups += 1
             group = f"sweep-{self.groups}"
         elif first[0] >= 0:
-            saved.write_bytes(first[1])
             self.happened["late joins"] += 1
+            if self.rng.random() < 0.5:
+                saved.write_bytes(first[1])
+                self.happened["of them by a copy"] += 1
             return group
         self.happened["joins at the begin"] += 1
         return group
@@ -295,7 +307,8 @@ def test_whatever_happens_each_survivor_gets_what_a_lone_run_does(
     happened = chaos.happened
     print(f"\n{SECONDS:.0f} s, seed {SEED}; longest wait {chaos.longest_s:.2f} s")
     print("\n".join(f"{count:8,} {what}" for what, count in sorted(happened.items())))
-    usual = {"late joins", "resumes", "epochs verified", "survivors", "given up", "taken over"}
+    usual = {"late joins", "resumes", "survivors", "given up", "taken over"}
+    usual |= {"epochs verified", "of them from their middle on"}
     where = ["random", *STEPS] if SECONDS >= 300 else ["random"]  # some are rare
     usual |= {what + each for what in _WHAT.values() for each in where}
     assert usual <= set(happened)
