@@ -298,6 +298,9 @@ class Ring:
 
     def count_pass(self, change: int) -> None: ...
 
+    def active(self, passes: int) -> int:
+        """Live processes that are in so many passes or more."""
+
     def at(self, run: int) -> None: ...
 
     def count(self, prepared: int, alone: int, staged: int) -> None: ...
@@ -309,6 +312,9 @@ class Portion:
 
     def __len__(self) -> int: ...
 
+    def memory(self) -> Buffer:
+        """Where its samples are; None where put() was given a buffer."""
+
     def exceptions(self) -> list[tuple[int, str, int]]:
         """(row, what, errno) of rows that are not done."""
 
@@ -318,10 +324,13 @@ class Portion:
 class Feed:
     """One pass over a ring; see native/staging/feed.hpp."""
 
-    def __init__(self, ring: Ring, workers: Workers, items: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], seed: int, epoch: int, prep_threads: int, cores: int, patience_s: float) -> None: ...
+    def __init__(self, ring: Ring, workers: Workers, items: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], seed: int, epoch: int, prep_threads: int, cores: int, patience_s: float, pool: BufferPool | None = None) -> None: ...
 
-    def put(self, first: int, count: int, buffer: Buffer) -> Portion:
-        """Samples [first, first + count) of the epoch's order, into the buffer."""
+    def put(self, first: int, count: int, buffer: Buffer | None = None) -> Portion:
+        """
+        Samples [first, first + count) of the epoch's order, into the buffer or, without one,
+        where Portion.memory() says once they are there.
+        """
 
     def wait(self, portion: Portion, timeout_s: float = 0.0) -> bool:
         """True when all of it is there; False after timeout_s (0: never)."""

@@ -24,6 +24,9 @@ from dsanalyzer.measure.plan import Plan
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle
 
+# Of minibatches, summed over workers (hooks/workers.py).
+LOADED = ("samples", "wall_s", "cpu_s", "queued_s", "collate_s")
+
 
 class Counters:
     """What the job's processes have read and computed so far, by PID."""
@@ -102,6 +105,7 @@ class Observer:
         self._on_watched_report = on_watched
         self._policy: PageCachePolicy | None = None
         self._followed: dict[str, None] | None = None  # files opened, while a stream is followed
+        self._loaded = dict.fromkeys(LOADED, 0.0)  # by workers in a pass
         self._gathered = ranks.Gathered()
         self._rank_of: dict[socket.socket, int] = {}
         self._stop_read, self._stop_write = socket.socketpair()
@@ -205,6 +209,10 @@ class Observer:
         if self._followed is not None:
             self._followed[message["path"]] = None
 
+    def _on_loaded(self, message: dict[str, Any]) -> None:
+        for name in self._loaded:
+            self._loaded[name] += message[name]
+
     def _on_diverted(self, message: dict[str, Any]) -> None:
         self.diverted.append(message["path"])
 
@@ -263,6 +271,8 @@ class Observer:
             expected = self._policy.expected_share
         self._before = residency.residency(sizes)
         self._expected_before = expected
+        self._drain_events()  # of what led in
+        self._loaded = dict.fromkeys(LOADED, 0.0)
         self._on_progress(f"{message['phase']}: pass over {len(sizes)} files")
         self._counters = Counters(self.root_pid)
         self._device_bytes = self._throttle.device_read_bytes() if self._throttle else None
@@ -285,6 +295,8 @@ class Observer:
             now = self._throttle.device_read_bytes()
             record["device_bytes"] = None if now is None else now - self._device_bytes
         self._drain_events()
+        if self._loaded["samples"]:
+            record["loaded"] = dict(self._loaded)
         if self._policy is not None:
             self._policy.end_pass()
             record |= {

@@ -47,6 +47,18 @@ def bytes_per_s(text: str) -> float:
     return value
 
 
+def counts(text: str) -> tuple[int, ...]:
+    """`1,2,4` -> (1, 2, 4); nothing -> ().
+
+    Raises:
+        ValueError: no numbers.
+    """
+    try:
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise ValueError(f"{text!r} are no numbers; write 1,2,4,8") from None
+
+
 def network_bytes_per_s(text: str) -> float:
     """`10Gbit/s` -> 1.25e9; otherwise as bytes_per_s.
 

@@ -83,6 +83,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
             "files": list(subset["sizes"])[:FILES_KEPT],
         },
         "rates": found,
+        "prep_by_workers": _by_workers(measured, by_phase, timed["drain"], random),
         "epochs": epochs,
         "steady": {**summary, "bound_by": bound, "noise_floor": floor},
         "passes": [_pass(record) for record in measured.passes],
@@ -165,6 +166,26 @@ def _rates(
             fetch, f"1 / (h/C + (1-h)/S) at the measured hit rate h = {1 - read_share:.3f}"
         ),
     }
+
+
+def _by_workers(
+    measured: Measured,
+    by_phase: dict[str, list[dict[str, Any]]],
+    drain: rates.Timed,
+    random: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """P at each number of workers that was measured, fewest first; empty without a sweep."""
+    swept = by_phase.get("sweep", [])
+    if not swept:
+        return []
+    timed = {measured.loader["num_workers"]: drain}
+    for record in swept:
+        workers = record["round"]
+        timed[workers] = rates.time_phases({"sweep": [record]}, 2 * workers, random)["sweep"]
+    return [
+        {"workers": workers, **rates.Interval.of(1 / one.value, 1 / one.draws).json()}
+        for workers, one in sorted(timed.items())
+    ]
 
 
 def _epoch(

@@ -37,6 +37,7 @@ class GroupIterator(NativeIterator):
             max(1, self._num_workers),
             usable_cores(),
             groups.PATIENCE_S,
+            None if epoch.pinned else epoch.pool,
         )
         self._closing.insert(0, self._feed)
         position.record.shared = self._feed.counts
@@ -61,15 +62,16 @@ class GroupIterator(NativeIterator):
     def _submit(self, minibatch: Minibatch) -> None:
         if self._feed is None:
             return super()._submit(minibatch)
-        first, count = minibatch.first, len(minibatch.rows)
-        buffer = self._epoch.provide(minibatch)
+        first, count, epoch = minibatch.first, len(minibatch.rows), self._epoch
         if np.array_equal(self._rows[first : first + count], minibatch.rows):
             place = (first + self._position.order.begin.turned) % len(self._rows)
+            # Pages of the ring are not page-locked.
+            buffer = epoch.provide(minibatch) if epoch.pinned else None
             minibatch.ticket = self._feed.put(place, count, buffer)
             return
         # Not what its sampler said it would draw: the others cannot know these samples.
         minibatch.ticket = self._threads.ticket(minibatch.rows, minibatch.draws, *self._key)
-        self._threads.submit(minibatch.ticket, buffer)
+        self._threads.submit(minibatch.ticket, epoch.provide(minibatch))
 
     def _look_beyond(self) -> None:
         """The ring holds what a member that is ahead made of the next epoch."""
@@ -81,5 +83,8 @@ class GroupIterator(NativeIterator):
     def _wait(self, minibatch: Minibatch) -> bool:
         if isinstance(minibatch.ticket, _native.Portion):
             assert self._feed is not None
-            return self._feed.wait(minibatch.ticket, self._timeout)
+            ready = self._feed.wait(minibatch.ticket, self._timeout)
+            if ready and minibatch.buffer is None:
+                minibatch.buffer = minibatch.ticket.memory()
+            return ready
         return super()._wait(minibatch)

@@ -508,7 +508,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         use. staging: how Python workers' minibatches came, "staged" in slots or inline, with
         tensors sent "as_torch" does and "why", in slots used "once"; "slots" kept and "slot_bytes".
         None without such workers. Per epoch shared: in a group, samples "prepared" here for all,
-        "staged" by others, prepared "alone" for this job only, holders "given_up" on, runs
+        "staged" by others, prepared "alone" for this job only; "viewed": yielded where they are
+        staged, without a copy; holders "given_up" on, runs
         "taken_over" from the dead; group: its name, seed, slots and members. None outside one.
         """
         figures = Stats(self._local.history.as_dict())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,7 @@ _SHOWN = 700  # characters of a fact in the record
 _RUN_BYTES = 4 << 20
 _LEAST_RUN, _MOST_RUN = 8, 64
 _RUNS_AN_EPOCH = 16  # at least, where a data set is small
+_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,10 @@ def run_samples(sample_bytes: int, samples: int) -> int:
     """How many consecutive samples share a slot."""
     wanted = max(1, min(_MOST_RUN, _RUN_BYTES // sample_bytes))
     wanted = max(_LEAST_RUN, 1 << (wanted.bit_length() - 1))
-    return max(1, min(wanted, samples // _RUNS_AN_EPOCH))
+    wanted = max(1, min(wanted, samples // _RUNS_AN_EPOCH))
+    # Slots are whole pages: without a gap between them minibatches can be yielded where they lie.
+    gapless = _PAGE // math.gcd(_PAGE, sample_bytes)
+    return wanted - wanted % gapless or wanted
 
 
 def seed_of(name: str) -> int:

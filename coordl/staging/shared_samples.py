@@ -4,6 +4,10 @@ A run is one sample here, and its record whatever the data set returns for it, p
 is a member of its own. A minibatch is gone through twice: first what nobody has claimed is made,
 then what others made is taken. So workers of several jobs that are asked for the same minibatch
 make a part of it each.
+
+No more workers of all jobs make samples at a time than there are cores: the others wait for their
+turn, or for what those make. Who gets none for as long as it would wait for a silent holder stops
+asking for a while: those who have their turn may be stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from coordl import _native
+from coordl.cores import usable_cores
 from coordl.fetch.tally import Tally
 from coordl.prep.keyed import KeyedDataset
 from coordl.staging import group as groups
@@ -21,6 +26,7 @@ from coordl.staging.record import from_record, to_record
 
 COUNTED = ("prepared", "alone", "staged", "given_up", "taken_over")
 _LOOK_MS = 20  # as native/staging/feed.cpp has it
+_UNASKED_S = 30.0
 
 
 class Place(tuple):
@@ -54,6 +60,8 @@ class SharedDataset(KeyedDataset):
         self._again = group.again()
         self._samples = group.facts.samples
         self._patience_s = groups.PATIENCE_S
+        self._cores = usable_cores()
+        self._unasked_until = 0.0
         self._tally = tally
         self._in_process = -1
         self._made: dict[int, Any] = {}  # of the minibatch in hand, by run
@@ -84,7 +92,7 @@ class SharedDataset(KeyedDataset):
             if not isinstance(key, Place):
                 return
             run = self._run(key)
-            if self.ring.look(run)[0] == "open" and self.ring.claim(run):
+            if self.ring.look(run)[0] == "open" and self._claim(run):
                 try:
                     self._made[run] = self._make(key, run)
                 except Exception:
@@ -97,6 +105,7 @@ class SharedDataset(KeyedDataset):
         self.ring.at(run)
         if run in self._made:
             return self._made.pop(run)
+        began = time.monotonic()
         while True:
             heard = self.ring.bell()
             self.ring.listen(run)
@@ -111,10 +120,12 @@ class SharedDataset(KeyedDataset):
             elif found == "gone":
                 break
             elif found == "open":
-                if self.ring.claim(run):
+                if self._claim(run):
                     return self._make(key, run)
+                if time.monotonic() - began >= self._patience_s:
+                    self._unasked_until = time.monotonic() + _UNASKED_S
             elif (waited := self._silence(holder)) >= _LOOK_MS / 1000:
-                if self.ring.claim(run):  # the holder is dead
+                if self._claim(run):  # the holder is dead
                     self._count("taken_over")
                     return self._make(key, run)
                 if waited >= self._patience_s:
@@ -122,7 +133,20 @@ class SharedDataset(KeyedDataset):
                     break
             self.ring.wait(heard, _LOOK_MS)
         self._count("alone")
-        return super().__getitem__(key)
+        self.ring.count_pass(1)
+        try:
+            return super().__getitem__(key)
+        finally:
+            self.ring.count_pass(-1)
+
+    def _claim(self, run: int) -> bool:
+        """Takes a core and the run, for _make(); False where one of them is not to be had now."""
+        self.ring.count_pass(1)  # first counted, then looked: two at once may both step back
+        unasked = time.monotonic() < self._unasked_until
+        if (unasked or self.ring.active(2) <= self._cores) and self.ring.claim(run):
+            return True
+        self.ring.count_pass(-1)
+        return False
 
     def _make(self, key: tuple[int, Any], run: int) -> Any:
         """A sample of ours to make, staged for the others."""
@@ -131,6 +155,8 @@ class SharedDataset(KeyedDataset):
         except BaseException:
             self.ring.release(run)
             raise
+        finally:
+            self.ring.count_pass(-1)
         try:
             record = to_record(sample)
         except Exception:  # then each job makes it

@@ -31,10 +31,12 @@ def profile(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Instead of a command: pictures, for a training job of our own."),
+        typer.Option(
+            help="Instead of a command: pictures, recordings or texts, for a job of our own."
+        ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help=f"Of that job: {', '.join(builtin.MODELS)}.")
+        str, typer.Option(help=f"Of that job: {', '.join(builtin.WORKLOADS)}.")
     ] = "resnet18",
     batch_size: Annotated[int, typer.Option(help="Of that job.", min=1)] = 64,
     workers: Annotated[int, typer.Option(help="Of that job.", min=0)] = 4,
@@ -71,6 +73,9 @@ def profile(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Fetch passes; the first is cold.")] = None,
     block: Annotated[float, typer.Option(help="Seconds of each ingestion block.")] = 2.0,
+    sweep: Annotated[
+        str, typer.Option(help="Measure prep with these numbers of workers too: 1,2,4,8.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Seed of sample order and bootstrap.")] = 0,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Let the job write its checkpoints.")
@@ -101,6 +106,7 @@ def profile(
             epochs=epochs,
             seed=seed,
             divert=not keep_checkpoints,
+            sweep=quantity.counts(sweep),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -153,13 +159,12 @@ def _job(
     if data is None:
         if not command:
             raise ValueError(
-                "no training command: write it after --, or name pictures with --data DIR"
+                "no training command: write it after --, or name a folder with --data DIR"
             )
         return list(command)
     if command:
         raise ValueError("--data is a job of its own; leave out the command, or --data")
-    builtin.pictures(data)
-    builtin.check_model(model, emulated)
+    builtin.check(data, model, emulated)
     return [
         *(sys.executable, "-m", "dsanalyzer.builtin", "--data", str(data), "--model", model),
         *("--batch-size", str(batch_size), "--workers", str(workers)),

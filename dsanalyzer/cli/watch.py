@@ -26,6 +26,9 @@ def watch(
         Path | None,
         typer.Option(help="Keep the figures in this file, for node_exporter's textfile collector."),
     ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write them into this folder too, for TensorBoard.")
+    ] = None,
 ) -> None:
     """Run a training command once, as it is, and say how long it waits for minibatches.
 
@@ -33,15 +36,25 @@ def watch(
     code is the command's.
     """
     shown = timing.clock()
+    board = None
+    if tensorboard is not None:
+        from dsanalyzer.report.board import Board
+
+        try:
+            board = Board(tensorboard)
+        except ImportError as error:
+            raise typer.BadParameter(str(error)) from None
 
     def report(message: dict[str, Any], total: Waited) -> None:
         nonlocal shown
+        now = Waited()
+        now.add(message)
         if prometheus is not None:
             write_whole(prometheus, metrics(total))
+        if board is not None:
+            board.add(now, total)
         if timing.clock() - shown >= every:
             shown = timing.clock()
-            now = Waited()
-            now.add(message)
             _say(f"{rate(now.rate)}, waits {percent(now.share)}; so far {_words(total)}")
 
     try:
@@ -53,6 +66,9 @@ def watch(
     except KeyboardInterrupt:
         _say("interrupted; the job was ended.")
         raise typer.Exit(130) from None
+    finally:
+        if board is not None:
+            board.close()
     print(f"dsanalyzer: {_words(total)}" if total.batches else "dsanalyzer: no training loop seen")
     raise typer.Exit(code or 0)
 

@@ -192,6 +192,7 @@ class Conductor:
                 yield from self._loader_pass("prep", number, loader, open_loader, indices)
         if indices:
             self._drain(loader, open_loader, indices)
+            self._sweep(loader, open_loader, indices)
         self._finish()
 
     def _fetch_run(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
@@ -223,7 +224,14 @@ class Conductor:
         window = max(1, loader.num_workers) * (loader.prefetch_factor or 1) * batch
         rate = self._probe(loader, open_loader, batch) if self._config["probe"] else 0.0
         available = subset.available(loader)
-        return self._ask("plan", loader_rate=rate, window=window, batch=batch, available=available)
+        return self._ask(
+            "plan",
+            loader_rate=rate,
+            window=window,
+            batch=batch,
+            available=available,
+            workers=loader.num_workers,
+        )
 
     def _probe(self, loader: Any, open_loader: OpenLoader, batch: int) -> float:
         """Samples/s of a few minibatches, once the workers have started."""
@@ -310,13 +318,32 @@ class Conductor:
     def _drain(self, loader: Any, open_loader: OpenLoader, indices: list[int]) -> None:
         """The loader alone, nobody training: the prep rate itself."""
         for number in range(2):
-            order, batches, start_s = self._open_pass("drain", number, loader, open_loader, indices)
-            recorder = _Recorder(self, start_s)
-            for _ in order:
-                for _ in recorder.step_from(batches):
-                    pass
-            self._report("drain", number, recorder)
-            self._close_pass(loader, batches)
+            self._drain_once("drain", number, loader, open_loader, indices)
+
+    def _sweep(self, loader: Any, open_loader: OpenLoader, indices: list[int]) -> None:
+        """The same with other numbers of workers, where torch's loader has any."""
+        if isinstance(loader, Wrapped) or streams.is_stream(loader) or loader.num_workers == 0:
+            return
+        own, kept = loader.num_workers, getattr(loader, "_iterator", None)
+        for workers in self._config.get("sweep") or ():
+            if workers == own:
+                continue
+            loader.num_workers, loader._iterator = workers, None  # else persistent ones go on
+            try:
+                self._drain_once("sweep", workers, loader, open_loader, indices)
+            finally:
+                loader.num_workers, loader._iterator = own, kept
+
+    def _drain_once(
+        self, phase: str, number: int, loader: Any, open_loader: OpenLoader, indices: list[int]
+    ) -> None:
+        order, batches, start_s = self._open_pass(phase, number, loader, open_loader, indices)
+        recorder = _Recorder(self, start_s)
+        for _ in order:
+            for _ in recorder.step_from(batches):
+                pass
+        self._report(phase, number, recorder)
+        self._close_pass(loader, batches)
 
     def _open_pass(
         self, phase: str, number: int, loader: Any, open_loader: OpenLoader, indices: list[int]

@@ -96,10 +96,18 @@ def install() -> None:
 
         training.patch(module, config)
 
+    def after_fetch(module: ModuleType) -> None:
+        if config["kind"] == "watch":
+            return
+        from dsanalyzer.hooks import workers
+
+        workers.patch(module, config)
+
     sys.meta_path.insert(
         0,
         _AfterImport(
             {
+                "torch.utils.data._utils.fetch": after_fetch,
                 "torch.utils.data.dataloader": after_dataloader,
                 "torch.optim.optimizer": after_optimizer,
                 "torch.serialization": checkpoint.after_serialization,

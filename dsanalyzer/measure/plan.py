@@ -35,6 +35,7 @@ class Speeds:
         step: what the accelerator takes, where it is emulated.
         storage: cold reads, where they are held to a rate.
         hits: share of reads that later epochs find cached.
+        sweep: numbers of workers to measure besides, over the loader's own.
         start_s: seconds until the job was known: interpreter, imports, first steps. Paid twice.
     """
 
@@ -43,6 +44,7 @@ class Speeds:
     storage: float = 0.0
     hits: float = 0.0
     start_s: float = 0.0
+    sweep: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Plan:
         """Of the first run, its start left out."""
         prep_s = self._pass_s(speeds.loader, speeds.step)
         drain_s = self._pass_s(speeds.loader, 0.0)
-        return (self.rounds + 1) * self.block_s + self.rounds * prep_s + DRAINS * drain_s
+        swept_s = sum(drain_s / min(1.0, share) for share in speeds.sweep)  # more are no slower
+        return (self.rounds + 1) * self.block_s + self.rounds * prep_s + DRAINS * drain_s + swept_s
 
     def fetch_s(self, speeds: Speeds) -> float:
         """Of the second run."""

@@ -28,6 +28,7 @@ from dsanalyzer.predict.model import hit_rate
 
 MEMORY_SHARE = 0.5  # of the available memory that the measured subset may occupy
 STORAGE_LIMIT_S = 3.0
+MOST_WORKERS = 1024
 TYPICAL_ITEM_BYTES = 110_000
 _RUN_PREFIX = "dsanalyzer-"
 
@@ -75,6 +76,7 @@ class Options:
             Where samples, rounds or epochs are None the budget decides.
         seed: of the order of samples and of the bootstrap.
         divert: whether checkpoints the job writes go elsewhere.
+        sweep: numbers of workers with which prep alone is measured besides the job's own.
     """
 
     policy: str = "lru"
@@ -89,6 +91,7 @@ class Options:
     epochs: int | None = None
     seed: int = 0
     divert: bool = True
+    sweep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.policy not in ("lru", "never-evict"):
@@ -101,6 +104,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}; give a positive number")
+        if any(not 1 <= workers <= MOST_WORKERS for workers in self.sweep):
+            raise ValueError(f"numbers of workers to sweep over must be 1 to {MOST_WORKERS}")
         least = {"samples": 1, "rounds": 1, "epochs": 2}
         if any((getattr(self, name) or low) < low for name, low in least.items()):
             raise ValueError("samples and rounds must be at least 1, epochs at least 2")
@@ -219,6 +224,7 @@ class Session:
             "gpu_rate": self.options.gpu_rate,
             "gpu_trace": self.options.gpu_trace,
             "divert": self.options.divert,
+            "sweep": sorted(set(self.options.sweep)),
             "divert_dir": str(diverted),
             "started_ns": diverted.stat().st_ctime_ns,
             **extra,
@@ -321,6 +327,7 @@ class Session:
         self._batch = message["batch"]
         speeds = Speeds(
             loader=message["loader_rate"],
+            sweep=tuple(n / max(1, message["workers"]) for n in options.sweep),
             step=options.gpu_rate or 0.0,
             # Nothing is known of the items yet: 110 KB is what photographs are like.
             storage=(options.storage_bytes_per_s or 0.0) / TYPICAL_ITEM_BYTES,

@@ -47,6 +47,9 @@ def setup_of(result: Result) -> Setup:
         host_cores=host_cores,
         prep_s=prep_s,
         blocked_s=blocked_s,
+        prep_table=tuple(
+            (one["workers"] * ranks, one["value"]) for one in result.get("prep_by_workers") or ()
+        ),
         spread=_spread(result, loader["num_workers"]),
         storage=_storage_table(result, rates["S"]["value"]),
         cores=cores,
@@ -133,6 +136,7 @@ def changed(
             ),
             "prep_s": min(threads, setup.cores) / loader_rates["prep_rate"]["value"],
             "blocked_s": 0.0,
+            "prep_table": (),
             "spread": 0.0,
         }
     if change.policy is not None:
@@ -149,6 +153,12 @@ def changed(
             new["workers"] = max(1, grown)
     if change.workers is not None:
         new["workers"] = change.workers * setup.ranks
+        if not change.loader and (rate := setup.measured_prep(new["workers"])) is not None:
+            occupied = new["workers"] / rate  # of a worker, per sample
+            new["prep_s"] = min(setup.prep_s, occupied)
+            new["blocked_s"] = occupied - new["prep_s"]
+            if new["workers"] > setup.cores:
+                new["prep_s"], new["blocked_s"] = setup.cores / rate, 0.0
     if change.storage_bytes_per_s is not None:
         new["storage"] = ((1, change.storage_bytes_per_s / item_bytes),)
     if (faster := (change.gpu_speedup or 1.0) * (change.gpus or 1)) != 1.0:

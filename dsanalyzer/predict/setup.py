@@ -21,6 +21,7 @@ class Setup:
         prep_s: core seconds of prep. blocked_s: what a worker waits beside them (neither core nor
             storage).
         host_s: core seconds of the training process. host_cores: that it uses at once.
+        prep_table: (workers, samples/s of prep) as measured, fewest first; empty without a sweep.
         spread: standard deviation over mean of the prep time of a minibatch.
         storage: (queue depth, rate) pairs; the rate between two depths is interpolated.
         cores: per server.
@@ -46,6 +47,7 @@ class Setup:
     cached_fraction: float
     prefetch_factor: int = 2
     blocked_s: float = 0.0
+    prep_table: tuple[tuple[int, float], ...] = ()
     host_s: float = 0.0
     host_cores: float = 1.0
     spread: float = 0.0
@@ -68,6 +70,16 @@ class Setup:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a positive number")
         if not self.storage or min(rate for _, rate in self.storage) <= 0:
             raise ValueError("storage has no rate: give pairs of queue depth and samples/s")
+
+    def measured_prep(self, workers: int) -> float | None:
+        """Samples/s of prep with so many workers, between those measured; None beyond them."""
+        counts = [count for count, _ in self.prep_table]
+        if not counts or not counts[0] <= workers <= counts[-1]:
+            return None
+        for (low, slow), (high, fast) in pairwise(self.prep_table):
+            if low <= workers <= high:
+                return slow + (fast - slow) * (workers - low) / (high - low)
+        return self.prep_table[0][1]
 
     def storage_rate(self, depth: int) -> float:
         """Samples/s of storage with `depth` reads at a time."""

@@ -178,6 +178,8 @@ def _prep_rate(basis: Basis, setup: Setup, loader_rates: dict[str, Any] | None) 
     else:
         rate, before = dict(basis.result["rates"])["P"], min(max(1, was.workers), was.cores)
     workers = max(1, setup.workers) * (1 if setup.coordinated else setup.jobs)
+    if setup.cores == was.cores and (measured := setup.measured_prep(workers)) is not None:
+        return _scaled(rate, measured / rate["value"])
     return _scaled(rate, min(workers, setup.cores) / before)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from dsanalyzer.predict.model import effective_cache, fetch_rate_at, knee
 from dsanalyzer.report.document import Pass, Phase, Policy, Result
 from dsanalyzer.report.units import figure, percent
-from dsanalyzer.report.verdict import POLICY_WORDS
+from dsanalyzer.report.verdict import POLICY_WORDS, workers_knee
 
 Figure = dict[str, Any]
 
@@ -32,6 +32,7 @@ def figures(result: Result) -> dict[str, Figure]:
     """Every chart that the result has the figures for, by the id of its place in the page."""
     drawn = {
         "rate-chart": rate_chart(result),
+        "workers-chart": workers_chart(result),
         "wait-chart": wait_chart(result["passes"]),
         "step-chart": step_chart(result["passes"]),
     }
@@ -125,6 +126,41 @@ def _limit_labels(limits: dict[str, float], top: float) -> list[dict[str, Any]]:
          "font": {"color": _limit_colour(letter), "size": 13}}
         for letter, value in limits.items()
     ]  # fmt: skip
+
+
+def workers_chart(result: Result) -> Figure | None:
+    """P by number of workers with its intervals, against G; None without a sweep."""
+    swept = result.get("prep_by_workers") or []
+    bend = workers_knee(result)
+    if bend is None:
+        return None
+    gpu = result["rates"]["G"]["value"]
+    values = [one["value"] for one in swept]
+    data = [
+        {
+            "type": "scatter", "mode": "lines+markers", "name": f"P, prep (knee at {bend})",
+            "x": [one["workers"] for one in swept], "y": [_round(value) for value in values],
+            "error_y": {"type": "data", "symmetric": False, "color": "@prep",
+                        "array": [_round(one["high"] - one["value"]) for one in swept],
+                        "arrayminus": [_round(one["value"] - one["low"]) for one in swept]},
+            "line": {"color": "@prep", "width": 3}, "marker": {"size": 8, "color": "@prep"},
+            "hovertemplate": "%{x} workers: P %{y:.0f}<extra></extra>",
+        }
+    ]  # fmt: skip
+    layout = _layout("workers", "samples/s")
+    layout["xaxis"].update(tickvals=[one["workers"] for one in swept], rangemode="tozero")
+    layout["yaxis"].update(range=[0, 1.15 * max(*values, gpu or 0.0)])
+    if gpu:
+        layout["shapes"] = [
+            {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": gpu, "y1": gpu,
+             "layer": "between", "line": {"color": "@compute", "width": 2, "dash": "dash"}}
+        ]  # fmt: skip
+        layout["annotations"] = [
+            {"x": 0.01, "xref": "paper", "y": gpu, "xanchor": "left", "yanchor": "bottom",
+             "showarrow": False, "text": f"<b>G</b> GPU {figure(gpu)}",
+             "font": {"color": "@compute", "size": 13}}
+        ]  # fmt: skip
+    return {"data": data, "layout": layout}
 
 
 def wait_chart(passes: list[Pass]) -> Figure | None:

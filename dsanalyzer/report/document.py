@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 Policy = Literal["lru", "never-evict", "pagecache"]
 Bound = Literal["fetch", "prep", "gpu"]
-Phase = Literal["ingestion", "prep", "drain", "fetch"]
+Phase = Literal["ingestion", "prep", "drain", "sweep", "fetch"]
 Verdict = Literal["stall", "none", "inconclusive"]
 
 
@@ -68,6 +68,16 @@ class Steady(TypedDict):
     noise_floor: NotRequired[float]  # share by which two equal phases differed (A/A)
 
 
+class Loaded(TypedDict):
+    """What samples took workers in a pass, summed over them, in seconds."""
+
+    samples: float
+    wall_s: float
+    cpu_s: float
+    queued_s: float
+    collate_s: float
+
+
 class Pass(TypedDict):
     phase: Phase
     round: int
@@ -83,6 +93,7 @@ class Pass(TypedDict):
     cpu_s: float | None
     queued_s: NotRequired[float]  # runnable without a core, all processes of the job
     start_s: float  # until the loader's workers were up; not part of wall_s
+    loaded: NotRequired[Loaded]
     rank_waits_s: NotRequired[list[float]]  # of each rank, where there are several
 
 
@@ -146,6 +157,13 @@ class Dataset(TypedDict):
     files: list[str]
 
 
+class WorkersRate(TypedDict):
+    workers: int
+    value: float  # samples/s
+    low: float
+    high: float
+
+
 class StorageRate(TypedDict):
     queue_depth: int
     samples_per_s: float
@@ -171,6 +189,7 @@ class Result(TypedDict):
     loader: Loader
     dataset: Dataset
     rates: Rates
+    prep_by_workers: NotRequired[list[WorkersRate]]
     epochs: list[Epoch]
     steady: Steady
     passes: list[Pass]

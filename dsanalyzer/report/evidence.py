@@ -10,6 +10,7 @@ from dsanalyzer.report.verdict import (
     command_line,
     expected_share,
     loader_words,
+    sample_costs,
     setting,
     steady_read_share,
     steady_storage_bytes,
@@ -77,6 +78,16 @@ def _pass_row(one: Pass) -> list[str]:
         "–" if before is None and after is None else resident,
         figure(one["cpu_s"] / wall) if one["cpu_s"] is not None and wall > 0 else "–",
     ]
+
+
+def samples(result: Result) -> str:
+    """What a sample took a worker; empty where nobody could see."""
+    rows = [
+        [phase, *map(seconds, (c.total_s, c.core_s, c.queued_s, c.else_s, c.collate_s))]
+        for phase, c in sample_costs(result).items()
+    ]
+    heads = ["phase", "a sample", "on a core", "waiting for one", "the rest", "of it, collating"]
+    return table(heads, rows, text_columns=1) if rows else ""
 
 
 def storage(result: Result) -> str:

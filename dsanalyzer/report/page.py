@@ -106,6 +106,15 @@ def _sections(result: Result, drawn: dict[str, Figure], whatif: WhatIf | None) -
             "half",
         ),
     ]
+    if "workers-chart" in drawn:
+        shown.append(
+            panels.section(
+                "What more workers would do",
+                "The loader alone on files in memory, measured with each number of workers. Beyond "
+                "the knee more gain under 5 %; beyond G prep no longer stalls.",
+                _place("workers-chart", drawn, ""),
+            )
+        )
     if whatif is not None and whatif.get("fixes") is not None:
         shown.append(
             panels.section(
@@ -149,6 +158,8 @@ def _evidence(result: Result) -> str:
         '<h3 class="sub">Measured passes</h3>',
         evidence.passes(result),
     ]
+    if costs := evidence.samples(result):
+        parts += ['<h3 class="sub">What a sample takes a worker</h3>', costs]
     if result["storage"]:
         parts += ['<h3 class="sub">Storage alone</h3>', evidence.storage(result)]
     if result["diverted"]:

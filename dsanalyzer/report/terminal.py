@@ -31,9 +31,11 @@ from dsanalyzer.report.verdict import (
     next_command,
     rate_unit_of,
     repeat_advice,
+    sample_costs,
     setting,
     steady_read_share,
     steady_storage_bytes,
+    workers_knee,
 )
 
 PARTS = (("compute", "compute"), ("prep", "prep stall"), ("fetch", "fetch stall"))
@@ -150,6 +152,14 @@ def _evidence(result: Result, screen: Screen) -> None:
             span = " to ".join(dict.fromkeys((percent(min(held)), percent(max(held)))))
             _fact(screen, f"before {phase}", f"{span} of the bytes {wanted}")
     _fact(screen, "loader", loader_words(result))
+    for phase, cost in sample_costs(result).items():
+        text = f"{seconds(cost.total_s)} of a worker: {seconds(cost.core_s)} on a core, "
+        text += f"{seconds(cost.queued_s)} waiting for one, {seconds(cost.else_s)} for the rest"
+        _fact(screen, f"sample, {phase}", text)
+    if (knee := workers_knee(result)) is not None:
+        swept = result["prep_by_workers"]
+        told = ", ".join(f"{one['workers']}: {figure(one['value'])}" for one in swept)
+        _fact(screen, "prep by workers", f"{told} samples/s; more than {knee} gain under 5 %")
 
 
 def _fact(screen: Screen, name: str, text: str) -> None:

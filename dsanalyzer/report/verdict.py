@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import shlex
+from dataclasses import dataclass
 
 from dsanalyzer.predict.model import effective_cache, hit_rate
-from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Stall
+from dsanalyzer.report.document import Bound, Epoch, Interval, Phase, Result, Stall
 from dsanalyzer.report.units import NBSP, percent, percent_range, rate
 
 CAUSES = {"fetch": "storage (fetch stall)", "prep": "decoding (prep stall)"}
 POLICY_WORDS = {"lru": "LRU", "never-evict": "never-evict", "pagecache": "page cache"}
+KNEE = 0.05  # of the most workers can prepare, that is not worth more of them
 BOUND_WORDS = {"fetch": "fetch", "prep": "prep", "gpu": "GPU"}
 
 
@@ -193,6 +195,44 @@ def setting(result: Result) -> str:
         held = f"{options['storage_bytes_per_s'] / 1e6:.3g}{NBSP}MB/s"
         text += f", storage held to {held} ({options['storage_method'] or 'method unknown'})"
     return text
+
+
+@dataclass(frozen=True)
+class SampleCost:
+    """What a sample took a worker, in seconds: on a core, waiting for one, otherwise; of that,
+    collating."""
+
+    total_s: float
+    core_s: float
+    queued_s: float
+    else_s: float
+    collate_s: float
+
+
+def sample_costs(result: Result) -> dict[Phase, SampleCost]:
+    """By phase, where torch's workers could be watched: prep reads memory, fetch storage too."""
+    costs: dict[Phase, SampleCost] = {}
+    phases: tuple[Phase, ...] = ("prep", "fetch")
+    for phase in phases:
+        loaded = [p["loaded"] for p in result["passes"] if p["phase"] == phase and "loaded" in p]
+        samples = sum(one["samples"] for one in loaded)
+        if not samples:
+            continue
+        wall, core, queued, collate = (
+            sum(one[name] for one in loaded) / samples  # type: ignore[literal-required]
+            for name in ("wall_s", "cpu_s", "queued_s", "collate_s")
+        )
+        costs[phase] = SampleCost(wall, core, queued, max(0.0, wall - core - queued), collate)
+    return costs
+
+
+def workers_knee(result: Result) -> int | None:
+    """The fewest workers whose prep is within 5 % of the fastest measured; None without a sweep."""
+    swept = result.get("prep_by_workers") or []
+    if len(swept) < 2:
+        return None
+    enough = (1 - KNEE) * max(one["value"] for one in swept)
+    return next(one["workers"] for one in swept if one["value"] >= enough)
 
 
 def loader_words(result: Result) -> str:

@@ -99,6 +99,7 @@ nb::dict counts_of(const Feed& feed) {
   out["prepared"] = counts.prepared;
   out["alone"] = counts.alone;
   out["staged"] = counts.staged;
+  out["viewed"] = counts.viewed;
   out["given_up"] = counts.waits;
   out["taken_over"] = counts.taken;
   return out;
@@ -196,12 +197,14 @@ void bind_ring(nb::module_& m) {
            "Until the bell rang since bell() said `seen`, or that long.")
       .def("beat_of", &Ring::beat_of, "member"_a)
       .def("count_pass", &Ring::count_pass, "change"_a)
+      .def("active", &Ring::active, "passes"_a, "Live processes that are in so many passes or more.")
       .def("at", &Ring::at, "run"_a)
       .def("count", &Ring::count, "prepared"_a, "alone"_a, "staged"_a)
       .def("close", &Ring::close, nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Portion>(m, "Portion", "One minibatch on its way through a ring.")
       .def("__len__", &Portion::size)
+      .def("memory", &Portion::memory, "Where its samples are; None where put() was given a buffer.")
       .def("exceptions", &exceptions_of, "(row, what, errno) of rows that are not done.")
       .def("item", &item_of, "row"_a, "Encoded bytes of a row that is not ours.");
 
@@ -209,24 +212,26 @@ void bind_ring(nb::module_& m) {
       .def(nb::new_([](const std::shared_ptr<Ring>& ring,
                        const std::shared_ptr<coordl::Workers>& workers, Numbers items,
                        Numbers indices, std::uint64_t seed, std::uint64_t epoch, int prep_threads,
-                       int cores, double patience_s) {
+                       int cores, double patience_s, std::shared_ptr<coordl::BufferPool> pool) {
              coordl::FeedOptions options;
              options.epoch = epoch;
              options.key = {seed, epoch};
              options.prep_threads = prep_threads;
              options.cores = cores;
+             options.pool = std::move(pool);
              options.patience = std::chrono::nanoseconds(std::int64_t(patience_s * 1e9));
              auto all = copied(items), drawn = copied(indices);
              const nb::gil_scoped_release release;
              return std::make_shared<Feed>(ring, workers, std::move(all), std::move(drawn), options);
            }),
            "ring"_a, "workers"_a, "items"_a, "indices"_a, "seed"_a, "epoch"_a, "prep_threads"_a,
-           "cores"_a, "patience_s"_a)
+           "cores"_a, "patience_s"_a, "pool"_a = nullptr)
       // Without the GIL, as all that takes the feed's mutex: its threads may let go of a buffer that
       // Python holds, for which they need the GIL.
-      .def("put", &Feed::put, "first"_a, "count"_a, "buffer"_a,
+      .def("put", &Feed::put, "first"_a, "count"_a, "buffer"_a.none() = nullptr,
            nb::call_guard<nb::gil_scoped_release>(),
-           "Samples [first, first + count) of the epoch's order, into the buffer.")
+           "Samples [first, first + count) of the epoch's order, into the buffer or, without one,\n"
+           "where Portion.memory() says once they are there.")
       .def("wait",
            [](Feed& feed, const std::shared_ptr<Portion>& portion, double timeout_s) {
              return coordl::wait_in_slices(timeout_s, [&](std::chrono::nanoseconds patience) {

@@ -7,6 +7,8 @@
 #include <span>
 #include <string>
 
+#include "os/own_pages.hpp"
+
 namespace coordl {
 
 // A descriptor and who closes it.
@@ -49,6 +51,10 @@ class SharedFile {
   int set_aside(std::uint64_t offset, std::uint64_t bytes) const noexcept;
   // Copies into a promised range. Through the kernel, not the mapping: no page fault per 4 KiB.
   void write(std::uint64_t offset, std::span<const std::byte> bytes) const noexcept;
+  // The range as memory of this process alone; its data() is null when that cannot be had.
+  OwnPages own_pages(std::uint64_t offset, std::size_t bytes) const noexcept {
+    return OwnPages(fd_.get(), offset, bytes);
+  }
   // Gives whole pages of the range back; they read as zero. False when the kernel cannot.
   bool give_back(std::uint64_t offset, std::uint64_t bytes) const noexcept;
 

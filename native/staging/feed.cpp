@@ -18,6 +18,7 @@
 
 #include "os/signals_blocked.hpp"
 #include "os/steps.hpp"
+#include "staging/ring_view.hpp"
 
 namespace coordl {
 namespace {
@@ -33,6 +34,12 @@ constexpr std::size_t kMostClaimed = 256;
 constexpr std::size_t kLeastClaims = 2;  // one to prepare, one to come
 // Runs whose change wakes us; the others are looked at on that occasion.
 constexpr std::size_t kListened = 4;
+// Views that live at a time, and the share of the slots they and what is held for them may take: the
+// rest is copied, for whoever keeps its minibatches and for small rings.
+constexpr std::size_t kMostViews = 32;
+constexpr std::uint64_t kViewedShare = 4;
+// How long whoever keeps a view may take to let go of its slot, though it gave no sign of life.
+constexpr auto kSettles = std::chrono::milliseconds(60);
 constexpr auto kShareEvery = std::chrono::milliseconds(100);
 
 }  // namespace
@@ -70,7 +77,14 @@ struct Feed::State {
   void loop() noexcept;
   void take_share();
   bool settle(Piece& piece);
+  bool take(Piece& piece);
   bool copy(Piece& piece);
+  void count_staged(std::uint64_t run, std::uint64_t samples);
+  bool may_view(std::uint64_t first, std::size_t count);
+  void give_buffer(Portion& portion);
+  void finish(Portion& portion);
+  void let_go_of_wanted();
+  bool waits_for_readers(Piece& piece, Clock::time_point now);
   bool claim_dead(Piece& piece, Sign& sign, Clock::time_point now);
   void prepare(std::uint64_t run);
   void alone(Portion& portion, std::uint64_t run, std::uint64_t from, std::uint64_t count,
@@ -98,6 +112,8 @@ struct Feed::State {
   std::condition_variable ready;
   std::deque<Piece> incoming;
   std::map<std::uint64_t, Claim> claims;
+  std::vector<std::weak_ptr<RingView>> views;
+  std::size_t views_to_come = 0;
   FeedCounts counts;
   std::exception_ptr error;  // that ended the thread
   bool stop = false;
@@ -115,6 +131,7 @@ void Feed::State::loop() noexcept {
         incoming.clear();
       }
       take_share();
+      let_go_of_wanted();
       std::size_t listened = 0;
       pieces.remove_if([&](Piece& piece) {
         if (listened < kListened) ring->listen(piece.run);
@@ -136,7 +153,7 @@ void Feed::State::take_share() {
   const auto now = Clock::now();
   if (share != 0 && now - shared_at < kShareEvery) return;
   shared_at = now;
-  const int members = static_cast<int>(ring->active());
+  const int members = std::max(1, static_cast<int>(ring->active(1)));
   const int threads = std::clamp((options.cores + members - 1) / members, 1, options.prep_threads);
   if (threads != share) workers->limit_prep(threads);
   share = threads;
@@ -155,7 +172,7 @@ bool Feed::State::settle(Piece& piece) {
   std::uint32_t holder = 0;
   switch (ring->look(piece.run, holder)) {
     case Run::staged:
-      return copy(piece);
+      return take(piece);
     case Run::mine:
       return false;
     case Run::open:
@@ -165,8 +182,7 @@ bool Feed::State::settle(Piece& piece) {
         return false;
       }
       // Somebody was faster, or reads what the slot holds.
-      if (!piece.refused) piece.refused = now;
-      if (now - *piece.refused < options.patience) return false;
+      if (waits_for_readers(piece, now)) return false;
       break;
     case Run::others: {
       Sign& sign = sign_of(holder, now);
@@ -198,6 +214,118 @@ bool Feed::State::claim_dead(Piece& piece, Sign& sign, Clock::time_point now) {
   return true;
 }
 
+// Who keeps a view of the slot settles at once, unless it is stopped: then it is waited for once.
+bool Feed::State::waits_for_readers(Piece& piece, Clock::time_point now) {
+  if (!piece.refused) piece.refused = now;
+  const auto waited = now - *piece.refused;
+  if (waited < kSettles) return true;
+  bool given_up = true;
+  std::uint64_t readers = ring->readers(piece.run);
+  for (std::uint32_t who = 0; readers != 0; ++who, readers >>= 1) {
+    if ((readers & 1) == 0) continue;
+    Sign& sign = sign_of(who, now);
+    if (waited >= options.patience && !sign.given_up) {
+      sign.given_up = true;
+      const std::lock_guard lock(mutex);
+      ++counts.waits;
+    }
+    given_up = given_up && sign.given_up;
+  }
+  return waited < options.patience && !(given_up && ring->readers(piece.run) != 0);
+}
+
+// Holds a staged run's samples for a view, or copies them.
+bool Feed::State::take(Piece& piece) {
+  Portion& portion = *piece.portion;
+  if (!portion.may_view_) return copy(piece);
+  if (!ring->hold(piece.run)) return false;
+  if (!ring->whole(piece.run, piece.from, piece.count)) {
+    ring->let_go(piece.run);
+    give_buffer(portion);
+    return copy(piece);
+  }
+  portion.held_.push_back({piece.run, piece.from, piece.count, piece.row});
+  count_staged(piece.run, piece.count);
+  bool last = false;
+  {
+    const std::lock_guard lock(mutex);
+    last = portion.pieces_ == 1;
+  }
+  if (last) finish(portion);
+  piece_ended(portion);
+  return true;
+}
+
+// All of it is held.
+void Feed::State::finish(Portion& portion) {
+  std::ranges::sort(portion.held_, {}, &Portion::Held::row);
+  const Portion::Held& first = portion.held_.front();
+  const auto view = RingView::of(ring, first.run, first.from, portion.count_);
+  if (view == nullptr) return give_buffer(portion);
+  portion.held_.clear();  // the view's now
+  portion.memory_ = std::make_shared<Buffer>(view->bytes(), view);
+  portion.may_view_ = false;
+  const std::lock_guard lock(mutex);
+  --views_to_come;
+  views.push_back(view);
+  counts.viewed += portion.count_;
+}
+
+// It is to be no view: what is held of it is copied.
+void Feed::State::give_buffer(Portion& portion) {
+  const std::size_t bytes = ring->shape().sample_bytes;
+  portion.buffer_ = options.pool->take(portion.count_ * bytes);
+  portion.memory_ = portion.buffer_;
+  for (const Portion::Held& held : portion.held_) {
+    const auto from = ring->memory(held.run).subspan(held.from * bytes, held.count * bytes);
+    std::ranges::copy(from, portion.buffer_->bytes().subspan(held.row * bytes).begin());
+    ring->let_go(held.run);
+  }
+  portion.held_.clear();
+  portion.may_view_ = false;
+  const std::lock_guard lock(mutex);
+  --views_to_come;
+}
+
+// Slots are for whoever is ahead.
+void Feed::State::let_go_of_wanted() {
+  std::vector<std::shared_ptr<RingView>> live;
+  {
+    const std::lock_guard lock(mutex);
+    std::erase_if(views, [](const auto& view) { return view.expired(); });
+    for (const auto& each : views) {
+      if (auto view = each.lock()) live.push_back(std::move(view));
+    }
+  }
+  for (const auto& view : live) {
+    if (view->wanted()) view->settle();
+  }
+  for (Piece& piece : pieces) {
+    Portion& portion = *piece.portion;
+    const bool wanted = std::ranges::any_of(
+        portion.held_, [&](const Portion::Held& held) { return ring->wanted(held.run); });
+    if (wanted) give_buffer(portion);
+  }
+}
+
+// Whether a minibatch may become a view, as far as can be told before it is there. With the mutex held.
+bool Feed::State::may_view(std::uint64_t first, std::size_t count) {
+  const RingShape& shape = ring->shape();
+  const std::uint64_t most = ring->slots() / kViewedShare;
+  const std::uint64_t slots = (count + shape.run_samples - 1) / shape.run_samples + 1;  // of each like it
+  std::erase_if(views, [](const auto& view) { return view.expired(); });
+  const std::size_t live = views.size() + views_to_come;
+  return options.pool != nullptr && first + count <= shape.epoch_samples && live < kMostViews &&
+         slots * (live + 1) <= most;
+}
+
+void Feed::State::count_staged(std::uint64_t run, std::uint64_t samples) {
+  if (prepared_here[run % ring->epoch_runs()]) return;
+  ring->count(0, 0, samples);
+  const std::lock_guard lock(mutex);
+  counts.staged += samples;
+}
+
 bool Feed::State::copy(Piece& piece) {
   const std::size_t bytes = ring->shape().sample_bytes;
   std::vector<bool> done(piece.count);
@@ -209,11 +337,7 @@ bool Feed::State::copy(Piece& piece) {
     --staged;  // what could not be prepared natively each job makes as its own data set does
     alone(*piece.portion, piece.run, piece.from + i, 1, piece.row + i);
   }
-  if (!prepared_here[piece.run % ring->epoch_runs()]) {
-    ring->count(0, 0, staged);
-    const std::lock_guard lock(mutex);
-    counts.staged += staged;
-  }
+  count_staged(piece.run, staged);
   piece_ended(*piece.portion);
   return true;
 }
@@ -285,6 +409,7 @@ void Feed::State::row_ended(std::uint64_t run, std::size_t left) noexcept {
 
 void Feed::State::alone(Portion& portion, std::uint64_t run, std::uint64_t from, std::uint64_t count,
                         std::size_t row) {
+  if (portion.may_view_) give_buffer(portion);
   const auto ticket = ticket_of(run, from, count);
   {
     const std::lock_guard lock(mutex);
@@ -358,11 +483,21 @@ std::shared_ptr<Portion> Feed::put(std::uint64_t first, std::size_t count,
   check_process();
   State& state = *state_;
   const RingShape& shape = state.ring->shape();
-  if (count == 0 || first >= shape.epoch_samples || count > shape.epoch_samples ||
-      buffer->bytes().size() < count * shape.sample_bytes) {
+  const std::size_t bytes = count * shape.sample_bytes;
+  const bool has_memory = buffer ? buffer->bytes().size() >= bytes : state.options.pool != nullptr;
+  if (count == 0 || first >= shape.epoch_samples || count > shape.epoch_samples || !has_memory) {
     throw std::invalid_argument("a minibatch beyond the epoch, or larger than its buffer");
   }
   auto portion = std::make_shared<Portion>();
+  if (buffer == nullptr) {
+    const std::lock_guard lock(state.mutex);
+    portion->may_view_ = state.may_view(first, count);
+    state.views_to_come += portion->may_view_;
+  }
+  if (buffer == nullptr && !portion->may_view_) {
+    buffer = state.options.pool->take(bytes);
+    portion->memory_ = buffer;
+  }
   portion->buffer_ = std::move(buffer);
   portion->first_ = first;
   portion->count_ = count;
@@ -424,7 +559,14 @@ void Feed::close() noexcept {
     state.incoming.clear();
   }
   for (const auto& [run, claim] : claims) state.ring->release(run);
+  for (State::Piece& piece : state.pieces) {
+    for (const Portion::Held& held : piece.portion->held_) state.ring->let_go(held.run);
+    piece.portion->held_.clear();
+  }
   state.pieces.clear();
+  for (const auto& each : state.views) {  // what users keep nobody looks after any more
+    if (const auto view = each.lock()) view->settle();
+  }
   state.ring->count_pass(-1);
 }
 

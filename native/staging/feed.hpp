@@ -1,6 +1,6 @@
 // One pass of one job over a group's ring: turns ranges of the epoch's order into minibatches.
 //
-//   put -> for each run the range touches:  staged by anyone      -> copied out of the slot
+//   put -> for each run the range touches:  staged by anyone      -> held, or copied out of the slot
 //                                           free                  -> claimed, prepared into the slot, staged
 //                                           another's to prepare  -> waited for, at most `patience`
 //                                           no slot to be had     -> prepared here, for this job alone
@@ -8,6 +8,11 @@
 // One thread of its own does all of that, in the order of put(); prep and fetch are done by Workers.
 // A holder that gives no sign of life (a sample prepared, a run claimed) for `patience` is not waited
 // for again until it gives one: its runs are prepared here, for this job alone.
+//
+// A minibatch whose samples are all staged, one after the other, is a view of the ring (RingView): what
+// is held of it is not copied. It is copied where that cannot be (the ring's end lies in it, a sample is
+// not there or made here, a buffer was given), and where it would hold up others: many views live, or
+// a slot it holds is wanted for a later run.
 //
 // Claims are made as prep threads can take them, two at least: what is not claimed yet, the other
 // jobs may. So the work spreads over all of them, and no more of their prep threads work in all than
@@ -41,12 +46,21 @@ class Portion : public std::enable_shared_from_this<Portion> {
     std::shared_ptr<Ticket> ticket;
   };
   const std::vector<Own>& own() const noexcept { return own_; }
+  // Its samples, where put() was given no buffer for them.
+  const std::shared_ptr<Buffer>& memory() const noexcept { return memory_; }
 
  private:
   friend class Feed;
-  std::shared_ptr<Buffer> buffer_;
+  struct Held {
+    std::uint64_t run, from, count;
+    std::size_t row;
+  };
+  std::shared_ptr<Buffer> buffer_;  // where samples are copied to; null while it may become a view
+  std::shared_ptr<Buffer> memory_;
   std::uint64_t first_ = 0;  // position of its first sample in the epoch
   std::size_t count_ = 0;
+  std::vector<Held> held_;   // of the feed's thread alone
+  bool may_view_ = false;    // it has no buffer yet; of put(), then of the feed's thread
   std::vector<Own> own_;     // guarded by the feed's mutex, as is:
   std::size_t pieces_ = 0;   // not ready yet
 };
@@ -56,6 +70,7 @@ struct FeedCounts {
   std::uint64_t prepared = 0;  // here, for the group
   std::uint64_t alone = 0;     // here, for this job alone
   std::uint64_t staged = 0;    // out of slots another job had filled
+  std::uint64_t viewed = 0;    // of all, yielded where they lie in the ring
   std::uint64_t waits = 0;     // times a holder was given up on
   std::uint64_t taken = 0;     // runs taken over from the dead
 };
@@ -65,6 +80,7 @@ struct FeedOptions {
   DrawKey key;
   int prep_threads = 1;  // of the workers
   int cores = 1;         // what all members' prep threads share
+  std::shared_ptr<BufferPool> pool;  // for minibatches that are no views; null: all are given buffers
   std::chrono::nanoseconds patience = std::chrono::seconds(2);
 };
 
@@ -78,8 +94,9 @@ class Feed {
   Feed(const Feed&) = delete;
   Feed& operator=(const Feed&) = delete;
 
-  // Samples [first, first + count) of the epoch, into the buffer; after its last comes its first, for
-  // a job that began in its middle. Throws std::invalid_argument.
+  // Samples [first, first + count) of the epoch, into the buffer, or without one where they lie (see
+  // Portion::memory()); after its last comes its first, for a job that began in its middle. Throws
+  // std::invalid_argument.
   std::shared_ptr<Portion> put(std::uint64_t first, std::size_t count, std::shared_ptr<Buffer> buffer);
   // True when all of it is there within `timeout`; throws when the feed was closed before.
   bool wait(const Portion& portion, std::chrono::nanoseconds timeout);

@@ -201,6 +201,40 @@ class Handle final : public Ring {
     return staged;
   }
 
+  bool hold(std::uint64_t run) noexcept override {
+    if (!enter()) return false;
+    const bool staged = core_->memory.enter_reading(run);
+    if (staged) {
+      add(&ring_layout::Member::beat, 1);
+      at_step("read:entered");
+    }
+    leave();
+    return staged;
+  }
+  void let_go(std::uint64_t run) noexcept override {
+    if (!enter()) return;
+    add(&ring_layout::Member::beat, 1);
+    core_->memory.leave_reading(run);
+    at_step("read:left");
+    leave();
+  }
+  bool whole(std::uint64_t run, std::uint64_t first, std::uint64_t count) const noexcept override {
+    for (std::uint64_t i = first; i < first + count; ++i) {
+      std::uint64_t& bits = core_->memory.slot_of(run).done[i / 64];
+      if ((ring_layout::atomic(bits).load(std::memory_order_relaxed) >> i % 64 & 1) == 0) return false;
+    }
+    return true;
+  }
+  bool wanted(std::uint64_t run) const noexcept override { return core_->memory.wanted(run); }
+  std::uint64_t readers(std::uint64_t run) const noexcept override {
+    const std::uint64_t self = std::uint64_t(1) << core_->memory.self();
+    return ring_layout::atomic(core_->memory.slot_of(run).readers).load() & ~self;
+  }
+  OwnPages own_pages(std::uint64_t run, std::uint64_t from,
+                     std::uint64_t count) const noexcept override {
+    return core_->memory.own_pages(run, from, count);
+  }
+
   std::uint32_t bell() const noexcept override { return std::atomic_ref(own().bell).load(); }
   void wait(std::uint32_t seen, int most_ms) const noexcept override {
     const timespec patience{most_ms / 1000, most_ms % 1000 * 1'000'000L};
@@ -215,13 +249,13 @@ class Handle final : public Ring {
   void count_pass(int change) noexcept override {
     if (core_->leased()) add(&ring_layout::Member::passes, static_cast<std::uint64_t>(change));
   }
-  std::uint32_t active() const noexcept override {
+  std::uint32_t active(std::uint64_t passes) const noexcept override {
     std::uint32_t count = 0;
     for (std::uint32_t who = 0; who < ring_layout::kMembers; ++who) {
-      if (ring_layout::atomic(core_->memory.member(who).passes).load() == 0) continue;
+      if (ring_layout::atomic(core_->memory.member(who).passes).load() < passes) continue;
       count += who == core_->memory.self() || core_->lock->held_by_other(who);
     }
-    return std::max<std::uint32_t>(1, count);
+    return count;
   }
   void at(std::uint64_t run) noexcept override {
     ring_layout::atomic(own().position).store(run, std::memory_order_relaxed);

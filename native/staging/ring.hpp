@@ -30,6 +30,7 @@
 #include <string>
 #include <vector>
 
+#include "os/own_pages.hpp"
 #include "staging/ring_layout.hpp"
 
 namespace coordl {
@@ -111,6 +112,21 @@ class Ring {
   virtual bool show(std::uint64_t run, const std::function<void(std::span<const std::byte> memory,
                                                                 const std::uint64_t* done)>& see) = 0;
 
+  // Keeps a staged run from being cleared until let_go() of it. False when it is staged no more. A pass
+  // lets go of all it holds before it ends: see RingView.
+  virtual bool hold(std::uint64_t run) noexcept = 0;
+  virtual void let_go(std::uint64_t run) noexcept = 0;
+  // Whether those samples of a held run are all there.
+  virtual bool whole(std::uint64_t run, std::uint64_t first, std::uint64_t count) const noexcept = 0;
+  // Whether a held run's slot is wanted for a later one.
+  virtual bool wanted(std::uint64_t run) const noexcept = 0;
+  // Members besides this process that read the run's slot, a bit each.
+  virtual std::uint64_t readers(std::uint64_t run) const noexcept = 0;
+  // Samples of held runs as memory of this process alone; data() is null unless they lie one after the
+  // other, from sample `from` of `run` on.
+  virtual OwnPages own_pages(std::uint64_t run, std::uint64_t from,
+                             std::uint64_t count) const noexcept = 0;
+
   // The bell of this process: wait() returns when it rang since bell() said `seen`, or after a while.
   virtual std::uint32_t bell() const noexcept = 0;
   virtual void wait(std::uint32_t seen, int most_ms) const noexcept = 0;
@@ -122,8 +138,9 @@ class Ring {
   virtual std::uint64_t beat_of(std::uint32_t member) const noexcept = 0;
   // A pass of this process begins (+1) or ends (-1).
   virtual void count_pass(int change) noexcept = 0;
-  // Live processes that are in a pass, at least 1.
-  virtual std::uint32_t active() const noexcept = 0;
+  // Live processes that are in so many passes or more. (Worker processes are in one while they live,
+  // and in one more while they prepare a sample.)
+  virtual std::uint32_t active(std::uint64_t passes) const noexcept = 0;
   virtual void at(std::uint64_t run) noexcept = 0;  // its position
   virtual void count(std::uint64_t prepared, std::uint64_t alone, std::uint64_t staged) noexcept = 0;
   virtual RingInfo info() const = 0;

@@ -16,7 +16,7 @@
 namespace coordl::ring_layout {
 
 inline constexpr std::uint64_t kMagic = 0x31'47'4c'44'52'4f'4f'43;  // "COORDLG1", written last
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::uint32_t kMembers = 64;  // as many as a word has bits
 inline constexpr std::uint64_t kMostRunSamples = 512;
@@ -65,7 +65,8 @@ struct Slot {
   std::uint64_t word;     // 0   see make_word()
   std::uint64_t readers;  // 8   bit m: member m reads it
   std::uint64_t waiters;  // 16  bit m: member m waits for it to change
-  std::uint64_t unused[5];
+  std::uint64_t wanted;   // 24  the latest run that somebody wants it for while it is read
+  std::uint64_t unused[4];
   std::uint64_t done[kMostRunSamples / 64];  // 64  bit i: sample i of the run is there
 };
 static_assert(sizeof(Slot) == 128);

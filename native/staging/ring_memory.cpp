@@ -158,14 +158,26 @@ Run RingMemory::look(std::uint64_t run, std::uint32_t& holder) const noexcept {
   return same && word == own_word(ring_layout::claimed, run) ? Run::mine : Run::others;
 }
 
-// Whether a live member reads a slot that is being cleared: nobody begins to.
-bool RingMemory::is_read(Slot& slot, const LockFile& lives) noexcept {
+// Of a slot that is being cleared: nobody begins to read it.
+std::uint64_t RingMemory::readers_of(Slot& slot, const LockFile& lives) noexcept {
+  std::uint64_t readers = 0;
   for (std::uint32_t who = 0; who < ring_layout::kMembers; ++who) {
     if ((atomic(slot.readers).load() & bit_of(who)) == 0) continue;
-    if (who == self_ || lives.held_by_other(who)) return true;
-    atomic(slot.readers).fetch_and(~bit_of(who));
+    if (who == self_ || lives.held_by_other(who)) {
+      readers |= bit_of(who);
+    } else {
+      atomic(slot.readers).fetch_and(~bit_of(who));
+    }
   }
-  return false;
+  return readers;
+}
+
+OwnPages RingMemory::own_pages(std::uint64_t run, std::uint64_t from,
+                               std::uint64_t count) const noexcept {
+  const std::uint64_t bytes = shape_.sample_bytes, first = run % plan_.slots * shape_.run_samples + from;
+  const bool gapless = plan_.slot_bytes == bytes * shape_.run_samples && bytes % 16 == 0;
+  if (!gapless || first + count > plan_.slots * shape_.run_samples) return {};
+  return file_.own_pages(plan_.data_offset + first * bytes, count * bytes);
 }
 
 bool RingMemory::claim(std::uint64_t run, const LockFile& lives) noexcept {
@@ -189,8 +201,13 @@ bool RingMemory::claim(std::uint64_t run, const LockFile& lives) noexcept {
   const std::uint64_t marked = own_word(ring_layout::clearing, run_of(word));
   if (!swap(slot.word, word, marked)) return false;
   at_step("claim:cleared");
-  if (is_read(slot, lives)) {
+  if (const std::uint64_t readers = readers_of(slot, lives)) {
     swap(slot.word, marked, with_stage(marked, ring_layout::published));
+    std::uint64_t known = atomic(slot.wanted).load();
+    while (known < run && !swap(slot.wanted, known, run)) known = atomic(slot.wanted).load();
+    for (std::uint32_t who = 0; who < ring_layout::kMembers; ++who) {
+      if (readers & bit_of(who)) ring_bell(who);  // whoever keeps it as a view lets go
+    }
     return false;
   }
   return swap(slot.word, marked, ours) && taken("claim:claimed");

@@ -57,6 +57,13 @@ class RingMemory {
   // Sets this member's bit; false, with the bit cleared again, when the run is not staged.
   bool enter_reading(std::uint64_t run) noexcept;
   void leave_reading(std::uint64_t run) noexcept;
+  // Whether the run's slot is wanted for a later one.
+  bool wanted(std::uint64_t run) const noexcept {
+    return ring_layout::atomic(slot_of(run).wanted).load() > run;
+  }
+  // `count` samples from sample `from` of `run` on, as this process's own memory; data() is null unless
+  // they lie one after the other.
+  OwnPages own_pages(std::uint64_t run, std::uint64_t from, std::uint64_t count) const noexcept;
   void forget_readers();  // in a forked child
   void listen(std::uint64_t run) noexcept;
   void tell(std::uint64_t run) noexcept;  // rings who listens
@@ -71,7 +78,8 @@ class RingMemory {
   std::uint64_t own_word(ring_layout::Stage stage, std::uint64_t run) const noexcept {
     return ring_layout::make_word(stage, run, self_, incarnation_);
   }
-  bool is_read(ring_layout::Slot& slot, const LockFile& lives) noexcept;
+  // Live members that read a slot, a bit each.
+  std::uint64_t readers_of(ring_layout::Slot& slot, const LockFile& lives) noexcept;
 
   // Threads of this process that read a slot share their member's bit.
   struct Readers {

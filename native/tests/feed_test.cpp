@@ -83,18 +83,25 @@ class Pictures {
   std::shared_ptr<ItemTable> table_ = std::make_shared<ItemTable>();
 };
 
+// 192 bytes a sample: slots have gaps, so that minibatches are copied.
 Pass small_pass() {
   Pass pass;
   pass.geometry.out_height = pass.geometry.out_width = 8;
   return pass;
 }
-
-std::shared_ptr<Workers> workers_of(const Pictures& pictures) {
-  return std::make_shared<Workers>(pictures.table(), small_pass(), nullptr, WorkersOptions{2, 4, 1 << 20});
+// 3,072 bytes a sample, three pages a slot: minibatches lie in one piece.
+Pass gapless_pass() {
+  Pass pass;
+  pass.geometry.out_height = pass.geometry.out_width = 32;
+  return pass;
 }
 
-RingShape shape(std::uint64_t slots) {
-  const std::uint64_t sample = small_pass().sample_bytes();
+std::shared_ptr<Workers> workers_of(const Pictures& pictures, const Pass& pass = small_pass()) {
+  return std::make_shared<Workers>(pictures.table(), pass, nullptr, WorkersOptions{2, 4, 1 << 20});
+}
+
+RingShape shape(std::uint64_t slots, const Pass& pass = small_pass()) {
+  const std::uint64_t sample = pass.sample_bytes();
   return {sample, kCount, kRun, slots * (ring_layout::round_up(sample * kRun, 4096) + 128), ""};
 }
 
@@ -117,10 +124,11 @@ FeedOptions options(std::uint64_t epoch) {
 }
 
 // The epoch's bytes as Workers alone make them.
-std::vector<std::byte> reference(const Pictures& pictures, std::uint64_t epoch) {
-  const auto workers = workers_of(pictures);
+std::vector<std::byte> reference(const Pictures& pictures, std::uint64_t epoch,
+                                 const Pass& pass = small_pass()) {
+  const auto workers = workers_of(pictures, pass);
   const auto order = order_of(epoch);
-  const auto buffer = BufferPool::create(1)->take(kCount * small_pass().sample_bytes());
+  const auto buffer = BufferPool::create(1)->take(kCount * pass.sample_bytes());
   const auto ticket = workers->ticket(order, order, {5, epoch});
   workers->submit(ticket, buffer);
   CHECK(workers->wait(*ticket, 60s));
@@ -262,4 +270,117 @@ TEST(a_member_that_dies_or_stops_at_any_step_of_a_pass_is_not_waited_for_beyond_
       CHECK(ring->info().claimed == 0 && ring->info().users == 1);
     }
   }
+}
+
+namespace {
+
+// A minibatch that somebody keeps: where it lies, and what it must hold for ever.
+struct Kept {
+  std::shared_ptr<Buffer> buffer;
+  std::vector<std::byte> expected;
+  bool is_right() const { return std::ranges::equal(buffer->bytes(), expected); }
+};
+
+// One pass without buffers, in minibatches of `batch`; all of them.
+std::vector<Kept> kept_pass(Feed& feed, std::size_t batch, const std::vector<std::byte>& expected) {
+  const std::size_t bytes = gapless_pass().sample_bytes();
+  std::vector<Kept> kept;
+  for (std::size_t first = 0; first < kCount; first += batch) {
+    const std::size_t count = std::min(batch, kCount - first);
+    const auto portion = feed.put(first, count, nullptr);
+    CHECK(feed.wait(*portion, 60s));
+    const auto begin = expected.begin() + static_cast<std::ptrdiff_t>(first * bytes);
+    kept.push_back({portion->memory(), {begin, begin + static_cast<std::ptrdiff_t>(count * bytes)}});
+    CHECK(kept.back().is_right());
+  }
+  return kept;
+}
+
+std::unique_ptr<Feed> gapless_feed(const std::shared_ptr<Ring>& ring, const Pictures& pictures,
+                                   std::uint64_t epoch) {
+  FeedOptions asked = options(epoch);
+  asked.pool = BufferPool::create(4);
+  return std::make_unique<Feed>(ring, workers_of(pictures, gapless_pass()), order_of(epoch),
+                                order_of(epoch), asked);
+}
+
+}  // namespace
+
+TEST(minibatches_lie_in_the_ring_and_stay_what_they_are_when_their_slots_are_used_again) {
+  const Pictures pictures;
+  const auto ring =
+      Ring::open("test-feed-view-" + std::to_string(::getpid()), shape(16, gapless_pass()));
+  std::vector<Kept> kept;
+  std::uint64_t viewed = 0;
+  for (std::uint64_t epoch = 0; epoch < 6; ++epoch) {  // a ring of two epochs
+    const auto expected = reference(pictures, epoch, gapless_pass());
+    const auto feed = gapless_feed(ring, pictures, epoch);
+    for (Kept& one : kept_pass(*feed, 5, expected)) kept.push_back(std::move(one));
+    const FeedCounts counts = feed->counts();
+    CHECK(counts.prepared == kCount && counts.alone == 0);
+    viewed += counts.viewed;
+    CHECK(std::ranges::all_of(kept, &Kept::is_right));
+  }
+  CHECK(viewed >= 6 * 5);
+  CHECK(std::ranges::all_of(kept, &Kept::is_right));
+}
+
+TEST(what_a_job_writes_into_its_minibatch_no_other_sees) {
+  const Pictures pictures;
+  const auto ring =
+      Ring::open("test-feed-own-" + std::to_string(::getpid()), shape(16, gapless_pass()));
+  const auto expected = reference(pictures, 0, gapless_pass());
+  const std::array feeds{gapless_feed(ring, pictures, 0), gapless_feed(ring, pictures, 0)};
+  for (const auto& feed : feeds) {
+    for (Kept& one : kept_pass(*feed, 4, expected)) std::ranges::fill(one.buffer->bytes(), std::byte{7});
+    CHECK(feed->counts().viewed > 0);
+  }
+}
+
+TEST(a_forked_child_keeps_the_minibatch_it_inherits) {
+  const Pictures pictures;
+  const auto ring =
+      Ring::open("test-feed-fork-" + std::to_string(::getpid()), shape(16, gapless_pass()));
+  auto feed = gapless_feed(ring, pictures, 0);
+  const auto expected = reference(pictures, 0, gapless_pass());
+  const auto portion = feed->put(0, 5, nullptr);
+  CHECK(feed->wait(*portion, 60s));
+  CHECK(feed->counts().viewed == 5);
+  int go[2];
+  CHECK(::pipe(go) == 0);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    char byte = 0;
+    if (::read(go[0], &byte, 1) != 1) ::_exit(2);
+    const auto bytes = portion->memory()->bytes();
+    ::_exit(std::memcmp(bytes.data(), expected.data(), bytes.size()) == 0 ? 0 : 1);
+  }
+  feed.reset();
+  for (std::uint64_t epoch = 1; epoch < 4; ++epoch) {
+    const auto later = gapless_feed(ring, pictures, epoch);
+    kept_pass(*later, 6, reference(pictures, epoch, gapless_pass()));
+  }
+  CHECK(::write(go[1], "x", 1) == 1);
+  int status = 0;
+  CHECK(::waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST(a_view_is_no_reason_to_wait_for_long) {
+  const Pictures pictures;
+  const auto ring =
+      Ring::open("test-feed-held-" + std::to_string(::getpid()), shape(16, gapless_pass()));
+  const auto slow = gapless_feed(ring, pictures, 0);  // keeps its first minibatch
+  const auto expected = reference(pictures, 0, gapless_pass());
+  const auto portion = slow->put(0, 5, nullptr);
+  CHECK(slow->wait(*portion, 60s));
+  CHECK(slow->counts().viewed == 5);
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::uint64_t epoch = 0; epoch < 4; ++epoch) {
+    const auto fast = gapless_feed(ring, pictures, epoch);
+    kept_pass(*fast, 6, reference(pictures, epoch, gapless_pass()));
+    CHECK(fast->counts().alone == 0 && fast->counts().waits == 0);
+  }
+  CHECK(std::chrono::steady_clock::now() - begin < 30s);
+  const auto bytes = portion->memory()->bytes();
+  CHECK(std::memcmp(bytes.data(), expected.data(), bytes.size()) == 0);
 }

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dsanalyzer.measure import residency
+
 JOBS = Path(__file__).parent / "jobs"
 
 
@@ -34,6 +36,16 @@ def pictures(photos, tmp_path_factory) -> Path:
         crop.save(folder / f"{number:04}.jpg", quality=95)
     os.sync()
     return root
+
+
+@pytest.fixture(scope="session")
+def on_disk(pictures) -> Path:
+    """`pictures`, where their pages can be evicted."""
+    some = str(next(pictures.glob("*/*.jpg")))
+    residency.evict(some)
+    if residency.residency([some]).resident_pages:
+        pytest.skip("the temporary folder keeps its pages (tmpfs); no cold phase can be had on it")
+    return pictures
 
 
 class Cli:

@@ -2,11 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from dsanalyzer import builtin, trace
 from dsanalyzer.hooks.emulate import DeviceQueue
 from dsanalyzer.measure import timing
+from dsanalyzer.workloads.audio import AUDIO
+from dsanalyzer.workloads.pictures import PICTURES
+from dsanalyzer.workloads.text import TEXT
+from dsanalyzer.workloads.workload import NoJob
 
 BRIEF = ("--rounds", 1, "--epochs", 2, "--block", 0.3, "--samples", 320)
 
@@ -49,19 +55,78 @@ def test_a_job_that_cannot_be_made_is_said_before_anything_runs(cli, words, said
 
 
 def test_an_unknown_model_is_named_with_those_there_are(pictures):
-    with pytest.raises(builtin.NoJob, match="unknown model 'resnet9'; there are alexnet"):
-        builtin.check_model("resnet9", emulated=True)
+    with pytest.raises(NoJob, match="unknown model 'resnet9'; there are alexnet"):
+        builtin.check(pictures, "resnet9", emulated=True)
 
 
 def test_pictures_are_found_by_class_and_below_train(pictures, tmp_path):
     (tmp_path / "train").symlink_to(pictures)
 
-    direct, below = builtin.pictures(pictures), builtin.pictures(tmp_path)
+    direct, below = PICTURES.samples(pictures), PICTURES.samples(tmp_path)
 
     assert len(direct) == len(below) == 320
     assert {label for _, label in direct} == {0, 1}
-    image, _ = builtin.Pictures(direct)[0]
-    assert tuple(image.shape) == (3, 224, 224)
+
+
+@pytest.fixture
+def files(pictures, tmp_path):
+    """A folder of each kind, in two classes."""
+    soundfile = pytest.importorskip("soundfile")
+    for number in range(4):
+        home = tmp_path / f"class-{number % 2}"
+        home.mkdir(exist_ok=True)
+        wave = np.sin(np.arange(16_000 * (1 + 2 * number)) / (5 + number))
+        soundfile.write(home / f"{number}.flac", wave, 16_000)
+        (home / f"{number}.txt").write_text("a word and another. " * 30 * number)
+        (home / f"{number}.jpg").symlink_to(sorted(pictures.glob("*/*.jpg"))[number])
+    return tmp_path
+
+
+@pytest.mark.parametrize("model", builtin.WORKLOADS)
+def test_every_model_learns_from_its_files(files, model):
+    workload = builtin.workload_of(model)
+    if reason := workload.why_not(model, False):
+        pytest.skip(reason)
+    torch.manual_seed(1)
+    data = workload.data(workload.samples(files))
+    assert len(data) == 4
+    batch = torch.utils.data.default_collate([data[n] for n in range(4)])
+    net = workload.build(model)
+
+    loss = workload.loss(net, batch)
+    loss.backward()
+
+    assert loss.dim() == 0 and torch.isfinite(loss)
+    assert all(each.grad is not None for each in net.parameters())
+
+
+def test_what_a_recording_is_too_short_for_is_silence(files):
+    short = next(sample for sample in AUDIO.samples(files) if sample[0].endswith("0.flac"))
+    wave, label = AUDIO.data([short])[0]
+
+    assert wave.shape == (1, 32_000) and wave.dtype == torch.float32 and label == 0
+    assert wave[0, :8_000].abs().max() > 0.5 and not wave[0, 8_100:].any()
+
+
+def test_an_empty_text_is_zeros(files):
+    empty = next(sample for sample in TEXT.samples(files) if sample[0].endswith("0.txt"))
+    assert not TEXT.data([empty])[0].any()
+
+
+@pytest.mark.slow
+def test_a_language_model_shows_no_stall(cli, tmp_path):
+    for number in range(400):
+        (tmp_path / f"{number}.txt").write_text("a word and another. " * 200)
+    done = cli(
+        *("profile", "--rounds", 3, "--epochs", 3, "--samples", 128, "-o", "r.json"),
+        *("--data", tmp_path, "--model", "bytes_lm", "--batch-size", 4, "--workers", 1),
+    )
+
+    assert done.returncode == 0, done.stderr
+    steady = json.loads((cli.folder / "r.json").read_text())["steady"]
+    for stall in ("prep_stall_s", "fetch_stall_s"):
+        assert steady[stall]["verdict"] != "stall"
+        assert steady[stall]["value"] < 0.03 * steady["time_s"]["value"]
 
 
 def test_steps_take_the_times_of_the_trace_by_turns(monkeypatch):

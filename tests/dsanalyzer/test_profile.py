@@ -24,18 +24,6 @@ def checks_of(result):
     return {check["name"]: check for check in result["checks"]}
 
 
-@pytest.fixture(scope="session")
-def on_disk(pictures):
-    """Eviction is a no-op on tmpfs, and so is every cold phase."""
-    from dsanalyzer.measure import residency
-
-    some = str(next(pictures.glob("*/*.jpg")))
-    residency.evict(some)
-    if residency.residency([some]).resident_pages:
-        pytest.skip("the temporary folder keeps its pages (tmpfs); no cold phase can be had on it")
-    return pictures
-
-
 @pytest.mark.alone
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_phases_are_proved_for_forked_and_spawned_workers(cli, on_disk, context):

@@ -49,3 +49,9 @@ def test_network_rates_are_written_in_bits_or_bytes():
     assert quantity.network_bytes_per_s("1.2GB/s") == 1.2e9
     with pytest.raises(ValueError, match="not a network rate"):
         quantity.network_bytes_per_s("0Gbit/s")
+
+
+def test_numbers_are_a_list():
+    assert quantity.counts("1, 2,8") == (1, 2, 8) and quantity.counts(" ") == ()
+    with pytest.raises(ValueError, match=r"'2,x' are no numbers; write 1,2,4,8"):
+        quantity.counts("2,x")

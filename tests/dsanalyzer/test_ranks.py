@@ -5,8 +5,6 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
-
 from dsanalyzer import ranks
 from dsanalyzer.hooks.conductor import LEARN_STEPS
 from dsanalyzer.measure.plan import INGESTION_STEPS
@@ -15,17 +13,6 @@ from dsanalyzer.report import load
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 BRIEF = ("--rounds", 2, "--epochs", 2, "--block", 0.3, "--samples", 192, "-o", "r.json", "--")
-
-
-@pytest.fixture(scope="session")
-def on_disk(pictures):
-    from dsanalyzer.measure import residency
-
-    some = str(next(pictures.glob("*/*.jpg")))
-    residency.evict(some)
-    if residency.residency([some]).resident_pages:
-        pytest.skip("the temporary folder keeps its pages (tmpfs); no cold phase can be had on it")
-    return pictures
 
 
 def job(cli, folder, *more):

@@ -9,17 +9,6 @@ import pytest
 BRIEF = ("--rounds", 1, "--epochs", 2, "--block", 0.3, "--samples", 320, "--gpu-rate", 2000)
 
 
-@pytest.fixture(scope="session")
-def on_disk(pictures):
-    from dsanalyzer.measure import residency
-
-    some = str(next(pictures.glob("*/*.jpg")))
-    residency.evict(some)
-    if residency.residency([some]).resident_pages:
-        pytest.skip("the temporary folder keeps its pages (tmpfs); no cold phase can be had on it")
-    return pictures
-
-
 def profiled(cli, *job):
     done = cli("profile", *BRIEF, "-o", "r.json", *job)
     assert done.returncode == 0, done.stderr

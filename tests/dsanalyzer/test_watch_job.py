@@ -1,5 +1,9 @@
 """`dsanalyzer watch`: the job runs as it is, and its waits are told."""
 
+import importlib.util
+
+import pytest
+
 from dsanalyzer.cli.watch import metrics
 from dsanalyzer.measure.watch import Waited
 
@@ -46,3 +50,26 @@ def test_totals_are_sums_and_shares_of_them():
     assert total.share == 0.25
     assert total.rate == 100
     assert "dsanalyzer_wait_seconds_total 1\n" in metrics(total)
+
+
+def test_figures_go_to_tensorboard(cli, pictures):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = cli("watch", "--tensorboard", "board", *cli.job("train.py", pictures, "--epochs", 2))
+
+    assert done.returncode == 0, done.stderr
+    events = EventAccumulator(str(cli.folder / "board")).Reload()
+    shares = events.Scalars("dsanalyzer/wait_share")
+    assert shares and all(0 <= each.value <= 1 for each in shares)
+    assert max(each.step for each in events.Scalars("dsanalyzer/samples_per_s")) == 40
+
+
+def test_without_tensorboard_it_says_what_to_install(cli):
+    if importlib.util.find_spec("tensorboard"):
+        pytest.skip("tensorboard is installed")
+    done = cli("watch", "--tensorboard", "board", "--", "true")
+
+    assert done.returncode == 2
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert "wants the package tensorboard" in said

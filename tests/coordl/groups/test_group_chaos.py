@@ -14,13 +14,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from group_jobs import PICTURES, Job, alone, loader
+from group_jobs import PICTURES, Job, alone, loader, transform
 
 from coordl import _native
 from coordl.staging import group as groups
@@ -35,12 +35,14 @@ SEED = int(os.environ.get("COORDL_CHAOS_SEED", "1"))
 # A group lasts for so many epochs, and some more for who comes then: what is prepared beforehand to
 # compare with is bounded.
 JOBS, EPOCHS, MORE, BATCHES = 6, 40, 40, (2, 3, 5)
-SLOTS = 8  # each of one picture: who comes in mid-epoch finds the first ones gone
+SLOTS = 16  # each of one picture: who comes in mid-epoch finds the first ones gone
 PATIENCE_S = 0.8
 # What a minibatch takes alone when six jobs, and whatever else the machine does, share its cores.
 ALONE_S = 0.7
 HANGS_S = 120.0  # who takes so long waits for what will not come
-STAGING = SLOTS * (-(-3 * 24 * 24 * 4 // 4096) * 4096 + 128)
+EDGE = 32  # a picture is three pages: minibatches are yielded where they are staged
+KEPT = 4  # minibatches that a job keeps, and looks at again
+STAGING = SLOTS * (3 * EDGE * EDGE * 4 + 128)
 _WHAT = {signal.SIGKILL: "kills at ", signal.SIGSTOP: "stops at "}
 STEPS = [
     step
@@ -83,8 +85,10 @@ class Task:
         """Returns what it did, and when it waited for long."""
         did: Counter = Counter()
         waits = []
-        options = {"num_workers": self.workers, "group": self.group, "staging": STAGING}
+        options: dict[str, Any] = {"num_workers": self.workers, "group": self.group}
+        options |= {"staging": STAGING, "transform": transform(EDGE)}
         one = loader(self.folder, self.batch, **options)
+        kept: deque[Any] = deque(maxlen=KEPT)
         got: Samples = []
         if self.saved.exists():
             _, got, state = pickle.loads(self.saved.read_bytes())
@@ -96,6 +100,8 @@ class Task:
                 if time.monotonic() - began > PATIENCE_S / 4:
                     waits.append((began, time.monotonic()))
                 got += samples_of(images, labels)
+                kept.append((images, labels, got[-len(labels) :]))
+                assert all(samples_of(*data) == seen_then for *data, seen_then in kept)
                 seen += 1
                 if self.struck and seen == self.struck[2]:
                     _native._signal_at({self.struck[0]: self.struck[1]})
@@ -119,7 +125,7 @@ class Task:
             if epoch + 1 >= EPOCHS:
                 break
         shared = [each["shared"] for each in one.stats()["epochs"]]
-        for name in ("prepared", "alone", "staged", "given_up", "taken_over"):
+        for name in ("prepared", "alone", "staged", "viewed", "given_up", "taken_over"):
             did[name.replace("_", " ")] += sum(each[name] for each in shared)
         self.saved.unlink()
         return did, waits
@@ -181,7 +187,7 @@ class Chaos:
         self.expected = [
             [
                 (hashlib.blake2b(pictures, digest_size=8).digest(), labels[0])
-                for pictures, labels in alone(folder, 1, epoch)
+                for pictures, labels in alone(folder, 1, epoch, transform=transform(EDGE))
             ]
             for epoch in range(EPOCHS + MORE)
         ]
@@ -308,7 +314,7 @@ def test_whatever_happens_each_survivor_gets_what_a_lone_run_does(
     print(f"\n{SECONDS:.0f} s, seed {SEED}; longest wait {chaos.longest_s:.2f} s")
     print("\n".join(f"{count:8,} {what}" for what, count in sorted(happened.items())))
     usual = {"late joins", "resumes", "survivors", "given up", "taken over"}
-    usual |= {"epochs verified", "of them from their middle on"}
+    usual |= {"viewed", "epochs verified", "of them from their middle on"}
     where = ["random", *STEPS] if SECONDS >= 300 else ["random"]  # some are rare
     usual |= {what + each for what in _WHAT.values() for each in where}
     assert usual <= set(happened)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from group_jobs import PICTURES, SEED, ByKey, Job, hold
 import coordl
 from coordl import _native
 from coordl.staging import group as groups
+from coordl.staging import shared_samples
 from coordl.staging.record import from_record, to_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -249,3 +253,70 @@ def test_the_environment_leaves_alone_whose_samples_cannot_be_shared(
     assert [len(batch) for batch in one] == [4, 4] and one.stats()["group"] is None
     skipping = coordl.DataLoader(NoTwoAlike(bad=0), 4, num_workers=1, on_error="skip")
     assert [len(batch) for batch in skipping] == [3, 4]
+
+
+class Timed(Drawn):
+    """Writes down when each sample was begun and ended."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        begun = time.monotonic()
+        sample = super().__getitem__(index)
+        time.sleep(0.03)
+        with open(self.folder / "times", "a") as log:
+            log.write(f"{begun} {time.monotonic()} {multiprocessing.parent_process() is None}\n")
+        return sample
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_no_more_workers_make_samples_than_there_are_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr(shared_samples, "usable_cores", lambda: cores)
+
+    def work(batch: int) -> Any:
+        options: dict[str, Any] = {"group": "python", "seed": SEED, "shuffle": True}
+        one = hold(coordl.DataLoader(Timed(tmp_path), batch, num_workers=3, **options))
+        return [len(samples_of(one)) for _ in range(2)]
+
+    jobs = [Job(lambda batch=batch: work(batch)) for batch in (3, 4, 5)]
+    assert [job.result() for job in jobs] == [[PICTURES] * 2] * 3
+    assert [job.end() for job in jobs] == [0, 0, 0]
+    lines = [line.split() for line in (tmp_path / "times").read_text().splitlines()]
+    # (The main processes look at some samples as they join.)
+    spans = [(float(begun), float(ended)) for begun, ended, main in lines if main == "False"]
+    assert len(spans) == 2 * PICTURES
+    at_once = [sum(a <= begun < b for a, b in spans) for begun, _ in spans]
+    assert max(at_once) <= cores and (cores == 1 or max(at_once) == cores)
+
+
+def test_who_gets_no_turn_takes_one_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_samples, "usable_cores", lambda: 1)
+    monkeypatch.setattr(groups, "PATIENCE_S", 0.3)
+
+    class Endless(Drawn):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            if (self.folder / "endless").exists() and multiprocessing.parent_process():
+                (self.folder / "endless").unlink()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return super().__getitem__(index)
+
+    def make(batch: int) -> coordl.DataLoader:
+        options: dict[str, Any] = {"group": "python", "seed": SEED, "shuffle": True}
+        return coordl.DataLoader(Endless(tmp_path), batch, num_workers=1, **options)
+
+    def stops() -> Any:
+        (tmp_path / "endless").touch()
+        running = iter(hold(make(2)))
+        hold(running)
+        while (tmp_path / "endless").exists():
+            time.sleep(0.01)
+        return next(iter(multiprocessing.active_children())).pid
+
+    stopped = Job(stops)
+    pid = stopped.result()
+    one = make(3)
+    assert samples_of(one) == alone(tmp_path, 0)
+    os.kill(pid, signal.SIGCONT)
+    assert stopped.end() == 0

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dsanalyzer.predict import calibrate
 from dsanalyzer.predict.change import Change
 from dsanalyzer.predict.whatif import Basis, ask, predict
 
@@ -222,3 +223,15 @@ def test_an_answer_with_fixes_fits_its_schema(result, ranked):
 
     jsonschema.validate(answer, load.schema("whatif"))
     assert load.first_fault(answer, load.schema("whatif")) is None
+
+
+def test_a_question_of_workers_is_answered_with_what_was_measured(result):
+    found = [(4, 500.0), (8, 650.0), (16, 675.0)]
+    result["prep_by_workers"] = [{"workers": n, **rate(value)} for n, value in found]
+    basis = Basis.of(result)
+
+    for workers, prep in ((8, 650.0), (12, 662.5)):
+        asked = predict(basis, Change(workers=workers), None, simulator=False)
+        assert asked["rates"]["P"] == pytest.approx(prep)
+    setup = calibrate.changed(basis.setup, Change(workers=8), 1e5, None)
+    assert setup.cores / setup.prep_s == pytest.approx(650.0) and setup.blocked_s == 0

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from dsanalyzer.report import units
+from dsanalyzer.report import charts, page, units
 from dsanalyzer.report.verdict import (
     emulation,
     expected_share,
     headline,
     next_command,
     repeat_advice,
+    sample_costs,
     steady_storage_bytes,
     wait_share,
+    workers_knee,
 )
 
 
@@ -125,3 +127,34 @@ def test_storage_bytes_are_those_of_the_epochs_after_the_first(result):
 )
 def test_quantities_read_as_people_write_them(shown, wanted):
     assert text(shown) == wanted
+
+
+def test_the_knee_of_workers_is_where_more_gain_little(result):
+    assert workers_knee(result) is None and charts.workers_chart(result) is None
+    found = {1: 100.0, 2: 190.0, 4: 300.0, 8: 305.0}
+    result["prep_by_workers"] = [
+        {"workers": workers, "value": rate, "low": 0.9 * rate, "high": 1.1 * rate}
+        for workers, rate in found.items()
+    ]
+
+    assert workers_knee(result) == 4
+    chart = charts.workers_chart(result)
+    assert chart is not None and chart["data"][0]["x"] == [1, 2, 4, 8]
+
+
+def test_what_a_sample_takes_a_worker_is_told_by_phase(result, tmp_path):
+    assert sample_costs(result) == {}
+    for one in result["passes"]:
+        if one["phase"] in ("prep", "fetch"):
+            rest = 0.5 if one["phase"] == "fetch" else 0.0
+            one["loaded"] = {"samples": 100, "wall_s": 1.0 + rest, "cpu_s": 0.8, "queued_s": 0.2,
+                             "collate_s": 0.1}  # fmt: skip
+
+    costs = sample_costs(result)
+
+    assert costs["prep"].total_s == pytest.approx(0.010)
+    assert costs["prep"].else_s == pytest.approx(0.0, abs=1e-12)
+    assert costs["fetch"].else_s == pytest.approx(0.005)
+    assert (
+        "What a sample takes a worker" in page.write_page(result, tmp_path / "r.html").read_text()
+    )

@@ -1,0 +1,101 @@
+"""Minibatches of a group lie where they are staged, and are private all the same."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from group_jobs import PICTURES, Job, alone, batches_of, loader, transform
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+EDGE = 32  # a sample is three pages: slots have no gaps between them
+
+
+def gapless(folder: Path, batch: int, **more: Any) -> Any:
+    return loader(folder, batch, transform=transform(EDGE), **more)
+
+
+def expected(folder: Path, batch: int, epoch: int) -> Any:
+    return alone(folder, batch, epoch, transform=transform(EDGE))
+
+
+def viewed(one: Any) -> int:
+    return sum(epoch["shared"]["viewed"] for epoch in one.stats()["epochs"])
+
+
+def test_a_minibatch_is_not_copied_where_it_lies_in_one_piece(folder: Path) -> None:
+    one = gapless(folder, 3)
+    assert [batches_of(one) for _ in range(3)] == [expected(folder, 3, n) for n in range(3)]
+    assert viewed(one) > PICTURES  # the ring's end lies in some
+
+
+def test_minibatches_that_are_kept_stay_what_they_are(folder: Path) -> None:
+    one = gapless(folder, 2)
+    kept = list(one)
+    others = [batches_of(gapless(folder, 5)) for _ in range(1)]
+    for _ in range(5):
+        batches_of(one)
+    assert [(i.numpy().tobytes(), n.tolist()) for i, n in kept] == expected(folder, 2, 0)
+    assert others == [expected(folder, 5, 0)]
+    assert viewed(one) > 0
+
+
+def test_what_one_job_writes_the_other_does_not_see(folder: Path) -> None:
+    first = gapless(folder, 4)
+    running = iter(first)
+    got = []
+    for images, labels in itertools.islice(running, 3):
+        got.append((images.numpy().tobytes(), labels.tolist()))
+        images.fill_(7.0)
+
+    job = Job(lambda: batches_of(gapless(folder, 4)))
+    theirs = job.result()
+    assert job.end() == 0
+    assert theirs == expected(folder, 4, 0)
+    assert got + batches_of(running) == theirs
+    assert viewed(first) > 0
+
+
+def test_a_forked_child_keeps_what_it_inherits(folder: Path) -> None:
+    one = gapless(folder, 4)
+    running = iter(one)
+    images, _ = next(running)
+    before = images.clone()
+    asked, answer = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(asked[0], 1)
+        os.write(answer[1], b"y" if torch.equal(images, before) else b"n")
+        os._exit(0)
+    del images
+    for _ in running:
+        pass
+    for _ in range(4):
+        batches_of(one)
+    os.write(asked[1], b"x")
+    assert os.read(answer[0], 1) == b"y"
+    os.waitpid(pid, 0)
+    for each in (*asked, *answer):
+        os.close(each)
+    assert viewed(one) > 0
+
+
+def test_a_job_that_keeps_a_minibatch_holds_nobody_up(folder: Path) -> None:
+    slots = 8 * 3 * 4096
+    slow = gapless(folder, 1, staging=slots, num_workers=1, prefetch_factor=1)
+    kept = next(iter(slow))
+
+    def work() -> Any:
+        one = gapless(folder, 1, staging=slots)
+        return [batches_of(one) for _ in range(2)], one.stats()["epochs"]
+
+    job = Job(work)
+    got, epochs = job.result()
+    assert job.end() == 0
+    assert got == [expected(folder, 1, n) for n in range(2)]
+    assert all(epoch["shared"]["given_up"] == 0 for epoch in epochs)
+    assert (kept[0].numpy().tobytes(), kept[1].tolist()) == expected(folder, 1, 0)[0]
