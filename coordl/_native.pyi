@@ -298,6 +298,9 @@ class Ring:
 
     def count_pass(self, change: int) -> None: ...
 
+    def cores(self) -> int:
+        """Cores that live processes in a pass may run on, together."""
+
     def active(self, passes: int) -> int:
         """Live processes that are in so many passes or more."""
 

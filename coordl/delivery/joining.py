@@ -8,7 +8,6 @@ from typing import Any
 from torch.utils.data import IterableDataset, MapDataPipe
 
 from coordl.delivery.order import Order
-from coordl.delivery.position import sampler_epoch
 from coordl.delivery.route import Route
 from coordl.delivery.shared_order import (
     KeyedOrder,
@@ -99,7 +98,8 @@ class Joined:
             self._join(loader, named, facts, probe.record_bytes, run=1)
         assert self.group is not None
         self._tally = Tally(COUNTED, loader.num_workers)
-        return SharedDataset(dataset, self.group.seed, self.group, self._tally)
+        workers = loader.num_workers
+        return SharedDataset(dataset, self.group.seed, self.group, self._tally, workers)
 
     def enter(self, loader: Any, epoch: int, new: bool) -> tuple[int, int]:
         """(epoch, sample of its order) with which a pass begins: where the others are.
@@ -109,10 +109,11 @@ class Joined:
             new: its first; then it takes the epoch of the member that is furthest, unless its own
                 is still staged from the first sample on.
         """
-        # Ranks have to begin alike, and a user's set_epoch() is for the user to call.
-        if self.group is None or sampler_epoch(loader)[0] is not None:
+        # Only what we draw ourselves has no order anybody may rely on. (Ranks have to begin alike,
+        # and a user's set_epoch() is for the user to call.)
+        if self.group is None or not self.order.draws(loader):
             return epoch, 0
-        if new and self.order.knows(loader) and self.group.is_past(epoch):
+        if new and self.group.is_past(epoch):
             epoch = max(epoch, self.group.front()[0])
         return epoch, self.group.begin_in(epoch)
 

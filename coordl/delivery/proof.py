@@ -41,10 +41,16 @@ def verify(position: Position | None, content: Content | None) -> dict[str, Any]
         "samples": len(expected),
         "distinct": len(np.unique(expected)),
         "began_at": begin.turned,
-        # The same for all jobs of a group that leave out as many.
-        "order": f"{_digest(everything[: len(expected)]):08x}",
+        # From the epoch's first sample on: the same for all jobs that yielded the same samples.
+        "order": f"{_digest(_in_place(everything, begin.turned, len(expected))):08x}",
         "content": f"{content.digest:016x}" if whole and content is not None else None,
     }
+
+
+def _in_place(order: np.ndarray, turned: int, count: int) -> np.ndarray:
+    """Of `order`, turned by so many, the first `count`; in the places they had before."""
+    left = (turned + np.arange(count, len(order))) % len(order)
+    return np.delete(order, left)
 
 
 def _digest(indices: np.ndarray) -> int:

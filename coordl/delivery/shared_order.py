@@ -78,18 +78,19 @@ class KeyedOrder:
 
     def key(self, loader: Any, seed: int, epoch: int) -> None:
         """Before a pass: has the sampler draw as that key says."""
-        sampler = loader.batch_sampler.sampler
-        if type(sampler) not in _DRAWN or not self.knows(loader):
+        if not self.draws(loader):
             return
+        sampler = loader.batch_sampler.sampler
         name = b"coordl.order %d %d" % (seed, epoch)
         drawn = int.from_bytes(blake2b(name, digest_size=8).digest(), "little", signed=True)
         sampler.generator = _Keyed()
         sampler.generator.manual_seed(drawn)
 
-    def knows(self, loader: Any) -> bool:
-        """Whether an epoch's order follows from its number here, whatever was drawn before."""
-        own = getattr(loader.batch_sampler.sampler, "generator", None)
-        return own is None or isinstance(own, _Keyed)
+    def draws(self, loader: Any) -> bool:
+        """Whether the order is random, and none of the user's."""
+        sampler = loader.batch_sampler.sampler
+        own = getattr(sampler, "generator", None)
+        return type(sampler) in _DRAWN and (own is None or isinstance(own, _Keyed))
 
 
 def whole_order(order: Order) -> np.ndarray:

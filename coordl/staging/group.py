@@ -113,6 +113,15 @@ def seed_in(name: str) -> int:
     return seed_of(name)
 
 
+def _lineage(pid: int) -> tuple[int, int]:
+    """A process and its parent: worker processes are of the job that started them."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return pid, int(stat.read().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):  # it is gone
+        return pid, 0
+
+
 class DataDigest:
     """A digest of a data set's samples in their order, made again only for other ones."""
 
@@ -251,12 +260,13 @@ class Group:
             )
 
     def front(self) -> tuple[int, int]:
-        """(epoch, sample of its order) where the process is that is furthest; else (0, 0).
+        """(epoch, sample of its order) where the job is that is furthest besides ours; else (0, 0).
 
         Each is where it needs the next sample: after an epoch, at the begin of the next.
         """
         members = self.ring.info()["members"]
-        others = ((m["epoch"], m["sample"]) for m in members if m["pid"] != os.getpid())
+        own = os.getpid()
+        others = ((m["epoch"], m["sample"]) for m in members if own not in _lineage(m["pid"]))
         return max(others, default=(0, 0))
 
     def is_past(self, epoch: int, sample: int = 0) -> bool:

@@ -5,9 +5,9 @@ is a member of its own. A minibatch is gone through twice: first what nobody has
 then what others made is taken. So workers of several jobs that are asked for the same minibatch
 make a part of it each.
 
-No more workers of all jobs make samples at a time than there are cores: the others wait for their
-turn, or for what those make. Who gets none for as long as it would wait for a silent holder stops
-asking for a while: those who have their turn may be stopped.
+No more workers of all jobs make samples at a time than there are cores, or than one of the jobs
+has: the others wait for their turn, or for what those make. Who gets none for as long as it would
+wait for a silent holder stops asking for a while: those who have their turn may be stopped.
 """
 
 from __future__ import annotations
@@ -52,15 +52,19 @@ class SharedDataset(KeyedDataset):
         dataset, seed: as KeyedDataset's.
         group: this process's membership; a spawned worker joins anew.
         tally: counts COUNTED, of this loader's processes.
+        workers: of this loader; a lone job's may all make samples at a time, as without a group.
     """
 
-    def __init__(self, dataset: Any, seed: int, group: groups.Group, tally: Tally) -> None:
+    def __init__(
+        self, dataset: Any, seed: int, group: groups.Group, tally: Tally, workers: int
+    ) -> None:
         super().__init__(dataset, seed)
         self._ring: _native.Ring | None = group.ring
         self._again = group.again()
         self._samples = group.facts.samples
         self._patience_s = groups.PATIENCE_S
-        self._cores = usable_cores()
+        self._workers, self._cores = workers, usable_cores()
+        self._own_cores = len(os.sched_getaffinity(0))
         self._unasked_until = 0.0
         self._tally = tally
         self._in_process = -1
@@ -122,8 +126,12 @@ class SharedDataset(KeyedDataset):
             elif found == "open":
                 if self._claim(run):
                     return self._make(key, run)
-                if time.monotonic() - began >= self._patience_s:
-                    self._unasked_until = time.monotonic() + _UNASKED_S
+                now = time.monotonic()
+                if now - began >= self._patience_s:
+                    if now < self._unasked_until:  # no turn is wanting: a stopped member reads it
+                        self._count("given_up")
+                        break
+                    self._unasked_until = now + _UNASKED_S
             elif (waited := self._silence(holder)) >= _LOOK_MS / 1000:
                 if self._claim(run):  # the holder is dead
                     self._count("taken_over")
@@ -143,10 +151,15 @@ class SharedDataset(KeyedDataset):
         """Takes a core and the run, for _make(); False where one of them is not to be had now."""
         self.ring.count_pass(1)  # first counted, then looked: two at once may both step back
         unasked = time.monotonic() < self._unasked_until
-        if (unasked or self.ring.active(2) <= self._cores) and self.ring.claim(run):
+        if (unasked or self.ring.active(2) <= self._turns()) and self.ring.claim(run):
             return True
         self.ring.count_pass(-1)
         return False
+
+    def _turns(self) -> int:
+        """How many may make samples at a time: other jobs may be bound to other cores."""
+        cores = self._cores * self.ring.cores() // self._own_cores
+        return max(self._workers, self._cores, cores)
 
     def _make(self, key: tuple[int, Any], run: int) -> Any:
         """A sample of ours to make, staged for the others."""

@@ -197,6 +197,7 @@ void bind_ring(nb::module_& m) {
            "Until the bell rang since bell() said `seen`, or that long.")
       .def("beat_of", &Ring::beat_of, "member"_a)
       .def("count_pass", &Ring::count_pass, "change"_a)
+      .def("cores", &Ring::cores, "Cores that live processes in a pass may run on, together.")
       .def("active", &Ring::active, "passes"_a, "Live processes that are in so many passes or more.")
       .def("at", &Ring::at, "run"_a)
       .def("count", &Ring::count, "prepared"_a, "alone"_a, "staged"_a)

@@ -77,6 +77,7 @@ void leave(Segment& segment) noexcept {
     at_step("close:left");
     if (!gate || segment.detached || !segment.lock->is_at(segment.files.lock)) return;
     if (segment.lock->other_users() == 0 && !segment.outlives_users()) {
+      segment.abandon();
       unlink_files(segment.files, "close:unlinked");
     }
   } catch (const std::system_error&) {

@@ -48,6 +48,8 @@ class Segment {
   // In a forked child: those threads are not here.
   virtual void forget_threads() noexcept = 0;
   virtual bool outlives_users() const noexcept = 0;
+  // The last user leaves: nobody will look at it any more, though somebody may keep it mapped.
+  virtual void abandon() noexcept {}
   virtual std::uint32_t most_members() const noexcept = 0;
 };
 

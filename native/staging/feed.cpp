@@ -1,6 +1,7 @@
 #include "staging/feed.hpp"
 
 #include <pthread.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +23,11 @@
 
 namespace coordl {
 namespace {
+
+int own_cores() noexcept {
+  cpu_set_t allowed;
+  return ::sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+}
 
 using Clock = std::chrono::steady_clock;
 
@@ -154,7 +160,11 @@ void Feed::State::take_share() {
   if (share != 0 && now - shared_at < kShareEvery) return;
   shared_at = now;
   const int members = std::max(1, static_cast<int>(ring->active(1)));
-  const int threads = std::clamp((options.cores + members - 1) / members, 1, options.prep_threads);
+  // Members may be bound to other cores than ours: theirs are shared too.
+  const int cores = std::max(options.cores, static_cast<int>(options.cores * std::int64_t(ring->cores()) /
+                                                             std::max(1, own_cores())));
+  const int threads =
+      std::clamp((cores + members - 1) / members, 1, std::min(options.prep_threads, options.cores));
   if (threads != share) workers->limit_prep(threads);
   share = threads;
 }

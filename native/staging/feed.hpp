@@ -79,7 +79,7 @@ struct FeedOptions {
   std::uint64_t epoch = 0;
   DrawKey key;
   int prep_threads = 1;  // of the workers
-  int cores = 1;         // what all members' prep threads share
+  int cores = 1;         // that this process may use; what all members may is shared among them
   std::shared_ptr<BufferPool> pool;  // for minibatches that are no views; null: all are given buffers
   std::chrono::nanoseconds patience = std::chrono::seconds(2);
 };

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <functional>
@@ -55,6 +56,7 @@ struct RingCore final : Segment {
     memory.forget_readers();
   }
   bool outlives_users() const noexcept override { return false; }
+  void abandon() noexcept override { memory.give_back(); }
   std::uint32_t most_members() const noexcept override { return ring_layout::kMembers; }
 
   RingMemory memory;
@@ -150,7 +152,7 @@ class Handle final : public Ring {
   }
 
   Run look(std::uint64_t run, std::uint32_t& holder) noexcept override {
-    return ready() ? core_->memory.look(run, holder) : Run::gone;
+    return ready() ? core_->memory.look(run, *core_->lock, holder) : Run::gone;
   }
 
   bool claim(std::uint64_t run) noexcept override {
@@ -248,6 +250,20 @@ class Handle final : public Ring {
   }
   void count_pass(int change) noexcept override {
     if (core_->leased()) add(&ring_layout::Member::passes, static_cast<std::uint64_t>(change));
+  }
+  std::uint32_t cores() const noexcept override {
+    std::array<std::uint64_t, ring_layout::kCoreWords> all{};
+    for (std::uint32_t who = 0; who < ring_layout::kMembers; ++who) {
+      ring_layout::Member& member = core_->memory.member(who);
+      if (ring_layout::atomic(member.passes).load() == 0) continue;
+      if (who != core_->memory.self() && !core_->lock->held_by_other(who)) continue;
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        all[i] |= ring_layout::atomic(member.cores[i]).load(std::memory_order_relaxed);
+      }
+    }
+    std::uint32_t count = 0;
+    for (const std::uint64_t word : all) count += static_cast<std::uint32_t>(std::popcount(word));
+    return count;
   }
   std::uint32_t active(std::uint64_t passes) const noexcept override {
     std::uint32_t count = 0;

@@ -138,6 +138,8 @@ class Ring {
   virtual std::uint64_t beat_of(std::uint32_t member) const noexcept = 0;
   // A pass of this process begins (+1) or ends (-1).
   virtual void count_pass(int change) noexcept = 0;
+  // Cores that live processes in a pass may run on, all together; 0 where none is.
+  virtual std::uint32_t cores() const noexcept = 0;
   // Live processes that are in so many passes or more. (Worker processes are in one while they live,
   // and in one more while they prepare a sample.)
   virtual std::uint32_t active(std::uint64_t passes) const noexcept = 0;

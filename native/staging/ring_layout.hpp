@@ -22,6 +22,7 @@ inline constexpr std::uint32_t kMembers = 64;  // as many as a word has bits
 inline constexpr std::uint64_t kMostRunSamples = 512;
 inline constexpr std::uint64_t kRecordBytes = 2048;
 inline constexpr std::uint32_t kOrders = 64;
+inline constexpr std::uint32_t kCoreWords = 7;
 
 struct Header {
   std::uint64_t magic;            // 0
@@ -55,7 +56,7 @@ struct Member {
   std::uint64_t alone;        // 48   for itself
   std::uint64_t staged;       // 56   and those it copied out of slots others had filled
   std::uint64_t began_s;      // 64   when it opened the ring, seconds since 1970
-  std::uint64_t unused_0[7];
+  std::uint64_t cores[kCoreWords];  // 72  bit i: it may run on core i, of the first 448
   std::uint32_t bell;         // 128  rung by whoever changes what it waits for
   std::uint32_t unused_1[31];
 };

@@ -1,6 +1,7 @@
 #include "staging/ring_memory.hpp"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -34,6 +35,16 @@ namespace {
 constexpr std::uint64_t bit_of(std::uint32_t member) { return std::uint64_t(1) << member; }
 
 std::uint64_t load(std::uint64_t& word) { return atomic(word).load(std::memory_order_relaxed); }
+
+// On which cores this process may run.
+void note_cores(ring_layout::Member& me) noexcept {
+  for (std::uint64_t& word : me.cores) atomic(word).store(0);
+  cpu_set_t allowed;
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  for (std::size_t core = 0; core < 64 * std::size(me.cores); ++core) {
+    if (CPU_ISSET(core, &allowed)) atomic(me.cores[core / 64]).fetch_or(std::uint64_t(1) << core % 64);
+  }
+}
 
 // Every comparison of words is with one that was read before; a failure means that somebody was
 // faster, which is for the caller to find out.
@@ -131,6 +142,7 @@ void RingMemory::enter(std::uint32_t who, bool same) noexcept {
   for (std::uint64_t* word : {&me.passes, &me.position, &me.beat, &me.prepared, &me.alone, &me.staged}) {
     atomic(*word).store(0);
   }
+  note_cores(me);
   atomic(me.pid).store(static_cast<std::uint64_t>(::getpid()));
   atomic(me.began_s).store(static_cast<std::uint64_t>(::time(nullptr)));
 }
@@ -148,10 +160,21 @@ bool RingMemory::agree(std::uint64_t epoch, std::uint64_t digest) noexcept {
   }
 }
 
-Run RingMemory::look(std::uint64_t run, std::uint32_t& holder) const noexcept {
+bool RingMemory::is_left_over(std::uint64_t word, const LockFile& lives) const noexcept {
+  if (stage_of(word) != ring_layout::published) return false;
+  for (std::uint32_t who = 0; who < ring_layout::kMembers; ++who) {
+    const std::uint64_t at = load(member(who).position);
+    // A member stages ahead of where it is, and what it staged serves who comes a window later.
+    const bool near = at + plan_.slots >= run_of(word) && at <= run_of(word) + plan_.slots;
+    if (near && (who == self_ || lives.held_by_other(who))) return false;
+  }
+  return true;
+}
+
+Run RingMemory::look(std::uint64_t run, const LockFile& lives, std::uint32_t& holder) const noexcept {
   const std::uint64_t word = atomic(slot_of(run).word).load();
   if (word == 0) return Run::open;
-  if (run_of(word) > run) return Run::gone;
+  if (run_of(word) > run) return is_left_over(word, lives) ? Run::open : Run::gone;
   const bool same = run_of(word) == run;
   if (stage_of(word) == ring_layout::published) return same ? Run::staged : Run::open;
   holder = member_of(word);
@@ -185,13 +208,15 @@ bool RingMemory::claim(std::uint64_t run, const LockFile& lives) noexcept {
   const std::uint64_t word = atomic(slot.word).load();
   const std::uint64_t ours = own_word(ring_layout::claimed, run);
   const auto taken = [&](const char* step) {
+    atomic(slot.wanted).store(0);
     atomic(member(self_).beat).fetch_add(1);
     at_step(step);
     return true;
   };
   if (word == 0) return swap(slot.word, 0, ours) && taken("claim:claimed");
   const bool held = stage_of(word) != ring_layout::published;
-  if (run_of(word) > run || (run_of(word) == run && !held)) return false;
+  if (run_of(word) == run && !held) return false;
+  if (run_of(word) > run && !is_left_over(word, lives)) return false;
   if (held && (member_of(word) == self_ || lives.held_by_other(member_of(word)))) return false;
   if (stage_of(word) == ring_layout::claimed) return swap(slot.word, word, ours) && taken("claim:taken");
   if (run_of(word) == run) {  // its clearer is dead, and the run is there

@@ -50,7 +50,7 @@ class RingMemory {
   }
 
   bool agree(std::uint64_t epoch, std::uint64_t digest) noexcept;
-  Run look(std::uint64_t run, std::uint32_t& holder) const noexcept;
+  Run look(std::uint64_t run, const LockFile& lives, std::uint32_t& holder) const noexcept;
   bool claim(std::uint64_t run, const LockFile& lives) noexcept;
   void publish(std::uint64_t run, std::span<const std::uint64_t> done) noexcept;
   void release(std::uint64_t run) noexcept;
@@ -69,6 +69,8 @@ class RingMemory {
   void tell(std::uint64_t run) noexcept;  // rings who listens
   void ring_bell(std::uint32_t member) const noexcept;
   RingInfo info(const LockFile* lives) const;
+  // Gives the samples' memory back. Whoever still maps it must not look at it.
+  void give_back() noexcept { file_.give_back(plan_.data_offset, plan_.file_bytes - plan_.data_offset); }
 
  private:
   RingMemory(SharedFile file, const ring_layout::Plan& plan, RingShape shape);
@@ -78,6 +80,8 @@ class RingMemory {
   std::uint64_t own_word(ring_layout::Stage stage, std::uint64_t run) const noexcept {
     return ring_layout::make_word(stage, run, self_, incarnation_);
   }
+  // Whether nobody is near a published run: it is left from members that were far ahead, and have gone.
+  bool is_left_over(std::uint64_t word, const LockFile& lives) const noexcept;
   // Live members that read a slot, a bit each.
   std::uint64_t readers_of(ring_layout::Slot& slot, const LockFile& lives) noexcept;
 

@@ -21,7 +21,7 @@ std::vector<RingView*>& live_views() {
 
 void before_fork() {
   live_mutex.lock();
-  for (RingView* view : live_views()) view->settle();
+  for (RingView* view : live_views()) view->settle(true);
 }
 void after_fork() { live_mutex.unlock(); }
 void in_child() {
@@ -74,13 +74,18 @@ bool RingView::wanted() const noexcept {
   return false;
 }
 
-void RingView::settle() noexcept {
+void RingView::settle(bool keeps_ring) noexcept {
   if (generation_ != fork_generation()) return;
-  const std::lock_guard lock(mutex_);
-  if (settled_) return;
-  settled_ = true;
-  pages_.make_own();
-  let_go();
+  std::shared_ptr<Ring> ring;  // let go of outside the mutex: this may end the process's membership
+  {
+    const std::lock_guard lock(mutex_);
+    if (!settled_) {
+      settled_ = true;
+      pages_.make_own();
+      let_go();
+    }
+    if (!keeps_ring) ring = std::move(ring_);
+  }
 }
 
 void RingView::let_go() noexcept {

@@ -32,7 +32,9 @@ class RingView {
 
   std::span<std::byte> bytes() const noexcept { return {pages_.data(), bytes_}; }
   bool wanted() const noexcept;
-  void settle() noexcept;
+  // Takes a copy of what is still the ring's and lets go of it; also of the ring itself, whose memory
+  // and membership nobody should keep with a minibatch, unless a fork is under way.
+  void settle(bool keeps_ring = false) noexcept;
 
   struct Key;  // only of() makes them
   RingView(Key, std::shared_ptr<Ring> ring, std::uint64_t run, std::uint64_t runs, OwnPages pages,
@@ -41,7 +43,7 @@ class RingView {
  private:
   void let_go() noexcept;
 
-  const std::shared_ptr<Ring> ring_;
+  std::shared_ptr<Ring> ring_;  // guarded by mutex_; null once it settled, but for a fork
   const std::uint64_t run_, runs_;
   OwnPages pages_;
   const std::size_t bytes_;

@@ -99,3 +99,11 @@ def test_a_job_that_keeps_a_minibatch_holds_nobody_up(folder: Path) -> None:
     assert got == [expected(folder, 1, n) for n in range(2)]
     assert all(epoch["shared"]["given_up"] == 0 for epoch in epochs)
     assert (kept[0].numpy().tobytes(), kept[1].tolist()) == expected(folder, 1, 0)[0]
+
+
+def test_a_minibatch_that_is_kept_is_no_membership(folder: Path, shm_dir: Path) -> None:
+    kept = list(gapless(folder, 2))
+    assert os.listdir(shm_dir) == []  # the loader is gone
+    other = loader(folder, 2, transform=transform(EDGE + 16))  # a transform of its own
+    assert len(batches_of(other)) == 11
+    assert [(i.numpy().tobytes(), n.tolist()) for i, n in kept] == expected(folder, 2, 0)

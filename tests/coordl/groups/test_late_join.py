@@ -16,6 +16,7 @@ from test_group_python import loader as python_loader
 from test_group_python import rows
 
 import coordl
+from coordl.delivery import proof
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 SLOTS = 4  # each of one picture
@@ -151,26 +152,64 @@ def test_its_state_goes_on_at_another_batch_size(folder: Path) -> None:
     assert len(list(running)) == 5
 
 
-def test_who_counts_epochs_itself_is_left_where_it_is(folder: Path) -> None:
+def test_an_order_that_is_not_ours_is_left_as_it_is(folder: Path) -> None:
     data = coordl.ImageFolder(folder)
-    sampler = torch.utils.data.DistributedSampler(data, num_replicas=1, rank=0, seed=SEED)
-    own = torch.Generator().manual_seed(SEED)
-    for name, chosen in (("ranks", {"sampler": sampler}), ("own", {"generator": own})):
-        options = {"group": name, **chosen}
-        options["shuffle"] = None if "sampler" in chosen else True
-        first = narrow(folder, 2, **options)
+    ranks = torch.utils.data.DistributedSampler(data, num_replicas=1, rank=0, seed=SEED)
+    for number, chosen in enumerate(({"sampler": ranks}, {"generator": None}, {"shuffle": False})):
+        options: dict[str, Any] = {"group": f"own-{number}", **chosen}
+        options.setdefault("shuffle", None if "sampler" in chosen else True)
+
+        def make(options: Any = options) -> coordl.DataLoader:
+            own = torch.Generator().manual_seed(SEED)
+            return narrow(
+                folder, 2, **{**options, **({"generator": own} if "generator" in options else {})}
+            )
+
+        first = make()
         running = in_mid_epoch(first, 0, 8)
 
-        def work(options: Any = options) -> Any:
-            if "generator" in options:
-                options = {**options, "generator": torch.Generator().manual_seed(SEED)}
-            one = narrow(folder, 2, **options)
+        def work(make: Any = make) -> Any:
+            one = make()
             return samples_of(batches_of(one)), one.stats()["epochs"][0]
 
-        _, epoch = of_another_job(work)
-        assert epoch["epoch"] == 0
-        assert (epoch["began_at"] > 0) == (name == "own")
+        got, epoch = of_another_job(work)
+        assert (epoch["epoch"], epoch["began_at"]) == (0, 0)
+        assert len(set(got)) == PICTURES
         assert len(list(running)) == 3
+        if "shuffle" in chosen:
+            assert [label for _, label in got] == [label for _, label in data.samples]
+
+
+def test_jobs_that_were_far_ahead_and_left_stand_in_nobodys_way(folder: Path) -> None:
+    def ranked() -> Any:
+        data = coordl.ImageFolder(folder)
+        sampler = torch.utils.data.DistributedSampler(data, num_replicas=1, rank=0, seed=SEED)
+        return loader(folder, 4, sampler=sampler, shuffle=None)
+
+    def far_ahead() -> None:
+        one = ranked()
+        for epoch in (50, 51):
+            one.sampler.set_epoch(epoch)
+            assert len(list(one)) == len(one)
+
+    first, second = ranked(), ranked()
+    assert len(list(first)) == len(list(second))
+    of_another_job(far_ahead)
+    for epoch in (1, 2, 3):
+        for one in (first, second):
+            one.sampler.set_epoch(epoch)
+            assert len(list(one)) == len(one)
+        shared = [one.stats()["epochs"][-1]["shared"] for one in (first, second)]
+        assert shared[0]["prepared"] == PICTURES and shared[1]["alone"] == 0
+
+
+def test_a_proof_tells_jobs_that_left_out_other_samples_apart() -> None:
+    order = np.arange(10, 20)
+    assert proof._in_place(order, 0, 10).tolist() == order.tolist()
+    assert proof._in_place(order, 4, 10).tolist() == order.tolist()
+    assert proof._in_place(order, 0, 8).tolist() == [10, 11, 12, 13, 14, 15, 16, 17]
+    # From 14 on, and without the last two of that: 12 and 13.
+    assert proof._in_place(order, 4, 8).tolist() == [10, 11, 14, 15, 16, 17, 18, 19]
 
 
 def test_workers_of_python_data_sets_begin_there_too(tmp_path: Path) -> None:
