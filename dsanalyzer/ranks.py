@@ -81,6 +81,7 @@ def together(messages: list[dict[str, Any]], run_dir: Path) -> dict[str, Any]:
         available = [one["available"] for one in messages]
         return first | {
             "loader_rate": sum(one["loader_rate"] for one in messages),
+            "step_rate": sum(one["step_rate"] for one in messages),
             "window": sum(one["window"] for one in messages),
             "batch": sum(one["batch"] for one in messages),
             "available": None if None in available else sum(available),

@@ -281,7 +281,7 @@ def _checks(
             "a pass is long against the prefetch window",
             count >= 8 * window,
             f"{count} samples, at least {8 * window} wanted (8 windows of workers x prefetch x "
-            "batch size): raise --samples, or profile with fewer workers",
+            f"batch size): {_longer_pass(loader, count)}",
             "prep fetch",
         )
     )
@@ -296,6 +296,12 @@ def _checks(
             )
         )
     return checks
+
+
+def _longer_pass(loader: dict[str, Any], count: int) -> str:
+    if loader["dataset_samples"] and count >= 0.8 * loader["dataset_samples"]:
+        return "the data set has no more; profile with smaller minibatches or fewer workers"
+    return "raise --samples, or profile with fewer workers"
 
 
 def _same_ingestion(blocks: list[dict[str, Any]], rounds: int, floor: float) -> dict[str, Any]:

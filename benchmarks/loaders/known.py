@@ -1,8 +1,8 @@
 """A training script whose stalls are known: known.py FOLDER --prep-ms P --cold-ms C --step-ms S
 
 A sample takes a worker P ms of prep, and C ms more where its file is not in memory; a step takes S
-ms with its little model. All three are spent asleep, so that cores do not matter, and files are read
-and not decoded. What a worker does besides (opening, collating, sending) comes out of the next
+ms with its little model. All three are spent asleep, so that cores do not matter, and files are
+read and not decoded. What a worker does besides (opening, collating, sending) comes out of the next
 sample's sleep, so that it is as fast as said.
 So with W workers and minibatches of B a sample of an epoch takes the longest of S / B, and
 P / W (or (P + C) / W), as truth() has it.

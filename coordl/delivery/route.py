@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from coordl.fetch.objects import THREADS
 from coordl.fetch.served import opens_folder
 from coordl.fetch.source import describe_cache
 from coordl.prep.plan import Plan, Prefix, compile_plan, format_names, whole_prefix
+from coordl.staging.job_group import VARIABLE
 
 # Files the native pass leaves to Pillow are prepared one by one in the consumer's process: with
 # more than a few of them, torch's worker processes are the faster way.
@@ -152,6 +154,8 @@ def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
         lines.append("draws: the transforms' own generators, as torch seeds them")
     if loader._local.joined.group is not None:
         lines.append(
-            f"group: {loader._local.joined.group.name}, each sample made once for all members"
+            f"group: {loader._local.joined.group.name}, samples made once for all members near"
         )
+    elif named := loader.group or os.environ.get(VARIABLE):
+        lines.append(f"group: {named}, joined by the first pass if its samples can be shared")
     return "\n".join(lines)

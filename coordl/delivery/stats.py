@@ -30,6 +30,11 @@ class Stats(dict[str, Any]):
         ]
         if (earlier := len(epochs) - _SHOWN) > 0:
             lines.insert(1, f"({earlier:,} earlier)")
+        shared = [epoch["shared"] for epoch in epochs if epoch["shared"] is not None]
+        if shared:
+            names = ("prepared", "staged", "alone", "viewed")
+            told = (f"{sum(one.get(name, 0) for one in shared):,} {name}" for name in names)
+            lines.append(f"group: {', '.join(told)} (samples, all epochs)")
         if self["cache_bytes"] is not None:
             held = f"{format_bytes(self['cache_bytes'])} of {format_bytes(self['cache_budget'])}"
             forms = [f"{items:,} {form}" for form, items in self["cache_forms"].items() if items]

@@ -56,6 +56,7 @@ class Conductor:
         self._rank: Rank | None = None  # once a loader is iterated
         # Steps of an ingestion block, where ranks have to make as many.
         self._steps: int | None = None
+        self._step_s: float | None = None  # the shortest while learning
         if (step_s := config.get("step_s")) is not None:
             self._steps = ingestion_steps(step_s, config["block_s"])
 
@@ -120,10 +121,12 @@ class Conductor:
                 batch = next(batches)
             except StopIteration:
                 return
-            before = training.steps()
+            before, given = training.steps(), timing.clock()
             yield batch
             if training.steps() == before:
                 continue
+            step_s = timing.clock() - given
+            self._step_s = step_s if self._step_s is None else min(self._step_s, step_s)
             self._learned[id(loader)] = self._learned.get(id(loader), 0) + 1
             if self._training is not None:
                 self._refuse_second(loader)
@@ -231,6 +234,7 @@ class Conductor:
             batch=batch,
             available=available,
             workers=loader.num_workers,
+            step_rate=batch / self._step_s if self._step_s else 0.0,
         )
 
     def _probe(self, loader: Any, open_loader: OpenLoader, batch: int) -> float:

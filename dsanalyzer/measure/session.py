@@ -328,15 +328,16 @@ class Session:
         speeds = Speeds(
             loader=message["loader_rate"],
             sweep=tuple(n / max(1, message["workers"]) for n in options.sweep),
-            step=options.gpu_rate or 0.0,
+            step=options.gpu_rate or message["step_rate"],
             # Nothing is known of the items yet: 110 KB is what photographs are like.
             storage=(options.storage_bytes_per_s or 0.0) / TYPICAL_ITEM_BYTES,
             hits=hit_rate(options.policy, options.cached_fraction),
             start_s=timing.clock() - self._started,
         )
+        fewest_s = plan.INGESTION_STEPS[0] * self._batch / speeds.step if speeds.step else 0.0
         self.plan = plan.make(
             options.budget_s,
-            options.block_s,
+            max(options.block_s, fewest_s),
             plan.Asked(options.samples, options.rounds, options.epochs),
             speeds,
             message["window"],

@@ -20,8 +20,7 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "--tensorboard wants the package tensorboard: pip install "
-                "'data-stall-toolkit[tensorboard]'"
+                "--tensorboard wants the package tensorboard: pip install tensorboard"
             ) from error
         self._writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 

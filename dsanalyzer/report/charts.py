@@ -136,12 +136,15 @@ def workers_chart(result: Result) -> Figure | None:
         return None
     gpu = result["rates"]["G"]["value"]
     values = [one["value"] for one in swept]
+    top = 1.15 * max(*values, gpu or 0.0)
+    last = bend == swept[-1]["workers"]
+    name = "P, prep" if last else f"P, prep (knee at {bend})"
     data = [
         {
-            "type": "scatter", "mode": "lines+markers", "name": f"P, prep (knee at {bend})",
+            "type": "scatter", "mode": "lines+markers", "name": name,
             "x": [one["workers"] for one in swept], "y": [_round(value) for value in values],
             "error_y": {"type": "data", "symmetric": False, "color": "@prep",
-                        "array": [_round(one["high"] - one["value"]) for one in swept],
+                        "array": [_round(min(one["high"], top) - one["value"]) for one in swept],
                         "arrayminus": [_round(one["value"] - one["low"]) for one in swept]},
             "line": {"color": "@prep", "width": 3}, "marker": {"size": 8, "color": "@prep"},
             "hovertemplate": "%{x} workers: P %{y:.0f}<extra></extra>",
@@ -149,7 +152,7 @@ def workers_chart(result: Result) -> Figure | None:
     ]  # fmt: skip
     layout = _layout("workers", "samples/s")
     layout["xaxis"].update(tickvals=[one["workers"] for one in swept], rangemode="tozero")
-    layout["yaxis"].update(range=[0, 1.15 * max(*values, gpu or 0.0)])
+    layout["yaxis"].update(range=[0, top])
     if gpu:
         layout["shapes"] = [
             {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": gpu, "y1": gpu,

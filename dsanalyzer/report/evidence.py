@@ -5,7 +5,15 @@ from __future__ import annotations
 from html import escape
 
 from dsanalyzer.report.document import Pass, Result
-from dsanalyzer.report.units import figure, percent, rate, seconds, signed_percent, size
+from dsanalyzer.report.units import (
+    figure,
+    milliseconds,
+    percent,
+    rate,
+    seconds,
+    signed_percent,
+    size,
+)
 from dsanalyzer.report.verdict import (
     command_line,
     expected_share,
@@ -83,7 +91,7 @@ def _pass_row(one: Pass) -> list[str]:
 def samples(result: Result) -> str:
     """What a sample took a worker; empty where nobody could see."""
     rows = [
-        [phase, *map(seconds, (c.total_s, c.core_s, c.queued_s, c.else_s, c.collate_s))]
+        [phase, *map(milliseconds, (c.total_s, c.core_s, c.queued_s, c.else_s, c.collate_s))]
         for phase, c in sample_costs(result).items()
     ]
     heads = ["phase", "a sample", "on a core", "waiting for one", "the rest", "of it, collating"]

@@ -110,7 +110,7 @@ def _sections(result: Result, drawn: dict[str, Figure], whatif: WhatIf | None) -
         shown.append(
             panels.section(
                 "What more workers would do",
-                "The loader alone on files in memory, measured with each number of workers. Beyond "
+                "The loader alone on files in memory, a pass with each number of workers. Beyond "
                 "the knee more gain under 5 %; beyond G prep no longer stalls.",
                 _place("workers-chart", drawn, ""),
             )

@@ -13,6 +13,7 @@ from dsanalyzer.report.document import Epoch, Fix, Result, Scenario, Steady, Wha
 from dsanalyzer.report.screen import FILL, STYLES, Screen, bar_cells
 from dsanalyzer.report.units import (
     figure,
+    milliseconds,
     percent,
     rate,
     rate_range,
@@ -153,13 +154,16 @@ def _evidence(result: Result, screen: Screen) -> None:
             _fact(screen, f"before {phase}", f"{span} of the bytes {wanted}")
     _fact(screen, "loader", loader_words(result))
     for phase, cost in sample_costs(result).items():
-        text = f"{seconds(cost.total_s)} of a worker: {seconds(cost.core_s)} on a core, "
-        text += f"{seconds(cost.queued_s)} waiting for one, {seconds(cost.else_s)} for the rest"
+        text = f"{milliseconds(cost.total_s)} of a worker: {milliseconds(cost.core_s)} on a core, "
+        text += f"{milliseconds(cost.queued_s)} waiting for one, {milliseconds(cost.else_s)} else"
         _fact(screen, f"sample, {phase}", text)
     if (knee := workers_knee(result)) is not None:
         swept = result["prep_by_workers"]
         told = ", ".join(f"{one['workers']}: {figure(one['value'])}" for one in swept)
-        _fact(screen, "prep by workers", f"{told} samples/s; more than {knee} gain under 5 %")
+        text = f"{told} samples/s; more than {knee} gain under 5 %"
+        if knee == swept[-1]["workers"]:
+            text = f"{told} samples/s; more than {knee} may be faster still"
+        _fact(screen, "by workers", f"prep, one pass each: {text}")
 
 
 def _fact(screen: Screen, name: str, text: str) -> None:

@@ -46,6 +46,11 @@ def seconds(value: float) -> str:
     return f"{sign}{size / 3600:.3g}{NBSP}h"
 
 
+def milliseconds(value: float) -> str:
+    """0.00317 -> "3.17 ms": of parts that should add up."""
+    return f"{value * 1000:.2f}{NBSP}ms"
+
+
 def size(value: float) -> str:
     """Bytes in decimal units: 189_300_000 -> "189 MB"."""
     units = ["B", "kB", "MB", "GB", "TB"]

@@ -68,7 +68,7 @@ def test_what_ranks_say_is_one_message(tmp_path: Path):
     gathered = ranks.Gathered()
     says = [
         {"op": "plan", "rank": rank, "ranks": 2, "loader_rate": 10.0 + rank, "window": 16,
-         "batch": 8, "available": 100 - rank}
+         "batch": 8, "available": 100 - rank, "step_rate": 50.0}
         for rank in (0, 1)
     ]  # fmt: skip
     assert gathered.add("b", says[1]) == []
@@ -77,7 +77,7 @@ def test_what_ranks_say_is_one_message(tmp_path: Path):
     assert [link for link, _ in both] == ["a", "b"] and gathered.waiting() == []
     plan = ranks.together([said for _, said in both], tmp_path)
     assert (plan["loader_rate"], plan["window"], plan["batch"]) == (21.0, 32, 16)
-    assert plan["available"] == 199
+    assert (plan["available"], plan["step_rate"]) == (199, 100.0)
 
     for rank, count in ((0, 3), (1, 2)):
         files = [[f"{rank}-{n}"] for n in range(count)]

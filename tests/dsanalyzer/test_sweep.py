@@ -20,5 +20,5 @@ def test_each_number_of_workers_is_a_pass_of_its_own(cli, on_disk, more):
     assert [one["round"] for one in swept] == [1, 3]
     assert all(one["samples"] == 320 and one["resident_before"] > 0.99 for one in swept)
     assert result["loader"]["num_workers"] == 2
-    assert "prep by workers" in done.stdout
+    assert "by workers" in done.stdout
     assert "What more workers would do" in (cli.folder / "r.html").read_text()
