@@ -100,10 +100,23 @@ TEST(a_run_is_claimed_once_and_read_by_all) {
   CHECK(look(*ring, 5) == Run::staged && holds(*ring, 5));
   CHECK(in_child([&] { return holds(*ring, 5) ? 0 : 1; }) == 0);
   // Slot 5 of 8 goes to run 13; who is still at run 5 finds it gone.
+  ring->at(13);
   CHECK(look(*ring, 13) == Run::open && make(*ring, 13) && holds(*ring, 13));
   CHECK(look(*ring, 5) == Run::gone && !ring->claim(5) && !holds(*ring, 5));
   ring->close();
   CHECK(!left_behind(name));
+}
+
+TEST(what_lies_far_ahead_of_all_members_is_in_nobodys_way) {
+  const auto ring = Ring::open(own_name("ahead"), shape());
+  const auto visit = [&] {
+    ring->at(805);
+    return make(*ring, 805) ? 0 : 1;
+  };
+  CHECK(in_child(visit) == 0);  // slot 5 of 8
+  ring->at(4);
+  CHECK(look(*ring, 5) == Run::open && make(*ring, 5) && holds(*ring, 5));
+  CHECK(look(*ring, 805) == Run::open && !holds(*ring, 805));
 }
 
 TEST(a_claim_given_up_is_anybodys) {
