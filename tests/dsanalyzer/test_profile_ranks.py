@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from dsanalyzer import ranks
 from dsanalyzer.hooks.conductor import LEARN_STEPS
 from dsanalyzer.measure.plan import INGESTION_STEPS
@@ -46,6 +48,7 @@ def test_ranks_are_measured_together(cli, on_disk):
     assert (setup.ranks, setup.workers, setup.batch_size) == (2, 2, 8)
 
 
+@pytest.mark.slow
 def test_a_rank_that_ends_early_is_named(cli, on_disk):
     steps = LEARN_STEPS + INGESTION_STEPS[0]  # then the others wait for what it has to say
     done = cli("profile", *BRIEF, *job(cli, on_disk, "--leaves", 1, steps))

@@ -7,7 +7,7 @@ from dsanalyzer.report import load
 BRIEF = ("--rounds", 1, "--epochs", 2, "--block", 0.3, "--samples", 320, "--gpu-rate", 2000)
 
 
-@pytest.mark.parametrize("more", [(), ("--persistent",)], ids=["", "persistent"])
+@pytest.mark.parametrize("more", [(), pytest.param(("--persistent",), marks=pytest.mark.slow)])
 def test_each_number_of_workers_is_a_pass_of_its_own(cli, on_disk, more):
     job = cli.job("train.py", on_disk, "--workers", 2, *more)
     done = cli("profile", *BRIEF, "--sweep", "1,2,3", "-o", "r.json", "--html", "r.html", *job)
