@@ -29,9 +29,7 @@ def files(on_disk, tmp_path_factory):
     ("name", "prep_ms", "cold_ms", "step_ms"),
     [
         ("prep", 10, 0, 20),
-        ("fetch", 0, 10, 20),
         ("both", 6, 8, 20),
-        ("neither", 0.2, 0.2, 100),
     ],
 )
 def test_a_known_stall_is_found_in_its_class(cli, files, name, prep_ms, cold_ms, step_ms):
