@@ -110,7 +110,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             stats() counts what was served and what bypassed it.
         peers: the servers of a job share their caches: each holds the items it owns, and gives them
             to the others, so that storage is read for what no cache holds. "auto": the servers of
-            the running torch.distributed job; or a list of "host:port", the same on all, this one
+            the running torch.distributed job, or, where none runs, of the Ray cluster; "ray": those
+            of the Ray cluster, whatever job; or a list of "host:port", the same on all, this one
             included. Needs cache=, a token (`coordl token`) and the extra `servers`. See
             docs/servers.md.
         seed: keys every random draw of a sample by (seed, epoch, index): same bits with any
@@ -143,7 +144,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     Raises:
         ValueError: a bad argument; prep="native" where samples must be made in Python; group=
             where they cannot be shared.
-        PeerError: peers= without pyarrow. (No token, or no address: when an epoch begins.)
+        PeerError: peers= without pyarrow, peers="ray" without Ray. (No token, no address or no Ray
+            cluster: when an epoch begins.)
     """
 
     def __init__(

@@ -118,8 +118,9 @@ def describe(loader: Any, route: Route, cache: MinIOCache | None) -> str:
         lines.append(f"fetch: never-evict cache, {asked}: {held}, then {files}")
         lines += describe_cache(cache)
         if loader.peers is not None:
-            auto = loader.peers == "auto"
-            who = "of this torch.distributed job" if auto else ", ".join(loader.peers)
+            who = ", ".join(loader.peers)
+            if isinstance(loader.peers, str):
+                who = {"auto": "of this job", "ray": "of this Ray cluster"}[loader.peers]
             how = "ahead of prep, in batches" if route.native else "by Python, item by item"
             lines.append(f"  peers: servers {who}, asked before storage, {how}")
     elif loader.cache_opens:

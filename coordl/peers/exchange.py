@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from coordl import _native
 from coordl.errors import PeerError
 from coordl.fetch.item import Items
+from coordl.integrations import ray as on_ray
 from coordl.peers import address as addresses
 from coordl.user_warning import warn_user
 
@@ -48,8 +49,10 @@ def check_peers(peers: Any, cache: Any) -> None:
     if getattr(cache, "admission", "first") != "first":
         raise ValueError('peers= needs admission="first": each server holds the items that it owns')
     if isinstance(peers, str):
-        if peers != "auto":
-            raise ValueError(f"peers is 'auto' or a list of 'host:port', got {peers!r}")
+        if peers not in ("auto", "ray"):
+            raise ValueError(f"peers is 'auto', 'ray' or a list of 'host:port', got {peers!r}")
+        if peers == "ray" and importlib.util.find_spec("ray") is None:
+            raise PeerError(f"peers='ray' needs Ray: {on_ray.EXTRA}")
     else:
         listed = list(peers)
         if not listed or len(set(listed)) != len(listed):
@@ -332,7 +335,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 def exchange_of(peers: str | Sequence[str], arena: _native.Arena) -> Exchange | None:
     """This process's exchange for that arena; made, and its node's server started, at first.
 
-    None: there is nobody to share with, as no torch.distributed job runs.
+    None: there is nobody to share with, as neither torch.distributed nor Ray runs.
 
     Raises:
         PeerError: no token, no address, or the server cannot be started; says what to do.
@@ -355,32 +358,46 @@ def _join(peers: str | tuple[str, ...], arena: _native.Arena) -> Exchange | None
 
     secrets, budget = Secrets.from_environment(), int(arena.stats()["budget_bytes"])
     source: Source
+    start = node.own_server
     if isinstance(peers, tuple):
         own = addresses.own_address(peers)
         host, port = addresses.split(own)
         secrets.check(host)
-        node.own_server(arena.name, host, port)
+        start(arena.name, host, port)
         source = Listed(peers)
     else:
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized()):
+        job = None if peers == "ray" else _running_job()
+        if peers == "ray" or on_ray.running() is not None:
+            on_ray.needed()
+            start = on_ray.own_server
+        elif job is None:
             warn_user(
                 "peers='auto' shares caches among the servers of a torch.distributed job, and none "
                 "runs here: call init_process_group() before the first epoch, or list the servers."
             )
             return None
-        host = addresses.cluster_host()
+        host = on_ray.own_host() if job is None else addresses.cluster_host()
         secrets.check(host)
-        own = node.own_server(arena.name, host)
-        store = dist.distributed_c10d._get_default_store()
-        source = Published(store, arena.name, dist.get_rank(), dist.get_world_size())
-        source.publish(own)
+        own = start(arena.name, host)
+        if job is None:
+            source = on_ray.Servers(arena.name)
+        else:
+            store = job._get_default_store()
+            source = Published(store, arena.name, job.get_rank(), job.get_world_size())
+            source.publish(own)
 
     def revive() -> None:
         if node.running(arena.name) is None and arena.ensure_lease():
-            node.own_server(arena.name, *addresses.split(own))
+            start(arena.name, *addresses.split(own))
 
     exchange = Exchange(Membership(source, own, budget, arena.name, secrets), own, revive)
     exchange.settle()
     return exchange
+
+
+def _running_job() -> Any:
+    """torch's module of the job this process is a rank of; None where it is in none."""
+    import torch.distributed as dist
+
+    runs = dist.is_available() and dist.is_initialized()
+    return dist.distributed_c10d if runs else None

@@ -1,9 +1,9 @@
 """Who is there: which servers are known, which of them answer, and what each of them may hold.
 
-Addresses come from a list of the user's, or through the store of the running torch.distributed
-job, by set and get alone: not every rank makes a loader, so nothing here is collective. Who is
-alive is found by speaking to them: a connection that breaks, or a deadline that passes. A lost
-store costs newcomers, nothing else.
+Addresses come from a list of the user's, from Ray (coordl/integrations/ray.py), or through the
+store of the running torch.distributed job, by set and get alone: not every rank makes a loader, so
+nothing here is collective. Who is alive is found by speaking to them: a connection that breaks, or
+a deadline that passes. A lost store costs newcomers, nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ LOOK_S = 1.0  # between looks for newcomers and for who is back
 
 
 class Source(Protocol):
-    """Who knows the addresses of servers."""
+    """Who knows the addresses of servers.
+
+    Attributes:
+        store: what it asks, for people.
+    """
+
+    store: str
 
     def addresses(self) -> set[str]:
         """Those known by now. Raises Exception where that cannot be asked now."""
@@ -35,6 +41,8 @@ class Source(Protocol):
 
 class Listed:
     """The user's own list."""
+
+    store = "the list"
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._addresses = set(addresses)
@@ -48,6 +56,8 @@ class Listed:
 
 class Published:
     """The store of a torch.distributed job: each rank that has a loader publishes its node's."""
+
+    store = "torch.distributed's store"
 
     def __init__(self, store: Any, arena: str, rank: int, world: int) -> None:
         from torch.distributed.distributed_c10d import PrefixStore
@@ -144,7 +154,7 @@ class Membership:
             if not self._store_lost:
                 self._store_lost = True
                 self._tell(
-                    f"peers: torch.distributed's store cannot be asked ({_brief(error)}). Servers "
+                    f"peers: {self._source.store} cannot be asked ({_brief(error)}). Servers "
                     "known so far serve on; others are not found while that lasts."
                 )
             known = set(self._clients)
