@@ -81,7 +81,8 @@ class Job:
 
     def __init__(self, folder: str, results: str, rank: int, world: int) -> None:
         self.rank, self.results = rank, Path(results)
-        self.loader = make_loader(folder, rank, world, cache="200%", peers="ray")
+        peers = "ray" if rank else "auto"  # without torch.distributed that is the same
+        self.loader = make_loader(folder, rank, world, cache="200%", peers=peers)
 
     def epoch(self, number: int) -> int:
         """How many servers it knows afterwards."""

@@ -300,7 +300,7 @@ def test_worker_processes_forked_beside_live_connections_do_not_hang(pair, folde
 def test_bad_arguments_are_refused_when_the_loader_is_made(folder) -> None:
     with pytest.raises(ValueError, match="as cache="):
         loader_of(folder, "auto", cache=None)
-    with pytest.raises(ValueError, match="'auto' or a list"):
+    with pytest.raises(ValueError, match="'auto', 'ray' or a list"):
         loader_of(folder, "automatic")
     for wrong in (["a"], ["a:b"], ["::1:80"], ["a:0"], ["a:70000"]):
         with pytest.raises(ValueError, match="port"):
