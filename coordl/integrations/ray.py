@@ -28,7 +28,7 @@ ASK_S = 2.0  # what an actor has to say an address in
 LIST_S = 2.0  # between looks at who there is; Ray's own store answers all processes of a cluster
 AGAIN_S = 10.0  # a known actor is asked again: its server may be another by now
 _SERVE_S = 120.0  # a worker process for the actor, with coordl imported, on a busy machine
-_TRY_S = 20.0  # for so long, while actors end instead of answering
+_TRY_S = 30.0  # for so long, while actors end instead of answering
 _IDLE_S = 5.0  # an actor stays for so long without a server, should one be wanted again
 
 # Where the secrets lie may go through Ray's store; what they are may not.
@@ -79,8 +79,9 @@ def own_server(arena: str, host: str, port: int = 0) -> str:
             raise PeerError(
                 f"this node's actor for peers= did not start a server in {_SERVE_S:.0f} s"
             ) from None
-        except (ray.exceptions.RayError, ValueError) as error:
-            # It was leaving, or has been killed: there is a next one.
+        except Exception as error:
+            # It was leaving, or has been killed: there is a next one. (And when Ray's own store is
+            # away, Ray raises exceptions of several kinds.)
             if time.monotonic() - began > _TRY_S:
                 raise PeerError(f"this node's actor for peers= does not run: {error}") from error
             time.sleep(0.2)
