@@ -45,7 +45,6 @@ def make_loader(data: Path, batch_size: int, image_size: int) -> DataLoader:
     return DataLoader(
         dataset,
         batch_size,
-        # Our own: for one of its own, ray.train.torch.prepare_data_loader makes another loader.
         sampler=DistributedSampler(dataset, seed=1),
         num_workers=2,
         cache="200%",
@@ -99,8 +98,10 @@ def emulated(nodes: int, cores: int) -> Iterator[str]:
             place.mkdir()
             environment = {"COORDL_SHM_DIR": str(place), "COORDL_PEERS_LINGER_S": "1"}
             cluster.add_node(num_cpus=cores, env_vars=environment, include_dashboard=False)
-        yield cluster.address
-        cluster.shutdown()
+        try:
+            yield cluster.address
+        finally:
+            cluster.shutdown()
 
 
 def main() -> None:

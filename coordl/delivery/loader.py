@@ -39,7 +39,7 @@ from coordl.fetch.reads import COUNTED as READS
 from coordl.fetch.served import OpenCounters, opens_cache, opens_folder, serve_opens
 from coordl.fetch.source import CachedFolder, FolderItems, cache_figures, cached
 from coordl.fetch.tally import Tally
-from coordl.integrations.accelerate import keep_acceleration
+from coordl.integrations.rebuilding import keep_when_rebuilt
 from coordl.peers.asking import Asking
 from coordl.peers.exchange import check_peers, exchange_of
 from coordl.prep.keyed import KeyedDataset
@@ -534,7 +534,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return "\n".join([text, *self._local.exchange.describe()])
 
 
-keep_acceleration(DataLoader)
+keep_when_rebuilt(DataLoader)
 
 
 def _nothing() -> None:

@@ -30,15 +30,19 @@ import coordl
 from coordl import transforms as T
 from coordl.integrations.ray import NAMESPACE
 
+SAME: Any = {"seed": 5, "num_workers": 1, "prep": "native"}
 
-def make_loader(folder: str, rank: int, world: int, **options: Any) -> Any:
+
+def data_of(folder: str) -> coordl.ImageFolder:
     torch.set_num_threads(1)
     transform = T.Compose([T.RandomResizedCrop(48), T.RandomHorizontalFlip(), T.ToTensor()])
-    data = coordl.ImageFolder(folder, transform)
-    sampler: Any = DistributedSampler(data, world, rank, seed=3)
-    return coordl.DataLoader(
-        data, 4, sampler=sampler, seed=5, num_workers=1, prep="native", **options
-    )
+    return coordl.ImageFolder(folder, transform)
+
+
+def make_loader(folder: str, rank: int, world: int, **options: Any) -> Any:
+    data = data_of(folder)
+    sampler: Any = DistributedSampler(data, world, rank)
+    return coordl.DataLoader(data, 4, sampler=sampler, **SAME, **options)
 
 
 def digest(loader: Any, epoch: int) -> str:
@@ -58,16 +62,21 @@ def told(results: Path, rank: int, epoch: int, loader: Any, found: str) -> None:
 
 def train(config: dict[str, Any]) -> None:
     """A Train worker; begins after the epochs that have results, and dies once where told to."""
-    import ray.train
+    import ray.train.torch
     import torch.distributed as dist
 
     results = Path(config["results"])
     context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    loader = make_loader(config["folder"], rank, world, cache="200%", peers="auto")
+    rank = context.get_world_rank()
+    shared = {"cache": "200%", "peers": "auto"}
+    given = coordl.DataLoader(data_of(config["folder"]), 4, shuffle=True, **SAME, **shared)
+    # makes another loader, with a DistributedSampler, and wraps it
+    prepared = ray.train.torch.prepare_data_loader(given)
+    loader = prepared._dataloader
+    assert type(loader) is coordl.DataLoader and loader is not given
     done = len(list(results.glob(f"{rank}.*.json")))
     for epoch in range(done, config["epochs"]):
-        found = digest(loader, epoch)
+        found = digest(prepared, epoch)
         if config["dies"] == (rank, epoch) and not (results / "died").exists():
             (results / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)

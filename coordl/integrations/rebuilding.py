@@ -1,6 +1,6 @@
-"""Accelerate (and HF Trainer on it) builds a plain torch DataLoader from the one it is given.
+"""Accelerate (and HF Trainer on it) and Ray Train build a plain torch DataLoader from a given one.
 
-While it does so from one of ours, the name it calls makes one of ours with the same extras. Only
+While they do so from one of ours, the name they call makes one of ours with the same extras. Only
 the module's own name `DataLoader` is replaced, and only during these calls.
 """
 
@@ -19,8 +19,11 @@ from typing import Any
 
 import torch.utils.data
 
-_MODULE = "accelerate.data_loader"
-_REBUILDING = ("prepare_data_loader", "skip_first_batches")
+_ACCELERATE = "accelerate.data_loader"
+_REBUILDING = {
+    _ACCELERATE: ("prepare_data_loader", "skip_first_batches"),
+    "ray.train.v2.torch.train_loop_utils": ("prepare_data_loader",),
+}
 _lock = threading.RLock()
 
 
@@ -37,19 +40,24 @@ class _Rebuilt(type):
         return isinstance(instance, torch.utils.data.DataLoader)
 
 
-def keep_acceleration(kind: Any) -> None:
-    """Has Accelerate rebuild loaders of this class as such, now or once it is imported."""
-    module = sys.modules.get(_MODULE)
-    if module is not None:
-        _patch(module, kind)
-    elif not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _WhenImported(kind))
+def keep_when_rebuilt(kind: Any) -> None:
+    """Has these modules rebuild loaders of this class as such, now or once they are imported."""
+    for name in _REBUILDING:
+        module = sys.modules.get(name)
+        if module is not None:
+            _patch(module, kind)
+        elif all(finder.name != name for finder in _finders()):
+            sys.meta_path.insert(0, _WhenImported(name, kind))
+
+
+def _finders() -> list[_WhenImported]:
+    return [finder for finder in sys.meta_path if isinstance(finder, _WhenImported)]
 
 
 def _patch(module: ModuleType, kind: Any) -> None:
-    if not hasattr(module, "DataLoaderAdapter"):  # before 0.34 its classes inherit from torch's
-        return
-    for name in _REBUILDING:
+    if module.__name__ == _ACCELERATE and not hasattr(module, "DataLoaderAdapter"):
+        return  # before 0.34 its classes inherit from torch's
+    for name in _REBUILDING[module.__name__]:
         theirs = getattr(module, name)
         ours = _rebuilding(theirs, module, kind)
         for holder in list(sys.modules.values()):  # others have imported the function by name
@@ -82,13 +90,13 @@ def _extras(kind: Any) -> list[str]:
 class _WhenImported(importlib.abc.MetaPathFinder):
     """Patches the module right after it has run."""
 
-    def __init__(self, kind: Any) -> None:
-        self.kind = kind
+    def __init__(self, name: str, kind: Any) -> None:
+        self.name, self.kind = name, kind
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != _MODULE:
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
