@@ -36,26 +36,36 @@ _SECRET = "COORDL_TOKEN"
 
 
 def running() -> Any:
-    """The module `ray`, where this process is part of a Ray cluster; else None. Imports nothing."""
-    ray = sys.modules.get("ray")
-    return ray if ray is not None and ray.is_initialized() else None
+    """The module `ray`, where this process is on a node of a Ray cluster; else None. Imports
+    nothing."""
+    ray = _initialized()
+    return None if ray is None or _is_client(ray) else ray
 
 
 def needed() -> Any:
     """The module `ray`. Raises PeerError: this process is on no node of a Ray cluster."""
-    ray = running()
+    ray = _initialized()
     if ray is None:
         raise PeerError(
             "peers='ray' shares caches among the nodes of a Ray cluster, and this process is in "
             "none: call ray.init() before the first epoch, or make the loader in a Ray task, actor "
             "or Train worker"
         )
-    if ray.util.client.ray.is_connected():
+    if _is_client(ray):
         raise PeerError(
-            "peers= under Ray needs a process on a node of the cluster, and this one is a client "
+            "peers='ray' needs a process on a node of the cluster, and this one is a client "
             "(ray://): make the loader in a Ray task, actor or Train worker"
         )
     return ray
+
+
+def _initialized() -> Any:
+    ray = sys.modules.get("ray")
+    return ray if ray is not None and ray.is_initialized() else None
+
+
+def _is_client(ray: Any) -> bool:
+    return bool(ray.util.client.ray.is_connected())
 
 
 def own_host() -> str:

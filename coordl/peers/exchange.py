@@ -367,8 +367,8 @@ def _join(peers: str | tuple[str, ...], arena: _native.Arena) -> Exchange | None
         source = Listed(peers)
     else:
         job = None if peers == "ray" else _running_job()
-        if peers == "ray" or on_ray.running() is not None:
-            on_ray.needed()
+        under_ray = on_ray.needed() if peers == "ray" else on_ray.running()
+        if under_ray is not None:
             start = on_ray.own_server
         elif job is None:
             warn_user(

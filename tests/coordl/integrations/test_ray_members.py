@@ -192,10 +192,11 @@ def test_what_the_actor_says_and_what_becomes_of_it_is_told(ray, monkeypatch) ->
         on_ray.own_server("data", "192.0.2.7")
 
 
-def test_a_rays_client_is_on_no_node(ray) -> None:
+def test_a_client_of_ray_is_on_no_node(ray) -> None:
     ray.client = True
     with pytest.raises(PeerError, match=r"client \(ray://\)"):
         on_ray.own_server("data", "192.0.2.7")
+    assert on_ray.running() is None  # for "auto" it is no Ray job
 
 
 def test_our_address_is_rays_or_the_one_said(ray, monkeypatch) -> None:
