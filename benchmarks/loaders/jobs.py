@@ -1,11 +1,12 @@
 """One of several jobs on a machine: python -m benchmarks.loaders.jobs ...
 
-    FOLDER BATCH DTYPE KIND WORKERS GROUP RATE [STAGING [CACHE]]
+    FOLDER BATCH DTYPE KIND WORKERS GROUP RATE [STAGING [CACHE [SEED]]]
 
 KIND "stock": torch's DataLoader, persistent workers, the Pillow recipe of ImageFolder. "alone":
 coordl's, native threads, no cache and no group. "group": the same in GROUP. RATE: samples/s of an
 emulated accelerator, which takes minibatches at deadlines of its own; 0: as fast as they come.
-STAGING: the group's memory. CACHE: coordl's, of items as they are.
+DTYPE "bytes": files are read and not decoded (stock). STAGING: the group's memory. CACHE: coordl's,
+of items as they are. SEED: of the job's order.
 """
 
 from __future__ import annotations
@@ -26,6 +27,19 @@ from coordl.fetch.cache import cache_name
 from coordl.fetch.item import identify
 
 
+class Bytes(torch.utils.data.Dataset[Any]):
+    """Files that are read, and no more: their sizes."""
+
+    def __init__(self, folder: str) -> None:
+        self.paths = list(paths_of(Path(folder)))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return len(Path(self.paths[index]).read_bytes()), 0
+
+
 def cache_of(folder: str, budget: str) -> coordl.MinIOCache:
     """The one that all jobs over the folder share."""
     items = identify(list(paths_of(Path(folder))))
@@ -39,7 +53,7 @@ def cache_of(folder: str, budget: str) -> coordl.MinIOCache:
 
 
 def loader_of(
-    kind: str, data: Any, batch: int, workers: int, group: str, staging: str, cache: Any
+    kind: str, data: Any, batch: int, workers: int, group: str, staging: str, cache: Any, seed: int
 ) -> Any:
     """The loader to measure."""
     if kind == "stock":
@@ -57,7 +71,7 @@ def loader_of(
         shuffle=True,
         num_workers=workers,
         prep="native",
-        seed=SEED,
+        seed=seed,
         group=group if kind == "group" else None,
         staging=staging or None,
         cache=cache,
@@ -74,12 +88,14 @@ def main(
     rate: float,
     staging: str = "",
     budget: str = "",
+    chosen: str = "",
 ) -> None:
     """Epochs until nobody asks for one."""
+    seed = int(chosen or SEED)
     cache = cache_of(folder, budget) if budget else None
-    data = pillow(folder, dtype == "float32")
-    loader = loader_of(kind, data, batch, workers, group, staging, cache)
-    torch.manual_seed(SEED)
+    data = Bytes(folder) if dtype == "bytes" else pillow(folder, dtype == "float32")
+    loader = loader_of(kind, data, batch, workers, group, staging, cache, seed)
+    torch.manual_seed(seed)
 
     def epoch() -> dict[str, Any]:
         samples = sum(len(images) for images in paced(loader, rate))
@@ -104,4 +120,14 @@ def main(
 
 if __name__ == "__main__":
     _, where, size, pixels, which, count, named, speed, *more = sys.argv
-    main(where, int(size), pixels, which, int(count), named, float(speed), *more)
+    main(
+        where,
+        int(size),
+        pixels,
+        which,
+        int(count),
+        named,
+        float(speed),
+        *more[:2],
+        *map(int, more[2:]),
+    )

@@ -3,6 +3,7 @@
 Control groups of version 1 (blkio, memory), which root may make. The kernel's limit counts a
 process's own memory too, which comes and goes: a thread keeps the limit at the most that this has
 been and the page cache asked for. So the cache has at least that, and in quiet moments some more.
+Who needs more of its own than it ever had waits for that thread: nobody is killed for it.
 """
 
 from __future__ import annotations
@@ -64,8 +65,11 @@ class Limits:
         )
         return int(statistics["cache"]) - int(statistics["shmem"])
 
-    def begin(self) -> None:
-        """Limits the page cache from now on. Before, only the processes' own memory is learnt."""
+    def begin(self, anew: bool = False) -> None:
+        """Limits the page cache from now on. Before, only the processes' own memory is learnt;
+        `anew`: which is forgotten, where many start and then have less."""
+        if anew and not self._limited:
+            self._most_own = 0
         self._limited = True
 
     def _keep(self) -> None:
@@ -79,6 +83,7 @@ class Limits:
 
     def __enter__(self) -> Limits:
         self._group.mkdir(exist_ok=True)
+        (self._group / "memory.oom_control").write_text("1")
         self._keeper.start()
         return self
 

@@ -27,8 +27,21 @@ OwnPages::OwnPages(int fd, std::uint64_t offset, std::size_t bytes) noexcept {
   ::madvise(at, mapped_, kPopulateRead);  // refused is fine: pages come as they are touched
 }
 
+OwnPages::OwnPages(std::shared_ptr<OwnWindow> window, std::uint64_t from, std::size_t bytes,
+                   std::uint64_t tag) noexcept
+    : window_(std::move(window)), base_(window_->take(from, bytes, tag)) {
+  if (base_ == nullptr) return;
+  mapped_ = static_cast<std::size_t>(from % kPage) + bytes;
+  data_ = base_ + from % kPage;
+}
+
 OwnPages::~OwnPages() {
-  if (base_ != nullptr) ::munmap(base_, mapped_);
+  if (base_ == nullptr) return;
+  if (window_ != nullptr) {
+    window_->give_back(base_, mapped_);
+  } else {
+    ::munmap(base_, mapped_);
+  }
 }
 
 void OwnPages::make_own() noexcept {

@@ -55,6 +55,11 @@ class SharedFile {
   OwnPages own_pages(std::uint64_t offset, std::size_t bytes) const noexcept {
     return OwnPages(fd_.get(), offset, bytes);
   }
+  // The same for parts of the file, to be had again and again.
+  std::shared_ptr<OwnWindow> own_window(std::uint64_t offset, std::size_t part_bytes,
+                                        std::size_t parts) const {
+    return std::make_shared<OwnWindow>(fd_.get(), offset, part_bytes, parts);
+  }
   // Gives whole pages of the range back; they read as zero. False when the kernel cannot.
   bool give_back(std::uint64_t offset, std::uint64_t bytes) const noexcept;
 

@@ -57,6 +57,7 @@ bool swap(std::uint64_t& word, std::uint64_t from, std::uint64_t to) {
 RingMemory::RingMemory(SharedFile file, const ring_layout::Plan& plan, RingShape shape)
     : file_(std::move(file)),
       plan_(plan),
+      window_(file_.own_window(plan_.data_offset, plan_.slot_bytes, plan_.slots)),
       shape_(std::move(shape)),
       readers_(std::make_unique<Readers>()) {
   readers_->in_slot.resize(plan_.slots);
@@ -200,6 +201,8 @@ OwnPages RingMemory::own_pages(std::uint64_t run, std::uint64_t from,
   const std::uint64_t bytes = shape_.sample_bytes, first = run % plan_.slots * shape_.run_samples + from;
   const bool gapless = plan_.slot_bytes == bytes * shape_.run_samples && bytes % 16 == 0;
   if (!gapless || first + count > plan_.slots * shape_.run_samples) return {};
+  OwnPages pages(window_, first * bytes, count * bytes, run);
+  if (pages.data() != nullptr) return pages;
   return file_.own_pages(plan_.data_offset + first * bytes, count * bytes);
 }
 

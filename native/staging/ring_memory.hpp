@@ -93,6 +93,7 @@ class RingMemory {
 
   SharedFile file_;
   ring_layout::Plan plan_;
+  std::shared_ptr<OwnWindow> window_;  // of the slots' samples
   RingShape shape_;
   std::unique_ptr<Readers> readers_;
   std::uint32_t self_ = 0;  // written under the gate, before the lease is visible
