@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 from coordl import _native
 from coordl.cli_cluster import cluster as cluster_now
 from coordl.cli_cluster import cluster_table, token
-from coordl.cli_groups import clear_groups, group_table
+from coordl.cli_groups import clear_groups, print_groups
 from coordl.cli_pack import pack, unpack
 from coordl.cli_rates import rates
 from coordl.cli_run import run
@@ -131,8 +131,8 @@ def status(
 ) -> None:
     """List the caches and groups of this user; remove what killed jobs left.
 
-    Of a group's members: the sample they are at, and how many they prepared for all, for themselves
-    alone, and got from the others.
+    Of a group's jobs: the sample they are at, and how many they prepared for all, for themselves
+    alone, and got from the others. "workers": their processes that are members too.
 
     "kept": it stays when its last user ends (persist=True), until coordl clear.
     --cluster asks the servers of this node's running jobs; it needs their token.
@@ -155,8 +155,7 @@ def status(
         console.print(_arena_table(arenas))
     else:
         console.print(f"No caches of this user in {directory}.")
-    if groups:
-        console.print(group_table(groups))
+    print_groups(console, groups)
     for name in reaped:
         console.print(f"Reaped {name}: its last user was killed.")
 

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from coordl import _native
 from coordl.fetch.budget import format_bytes
+from coordl.staging.jobs import Shared, members_by_job
 
 
-def group_table(groups: list[dict[str, Any]]) -> Table:
-    """A line for each group, and below it one for each member."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("group", overflow="fold")
-    for heading in ("staging", "slots", "epoch", "sample", "prepared", "alone", "staged"):
-        table.add_column(heading, justify="right")
+def print_groups(console: Console, groups: list[dict[str, Any]]) -> None:
+    """A table for each group: a line for each job, its worker processes together."""
     for group in groups:
+        console.print(f"Group {group['name']}", soft_wrap=True)
         if not group["readable"]:
-            table.add_row(group["name"], "cannot be read", *[""] * 6)
+            console.print("  cannot be read: another version's, or damaged")
             continue
-        slots = f"{group['published']} of {group['slots']}"
-        saved = f"saved {group['saved_share']:.0%}"
-        table.add_row(group["name"], format_bytes(group["file_bytes"]), slots, *[""] * 4, saved)
-        for member in group["members"]:
-            active = member["passes"] > 0
-            at = (f"{member['epoch']:,}", f"{member['sample']:,}") if active else ("", "idle")
-            counts = (f"{member[name]:,}" for name in ("prepared", "alone", "staged"))
-            table.add_row(f"  pid {member['pid']}", "", "", *at, *counts)
+        console.print(
+            f"  {format_bytes(group['file_bytes'])} of staging, {group['published']:,} of "
+            f"{group['slots']:,} slots filled; {group['saved_share']:.0%} of fetch and prep saved"
+        )
+        console.print(_jobs_table(group))
+
+
+def _jobs_table(group: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("  job")
+    for heading in ("workers", "epoch", "sample", "prepared", "alone", "staged"):
+        table.add_column(heading, justify="right")
+    for members in members_by_job(group["members"]):
+        # The furthest: workers that wait for one another are a few samples apart.
+        active = [(each["epoch"], each["sample"]) for each in members if each["passes"] > 0]
+        at = [f"{number:,}" for number in max(active)] if active else ["", "idle"]
+        its = Shared.of(members)
+        workers = str(len(members) - 1) if len(members) > 1 else ""
+        counts = (f"{count:,}" for count in (its.prepared, its.alone, its.staged))
+        table.add_row(f"  pid {members[0]['pid']}", workers, *at, *counts)
     return table
 
 

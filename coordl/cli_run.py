@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from coordl.staging.job_group import JobGroup
+from coordl.staging.jobs import Shared, job_of
 
 JOB = "COORDL_JOB"
 _PLACE = "{job}"
 _POLL_S = 0.05
+_LOOK_S = 0.25  # at what the group shares
 
 
 @dataclass
@@ -30,6 +32,7 @@ class _Running:
 
     Attributes:
         code: its exit status, or minus the signal that ended it; None while it runs.
+        shared: what its processes had of their groups when last looked at.
     """
 
     number: int
@@ -39,6 +42,7 @@ class _Running:
     began: float
     ended: float = 0.0
     code: int | None = None
+    shared: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
 
     def has_ended(self) -> bool:
         if self.code is None and (code := self.process.poll()) is not None:
@@ -85,10 +89,19 @@ def run(
         _end(running, signal.SIGTERM)
         raise _cannot(f"{command[0]}: {error.strerror}") from None
     print(f"{jobs} jobs in group {name}; what they print: {logs}", file=sys.stderr)
+    its = JobGroup(name)
+    looked = 0.0
     with _interrupts_handed_on(running):
         while not all([job.has_ended() for job in running]):
+            if time.monotonic() - looked > _LOOK_S:
+                _look(its, running)
+                looked = time.monotonic()
             time.sleep(_POLL_S)
-    Console(width=80, highlight=False).print(_table(running))
+    console = Console(width=80, highlight=False)
+    console.print(_table(running))
+    saved = Shared.of(member for job in running for member in job.shared.values()).saved
+    if saved is not None:
+        console.print(f"{saved:.0%} of fetch and prep saved (as last seen)")
     if any(job.code for job in running):
         raise typer.Exit(1)
 
@@ -113,6 +126,17 @@ def _start(command: list[str], number: int, log: Path, group: str) -> _Running:
         file.close()
         raise
     return _Running(number, log, process, file, time.monotonic())
+
+
+def _look(group: JobGroup, running: list[_Running]) -> None:
+    """Members take their figures with them when they end."""
+    jobs = {job.process.pid: job for job in running}
+    for ring in group.status():
+        for member in ring["members"]:
+            pid = job_of(member["pid"], jobs)
+            if pid is not None:
+                who = (ring["name"], member["pid"], member["began_s"])
+                jobs[pid].shared[who] = member
 
 
 def _end(running: list[_Running], number: int) -> None:
@@ -144,9 +168,12 @@ def _table(running: list[_Running]) -> Table:
     for heading in ("job", "seconds"):
         table.add_column(heading, justify="right")
     table.add_column("ended")
+    table.add_column("from others", justify="right")
     table.add_column("log", overflow="fold")
     for job in running:
         code = job.code or 0
         ended = f"signal {-code}" if code < 0 else f"exit {code}"
-        table.add_row(str(job.number), f"{job.ended - job.began:.1f}", ended, job.log.name)
+        saved = Shared.of(job.shared.values()).saved
+        others = "" if saved is None else f"{saved:.0%}"
+        table.add_row(str(job.number), f"{job.ended - job.began:.1f}", ended, others, job.log.name)
     return table

@@ -70,6 +70,9 @@ def test_an_unchanged_script_shares_in_a_group(folder: Path, tmp_path: Path) -> 
         "import time; time.sleep(10)\n"  # until the others have begun
     )
     logs = tmp_path / "logs"
-    assert run("-j", "3", "--logs", str(logs), "--", sys.executable, str(script))[0] == 0
+    code, out, _ = run("-j", "3", "--logs", str(logs), "--", sys.executable, str(script))
+    assert code == 0
+    assert [line.split()[-2][-1] for line in out.splitlines()[1:4]] == ["%"] * 3
+    assert out.splitlines()[-1] == "67% of fetch and prep saved (as last seen)"
     made = [int((logs / f"job-{number}.log").read_text()) for number in range(3)]
     assert sum(made) == 2 * PICTURES
