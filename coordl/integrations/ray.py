@@ -230,10 +230,8 @@ class Servers:
             name = asked[answer]
             try:
                 address = str(ray.get(answer))
-            except (
-                ray.exceptions.RayError
-            ):  # killed or about to leave: asked again at the next look
-                continue
+            except ray.exceptions.RayError:
+                continue  # killed or about to leave: asked again at the next look
             if address:
                 self._known[name], self._ask_again[name] = address, now + AGAIN_S
 
