@@ -24,6 +24,10 @@ from dsanalyzer.measure.plan import Plan
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle
 
+BLOCKS = {  # phases that read nothing, and what is said of them
+    "ingestion": "ingestion: minibatches from memory",
+    "delivery": "ingestion: the same out of workers",
+}
 # Of minibatches, summed over workers (hooks/workers.py).
 LOADED = ("samples", "wall_s", "cpu_s", "queued_s", "collate_s")
 
@@ -286,9 +290,9 @@ class Observer:
             self._followed = None
             return {}
         record = json.loads((self._run_dir / message["record"]).read_text())
-        if message["phase"] == "ingestion":
+        if message["phase"] in BLOCKS:
             self.passes.append(record)
-            self._on_progress("ingestion: minibatches from memory")
+            self._on_progress(BLOCKS[message["phase"]])
             return {}
         record |= Counters(self.root_pid).since(self._counters) | {"device_bytes": None}
         if self._throttle is not None and self._device_bytes is not None:

@@ -17,6 +17,7 @@ from dsanalyzer.measure import residency
 from dsanalyzer.measure.session import Measured, Options
 from dsanalyzer.predict import model
 from dsanalyzer.report.document import Result
+from dsanalyzer.report.units import exact_percent, percent, seconds
 
 SCHEMA = "dsanalyzer.result/1"
 STRAY_BYTES = 1 << 20  # of interpreters and libraries, that a pass may read besides its data
@@ -39,8 +40,10 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
     scale = samples / len(subset["indices"])
     checks = _checks(measured, options, by_phase, whole_device_bytes, floor)
 
+    rule = stalls.Rule(floor, options.threshold, measured.rounds)
+
     def parts(fetch: rates.Timed) -> dict[str, Any]:
-        return stalls.epoch(ingestion, prep, fetch, samples, rounds=measured.rounds, floor=floor)
+        return stalls.epoch(ingestion, prep, fetch, samples, rule, timed.get("delivery"))
 
     epochs = [
         _epoch(number, record, parts(timed[f"epoch {number}"]), sizes, scale)
@@ -85,7 +88,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
         "rates": found,
         "prep_by_workers": _by_workers(measured, by_phase, timed["drain"], random),
         "epochs": epochs,
-        "steady": {**summary, "bound_by": bound, "noise_floor": floor},
+        "steady": {**summary, "bound_by": bound, "noise_floor": floor, "threshold": rule.threshold},
         "passes": [_pass(record) for record in measured.passes],
         "storage": [
             {
@@ -103,7 +106,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
         },
         "checks": [{k: c[k] for k in ("name", "ok", "detail")} for c in checks],
         "diverted": measured.diverted,
-        "notes": _notes(options, measured),
+        "notes": [*_notes(options, measured), *_first_epoch_shorter(epochs, summary)],
     }
     return cast(Result, document)
 
@@ -119,6 +122,8 @@ def _times(
         "drain": by_phase["drain"],
         "steady": fetch[1:],
     }
+    if "delivery" in by_phase:
+        phases["delivery"] = by_phase["delivery"]
     found = rates.time_phases(phases, block, random)
     parts = {f"epoch {number}": [record] for number, record in enumerate(fetch)}
     parts |= {
@@ -230,15 +235,16 @@ def _checks(
             "prep passes read no storage",
             least >= 0.99
             and stray * whole_device_bytes <= max(STRAY_BYTES, whole_device_bytes / 100),
-            f"{least:.1%} of the pages resident {' and '.join(when)} "
-            f"({resident[0]['residency_method']}), {stray:.2%} of the bytes read from storage",
+            f"{exact_percent(least)} of the pages resident {' and '.join(when)} "
+            f"({resident[0]['residency_method']}), {exact_percent(stray, 2)} of the bytes "
+            "read from storage",
             "prep fetch",
         ),
         _check(
             "the first fetch pass is cold",
             cold["resident_before"] <= 0.01 and cold_share >= 0.98,
-            f"{cold['resident_before']:.1%} resident before; {cold_share:.1%} of the bytes read "
-            "from storage",
+            f"{exact_percent(cold['resident_before'])} resident before; "
+            f"{exact_percent(cold_share)} of the bytes read from storage",
             "fetch",
         ),
     ]
@@ -248,7 +254,8 @@ def _checks(
             _check(
                 f"epoch {record['round']}: the cached fraction is what was asked for",
                 abs(found - expected) <= 0.02,
-                f"{found:.1%} of the pages resident before, the policy holds {expected:.1%}",
+                f"{exact_percent(found)} of the pages resident before, the policy holds "
+                f"{exact_percent(expected)}",
                 "fetch",
             )
         )
@@ -314,8 +321,8 @@ def _same_ingestion(blocks: list[dict[str, Any]], rounds: int, floor: float) -> 
     return _check(
         "both runs ingest at the same rate",
         drift <= 0.05,
-        f"{speeds[0]:.0f} and {speeds[1]:.0f} samples/s; noise floor {floor:.1%}: a smaller "
-        "difference between two phases is no stall",
+        f"{speeds[0]:.0f} and {speeds[1]:.0f} samples/s; noise floor {exact_percent(floor)}: "
+        "a smaller difference between two phases is no stall",
         "prep",
     )
 
@@ -351,7 +358,7 @@ def _notes(options: Options, measured: Measured) -> list[str]:
             sum(p["rank_waits_s"][rank] for p in loading) / sum(p["wall_s"] for p in loading)
             for rank in range(len(waits[0]))
         ]
-        each = ", ".join(f"{one:.0%}" for one in share)
+        each = ", ".join(percent(one) for one in share)
         notes.append(
             f"{len(share)} ranks, measured together: each stall is a stall of all. Of the later "
             f"epochs the ranks themselves waited for minibatches {each} (rank 0 first); the rest "
@@ -360,6 +367,19 @@ def _notes(options: Options, measured: Measured) -> list[str]:
     if options.gpu_rate and not measured.emulated:
         notes.append("no model was found to hand to the emulated accelerator: steps ran for real")
     return notes
+
+
+def _first_epoch_shorter(epochs: list[dict[str, Any]], steady: dict[str, Any]) -> list[str]:
+    """A remark where the epoch that reads all from storage took surely less than the later ones."""
+    first = epochs[0]["time_s"]
+    if first["high"] >= steady["time_s"]["low"]:
+        return []
+    return [
+        f"the first epoch, which read everything from storage, was shorter than the later ones "
+        f"({seconds(first['value'])} against {seconds(steady['time_s']['value'])}): the machine or "
+        "its storage became slower meanwhile (other load, a disk's burst credit used up). Profile "
+        "again on an otherwise idle machine before acting on the fetch stall"
+    ]
 
 
 def _machine() -> dict[str, Any]:

@@ -1,23 +1,28 @@
 """Fetch stall and prep stall of an epoch, as differences between phases.
 
-    compute    = T(ingestion)
-    prep stall = T(prep)  - T(ingestion)
-    fetch stall = T(fetch) - T(prep)
+    compute     = T(ingestion)
+    delivery    = T(delivery) - T(ingestion)
+    prep stall  = T(prep)     - T(delivery)
+    fetch stall = T(fetch)    - T(prep)
 
-Source: Mohan et al., VLDB 2021, section 3 (differential analysis).
+Source: Mohan et al., VLDB 2021, section 3 (differential analysis), whose prep stall includes what
+delivery takes: the same minibatches, ready, out of worker processes.
+
+Verdicts are those of a test of equivalence: small is not the same as not found (Schuirmann, J.
+Pharmacokinet. Biopharm. 15 (1987)).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from dsanalyzer.rates import Floats, Interval, Timed
 
-NOTICEABLE = 0.02  # share of the epoch below which a stall counts as none
+THRESHOLD = 0.02  # share of the epoch below which a stall is of no relevance
 MOST_ROUNDS = 60  # more are not advised: the machine is too noisy, or the stall is at the limit
 
 
@@ -29,41 +34,53 @@ def noise_floor(one: Timed, other: Timed) -> float:
     return float(np.quantile(np.abs(one.draws / other.draws - 1), 0.95))
 
 
-def verdict(share: Interval, floor: float = 0.0) -> str:
-    """stall, none, or inconclusive when the interval, or the noise floor, allows both."""
-    if share.low > 0 and share.value >= max(NOTICEABLE, floor):
+def verdict(share: Interval, floor: float = 0.0, threshold: float = THRESHOLD) -> str:
+    """stall or none where the whole interval lies above or below the threshold, else inconclusive.
+
+    So is a stall that two measurements of one thing may show here (`floor`).
+    """
+    if share.low >= threshold and share.value >= floor:
         return "stall"
-    return "none" if share.high < NOTICEABLE else "inconclusive"
+    return "none" if share.high < threshold else "inconclusive"
 
 
-def rounds_needed(share: Interval, rounds: int, floor: float) -> int | None:
+def rounds_needed(
+    share: Interval, rounds: int, floor: float, threshold: float = THRESHOLD
+) -> int | None:
     """Rounds after which an inconclusive share should be settled; None where more do not help.
 
     Half-widths shrink with the square root of the rounds.
     """
-    limit = max(NOTICEABLE, floor)
-    room = share.value if share.value >= limit else NOTICEABLE - share.value
+    room = abs(share.value - threshold)
     half = (share.high - share.low) / 2
-    if room <= 0:
+    if room == 0 or threshold < share.value < floor:
         return None
     wanted = math.ceil(rounds * max(1.5, (half / room) ** 2))
     return wanted if wanted <= MOST_ROUNDS else None
 
 
-def _stall(
-    value: float, draws: Floats, whole: Timed, samples: int, rounds: int, floor: float
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Rule:
+    """What verdicts go by: see `verdict`, and `rounds` as measured, for `rounds_needed`."""
+
+    floor: float = 0.0
+    threshold: float = THRESHOLD
+    rounds: int = 3
+
+
+def _stall(value: float, draws: Floats, whole: Timed, samples: int, rule: Rule) -> dict[str, Any]:
     """`value` and `draws` in seconds per sample."""
     seconds = Interval.of(value * samples, draws * samples)
     share = Interval.of(value / whole.value, draws / whole.value)
-    found = verdict(share, floor)
+    found = verdict(share, rule.floor, rule.threshold)
+    more = rounds_needed(share, rule.rounds, rule.floor, rule.threshold)
     return {
         **seconds.json(),
         "share": share.value,
         "share_low": min(1.0, max(0.0, share.low)),
         "share_high": min(1.0, max(0.0, share.high)),
         "verdict": found,
-        "rounds_needed": rounds_needed(share, rounds, floor) if found == "inconclusive" else None,
+        "rounds_needed": more if found == "inconclusive" else None,
     }
 
 
@@ -84,30 +101,35 @@ def epoch(
     prep: Timed,
     fetch: Timed,
     samples: int,
-    *,
-    rounds: int = 3,
-    floor: float = 0.0,
+    rule: Rule = Rule(),
+    delivered: Timed | None = None,
 ) -> dict[str, Any]:
     """Times of an epoch of `samples`, in seconds, with intervals; and its speed in samples/s.
 
+    `delivered` is ingestion out of workers; None where there are none, and delivery takes nothing.
     Fetch from storage cannot be faster than from memory: where noise says so, both are two
     measurements of one time, and count as precise as they are. So the parts add up to the epoch.
     """
     fetch_draws = fetch.minus(prep)
     if prep.value > fetch.value:
         prep = fetch = _pooled(prep, fetch)
-    prep_draws = prep.minus(ingestion)
-    if ingestion.value > prep.value:
-        prep = replace(prep, value=ingestion.value)
+    ready = ingestion if delivered is None else delivered
+    delivery_draws = ready.minus(ingestion) if delivered else np.zeros_like(ingestion.draws)
+    ready = replace(ready, value=max(ready.value, ingestion.value))
+    prep_draws = prep.minus(ready)
+    prep = replace(prep, value=max(prep.value, ready.value))
     fetch = replace(fetch, value=max(fetch.value, prep.value))
 
     def stall(value: float, draws: Floats) -> dict[str, Any]:
-        return _stall(value, draws, fetch, samples, rounds, floor)
+        return _stall(value, draws, fetch, samples, rule)
 
     return {
         "time_s": Interval.of(fetch.value * samples, fetch.draws * samples).json(),
         "compute_s": Interval.of(ingestion.value * samples, ingestion.draws * samples).json(),
-        "prep_stall_s": stall(prep.value - ingestion.value, prep_draws),
+        "delivery_s": Interval.of(
+            (ready.value - ingestion.value) * samples, delivery_draws * samples
+        ).json(),
+        "prep_stall_s": stall(prep.value - ready.value, prep_draws),
         "fetch_stall_s": stall(fetch.value - prep.value, fetch_draws),
         "speed": Interval.of(1 / fetch.value, 1 / fetch.draws).json(),
     }

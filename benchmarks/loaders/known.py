@@ -1,9 +1,9 @@
 """A training script whose stalls are known: known.py FOLDER --prep-ms P --cold-ms C --step-ms S
 
 A sample takes a worker P ms of prep, and C ms more where its file is not in memory; a step takes S
-ms with its little model. All three are spent asleep, so that cores do not matter, and files are
-read and not decoded. What a worker does besides (opening, collating, sending) comes out of the next
-sample's sleep, so that it is as fast as said.
+ms with its little model, and --optimizer-ms of them in the optimizer. All of that is spent asleep,
+so that cores do not matter, and files are read and not decoded. What a worker does besides
+(opening, collating, sending) comes out of the next sample's sleep, so that it is as fast as said.
 So with W workers and minibatches of B a sample of an epoch takes the longest of S / B, and
 P / W (or (P + C) / W), as truth() has it.
 
@@ -80,12 +80,23 @@ class Files(Dataset):
         return torch.full((8,), float(size % 7)), 0
 
 
+class SlowSGD(torch.optim.SGD):
+    """Takes `sleeps_s` besides."""
+
+    sleeps_s = 0.0
+
+    def step(self, closure: Any = None) -> Any:
+        time.sleep(self.sleeps_s)
+        return super().step(closure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("--prep-ms", type=float, default=0)
     parser.add_argument("--cold-ms", type=float, default=0)
     parser.add_argument("--step-ms", type=float, default=0)
+    parser.add_argument("--optimizer-ms", type=float, default=0)
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--evaluator", nargs=2, metavar=("MODE", "FILE"))
     args = parser.parse_args()
@@ -96,7 +107,8 @@ def main() -> None:
 
         loader = LoaderEvaluator(loader, mode=args.evaluator[0], metrics_file=args.evaluator[1])
     model = nn.Linear(8, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    optimizer = SlowSGD(model.parameters(), lr=1e-6)
+    optimizer.sleeps_s = args.optimizer_ms / 1e3
     for _ in range(args.epochs):
         for values, labels in loader:
             due = time.perf_counter() + args.step_ms / 1e3

@@ -76,6 +76,9 @@ def profile(
     sweep: Annotated[
         str, typer.Option(help="Measure prep with these numbers of workers too: 1,2,4,8.")
     ] = "",
+    threshold: Annotated[
+        str, typer.Option(help="Share of the epoch from which a stall is of relevance.")
+    ] = "2%",
     seed: Annotated[int, typer.Option(help="Seed of sample order and bootstrap.")] = 0,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Let the job write its checkpoints.")
@@ -107,6 +110,7 @@ def profile(
             seed=seed,
             divert=not keep_checkpoints,
             sweep=quantity.counts(sweep),
+            threshold=quantity.fraction(threshold),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

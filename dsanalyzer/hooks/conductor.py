@@ -1,10 +1,10 @@
 """Runs the phases inside the job's own training loop.
 
 The job sees one long epoch. Between two of its steps the conductor decides where the next minibatch
-comes from: recorded minibatches (ingestion), or the loader's own workers over a chosen subset
-(prep: resident in memory; fetch: cold, under a cache policy). Each pass over the subset opens the
-loader anew, as an epoch does, and is timed whole: under LRU, hits depend on the position in the
-epoch, so dropping its first minibatches would bias the pass.
+comes from: recorded minibatches (ingestion), the same out of workers (delivery), or the loader's
+own workers over a chosen subset (prep: resident in memory; fetch: cold, under a cache policy). Each
+pass over the subset opens the loader anew, as an epoch does, and is timed whole: under LRU, hits
+depend on the position in the epoch, so dropping its first minibatches would bias the pass.
 
 A job is run twice: once for ingestion and prep ("rates"), once for fetch, so that a cache the
 loader itself holds is empty when the cold pass begins.
@@ -12,13 +12,14 @@ loader itself holds is empty when the cold pass begins.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from dsanalyzer.hooks import streams, subset, training
+from dsanalyzer.hooks import delivery, streams, subset, training
 from dsanalyzer.hooks.wire import Connection
 from dsanalyzer.measure import timing
 from dsanalyzer.measure.plan import INGESTION_STEPS
@@ -189,10 +190,15 @@ class Conductor:
         self._batches = chosen.get("batches")
         training.settle()
         yield from self._warm_up()
+        most = INGESTION_STEPS[1] if self._steps is None else self._steps
+        delivered = delivery.opened(loader, self._recorded, plan["rounds"] * most)
         for number in range(plan["rounds"]):
             yield from self._ingestion(number)
+            if delivered is not None:
+                yield from self._block("delivery", number, delivered)
             if indices:
                 yield from self._loader_pass("prep", number, loader, open_loader, indices)
+        del delivered  # and so its workers
         if indices:
             self._drain(loader, open_loader, indices)
             self._sweep(loader, open_loader, indices)
@@ -283,29 +289,35 @@ class Conductor:
     def _warm_up(self) -> Iterator[Any]:
         """A block that does not count; ranks learn from it how many steps they make in others."""
         if self._rank is None or self._rank.count == 1:
-            yield from self._ingest(_Recorder(self))
+            yield from self._steps_of(_Recorder(self), self._from_memory())
             return
         self._steps = INGESTION_STEPS[0]
         recorder = _Recorder(self)
-        yield from self._ingest(recorder)
+        yield from self._steps_of(recorder, self._from_memory())
         step_s = sum(recorder.steps_s) / len(recorder.steps_s)
         slowest_s = self._ask("steps", step_s=step_s)["step_s"]
         self._steps = ingestion_steps(slowest_s, self._config["block_s"])
 
     def _ingestion(self, number: int) -> Iterator[Any]:
         """Recorded minibatches from memory, the loader shut down."""
-        recorder = _Recorder(self)
-        yield from self._ingest(recorder)
-        self._report("ingestion", number, recorder)
+        yield from self._block("ingestion", number, self._from_memory())
 
-    def _ingest(self, recorder: _Recorder) -> Iterator[Any]:
-        batches = [subset.on_device(batch) for batch in self._recorded]
+    def _block(self, phase: str, number: int, batches: Iterator[Any]) -> Iterator[Any]:
+        recorder = _Recorder(self)
+        yield from self._steps_of(recorder, batches)
+        self._report(phase, number, recorder)
+
+    def _from_memory(self) -> Iterator[Any]:
+        return itertools.cycle([subset.on_device(batch) for batch in self._recorded])
+
+    def _steps_of(self, recorder: _Recorder, batches: Iterator[Any]) -> Iterator[Any]:
+        """Steps for as long as an ingestion block lasts."""
         started = timing.clock()
         fewest, most = INGESTION_STEPS if self._steps is None else (self._steps, self._steps)
         for step in range(most):
             if step >= fewest and timing.clock() - started > self._config["block_s"]:
                 break
-            yield from recorder.step(batches[step % len(batches)])
+            yield from recorder.step_from(batches)
 
     def _loader_pass(
         self, phase: str, number: int, loader: Any, open_loader: OpenLoader, indices: list[int]
@@ -432,9 +444,6 @@ class _Recorder:
         self.steps_s: list[float] = []
         self._mark = timing.clock()
         conductor.take_gap_s()
-
-    def step(self, batch: Any) -> Iterator[Any]:
-        yield from self._deliver(batch, timing.clock())
 
     def step_from(self, batches: Iterator[Any]) -> Generator[Any, None, bool]:
         """One step; False where there are no more minibatches."""

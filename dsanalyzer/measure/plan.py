@@ -49,7 +49,7 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Plan:
-    """Passes over `samples` samples, in `rounds` of ingestion and prep and `epochs` of fetch."""
+    """Over `samples` samples: `rounds` of ingestion, delivery and prep, `epochs` of fetch."""
 
     samples: int
     rounds: int
@@ -65,7 +65,9 @@ class Plan:
         prep_s = self._pass_s(speeds.loader, speeds.step)
         drain_s = self._pass_s(speeds.loader, 0.0)
         swept_s = sum(drain_s / min(1.0, share) for share in speeds.sweep)  # more are no slower
-        return (self.rounds + 1) * self.block_s + self.rounds * prep_s + DRAINS * drain_s + swept_s
+        return (
+            (2 * self.rounds + 1) * self.block_s + self.rounds * prep_s + DRAINS * drain_s + swept_s
+        )
 
     def fetch_s(self, speeds: Speeds) -> float:
         """Of the second run."""
@@ -82,7 +84,7 @@ class Plan:
         """Training steps that the longer of the two runs takes, at most."""
         a_pass = -(-self.samples // max(1, batch))
         ingestion = INGESTION_STEPS[1]
-        first = (self.rounds + 1) * ingestion + self.rounds * a_pass
+        first = (2 * self.rounds + 1) * ingestion + self.rounds * a_pass
         return max(first, self.epochs * (ingestion + a_pass)) + 10
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from dsanalyzer import ranks
+from dsanalyzer import ranks, stalls
 from dsanalyzer.job import Job, bound_to_tool
 from dsanalyzer.measure import plan, timing
 from dsanalyzer.measure.plan import MOST_EPOCHS, MOST_ROUNDS, MOST_SAMPLES, Plan, Speeds
@@ -77,6 +77,7 @@ class Options:
         seed: of the order of samples and of the bootstrap.
         divert: whether checkpoints the job writes go elsewhere.
         sweep: numbers of workers with which prep alone is measured besides the job's own.
+        threshold: share of the epoch below which a stall is of no relevance, above 0 and below 1.
     """
 
     policy: str = "lru"
@@ -92,6 +93,7 @@ class Options:
     seed: int = 0
     divert: bool = True
     sweep: tuple[int, ...] = ()
+    threshold: float = stalls.THRESHOLD
 
     def __post_init__(self) -> None:
         if self.policy not in ("lru", "never-evict"):
@@ -104,6 +106,10 @@ class Options:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}; give a positive number")
+        if not 0 < self.threshold < 1:
+            raise ValueError(
+                f"threshold is {self.threshold}; give a share of the epoch, such as 2%"
+            )
         if any(not 1 <= workers <= MOST_WORKERS for workers in self.sweep):
             raise ValueError(f"numbers of workers to sweep over must be 1 to {MOST_WORKERS}")
         least = {"samples": 1, "rounds": 1, "epochs": 2}

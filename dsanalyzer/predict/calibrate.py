@@ -206,6 +206,7 @@ def correction_of(result: Result, setup: Setup) -> Correction:
     measured: list[tuple[Simulated, float]] = []
     if "compute_s" in steady and result["dataset"]["samples"]:
         seconds = steady["compute_s"]["value"] + steady["prep_stall_s"]["value"]
+        seconds += steady["delivery_s"]["value"] if "delivery_s" in steady else 0.0
         whole = simulate(replace(setup, cached_fraction=1.0, policy="never-evict"))
         measured.append((whole, result["dataset"]["samples"] / seconds))
     measured.append((simulate(setup), steady["speed"]["value"]))

@@ -19,6 +19,7 @@ from dsanalyzer.predict.change import Change
 from dsanalyzer.predict.setup import Setup, without
 from dsanalyzer.predict.simulate import Simulated, simulate
 from dsanalyzer.report.document import Result, Scenario, WhatIf
+from dsanalyzer.report.units import percent
 
 SCHEMA = "dsanalyzer.whatif/1"
 AGREE = 0.02  # closed form and simulator this close: the closed form is shown
@@ -247,7 +248,7 @@ def _notes(
             notes.append(f"items take {larger:.2f} times their file in memory ({how})")
     else:
         notes.append(
-            f"this loader reached {factor:.0%} of the simulator's speed when measured; kept"
+            f"this loader reached {percent(factor)} of the simulator's speed when measured; kept"
         )
     if change.cores is not None and change.workers is None:
         notes.append(f"prep taken to scale with cores ({setup.workers} workers to use them)")

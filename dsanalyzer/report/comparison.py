@@ -16,7 +16,7 @@ from dsanalyzer.report.units import (
     size,
     times,
 )
-from dsanalyzer.report.verdict import emulation, steady_storage_bytes
+from dsanalyzer.report.verdict import delivery_of, emulation, steady_storage_bytes
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,21 @@ class Comparison:
         return _ratio(self.predicted["speed"]["value"], self.after["steady"]["speed"]["value"]) - 1
 
     def rows(self) -> list[Row]:
-        """The table: epoch time, speed, the three parts of an epoch, storage bytes."""
+        """The table: epoch time, speed, the parts of an epoch, storage bytes."""
         one, two = self.before["steady"], self.after["steady"]
         rows = [
             _row("epoch time", one["time_s"]["value"], two["time_s"]["value"], seconds),
             _row("speed, samples/s", one["speed"]["value"], two["speed"]["value"], figure),
             _stall_row("fetch stall", "fetch_stall_s", self),
             _stall_row("prep stall", "prep_stall_s", self),
-            _row("compute", one["compute_s"]["value"], two["compute_s"]["value"], seconds),
         ]
+        if delivery_of(one) or delivery_of(two):
+            before, after = (
+                measured["value"] if (measured := delivery_of(steady)) else 0.0
+                for steady in (one, two)
+            )
+            rows.append(_row("delivery", before, after, seconds))
+        rows.append(_row("compute", one["compute_s"]["value"], two["compute_s"]["value"], seconds))
         bytes_before, bytes_after = (steady_storage_bytes(r) for r in (self.before, self.after))
         if bytes_before is not None and bytes_after is not None:
             rows.append(_row("storage reads per epoch", bytes_before, bytes_after, size))

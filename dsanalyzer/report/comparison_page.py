@@ -60,7 +60,7 @@ def _sections(pair: Comparison) -> list[str]:
         panels.section(
             "Where an epoch goes",
             "Time per epoch, all on one scale. The first epoch finds the cache cold.",
-            panels.stacked_bars([*rows, *later]) + panels.part_names(),
+            panels.stacked_bars([*rows, *later]) + panels.part_names([*rows, *later]),
         ),
         panels.section(
             "Before and after",

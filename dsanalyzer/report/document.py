@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 Policy = Literal["lru", "never-evict", "pagecache"]
 Bound = Literal["fetch", "prep", "gpu"]
-Phase = Literal["ingestion", "prep", "drain", "sweep", "fetch"]
+Phase = Literal["ingestion", "delivery", "prep", "drain", "sweep", "fetch"]
 Verdict = Literal["stall", "none", "inconclusive"]
 
 
@@ -50,6 +50,7 @@ class Epoch(TypedDict):
     label: str
     time_s: Interval
     compute_s: Interval
+    delivery_s: NotRequired[Interval]
     prep_stall_s: Interval
     fetch_stall_s: Interval
     storage_bytes: int
@@ -61,11 +62,13 @@ class Epoch(TypedDict):
 class Steady(TypedDict):
     time_s: Interval
     compute_s: Interval
+    delivery_s: NotRequired[Interval]  # of minibatches out of workers, where it was measured
     prep_stall_s: Stall
     fetch_stall_s: Stall
     speed: Interval
     bound_by: Bound
     noise_floor: NotRequired[float]  # share by which two equal phases differed (A/A)
+    threshold: NotRequired[float]  # share of the epoch below which a stall is of no relevance
 
 
 class Loaded(TypedDict):

@@ -20,6 +20,7 @@ from dsanalyzer.report.units import (
 from dsanalyzer.report.verdict import (
     BOUND_WORDS,
     POLICY_WORDS,
+    delivery_of,
     inconclusive,
     rate_unit_of,
     steady_read_share,
@@ -30,9 +31,15 @@ from dsanalyzer.report.verdict import (
 _PER = {"hour": "an hour", "month": "a month", "once": "once"}
 PARTS = (
     ("compute", "compute_s", "Compute"),
+    ("delivery", "delivery_s", "Delivery"),
     ("prep", "prep_stall_s", "Prep stall"),
     ("fetch", "fetch_stall_s", "Fetch stall"),
 )
+
+
+def parts_of(times: Epoch | Steady) -> list[tuple[str, str, str]]:
+    """(css class, key, words) of the parts of an epoch that were measured."""
+    return [part for part in PARTS if part[0] != "delivery" or delivery_of(times)]
 
 
 def section(title: str, why: str, body: str, kind: str = "") -> str:
@@ -81,7 +88,7 @@ def stacked_bars(rows: Sequence[tuple[str, str, Epoch | Steady]]) -> str:
 def _bar(name: str, kind: str, row: Epoch | Steady, longest: float) -> str:
     whole = row["time_s"]["value"]
     pieces, told = [], []
-    for part, key, words in PARTS:
+    for part, key, words in parts_of(row):
         value = max(0.0, row[key]["value"])  # type: ignore[literal-required]
         share = value / whole if whole > 0 else 0.0
         told.append(f"{words.lower()} {seconds(value)}, {percent(share)}")
@@ -118,15 +125,16 @@ def part_key(result: Result) -> str:
     whole = steady["time_s"]["value"]
     meaning = {
         "compute": "the GPU works",
+        "delivery": "takes ready minibatches from workers",
         "prep": "waits for decoding and augmentation",
         "fetch": "waits for storage",
     }
     cells = []
-    for part, key, words in PARTS:
+    for part, key, words in parts_of(steady):
         interval: Interval = steady[key]  # type: ignore[literal-required]
         share = interval["value"] / whole if whole > 0 else 0.0
         doubt = ""
-        if part != "compute" and steady[key]["verdict"] == "inconclusive":  # type: ignore[literal-required]
+        if steady[key].get("verdict") == "inconclusive":  # type: ignore[literal-required]
             doubt = " – inconclusive"
         low, high = seconds(interval["low"]), seconds(interval["high"])
         cells.append(
@@ -138,9 +146,12 @@ def part_key(result: Result) -> str:
     return f'<div class="key">{"".join(cells)}</div>'
 
 
-def part_names() -> str:
-    """The legend of the bars without figures."""
-    cells = "".join(f'<div class="tone-{part}"><b>{words}</b></div>' for part, _, words in PARTS)
+def part_names(rows: Sequence[tuple[str, str, Epoch | Steady]]) -> str:
+    """The legend of these bars, without figures."""
+    shown = {part: None for _, _, times in rows for part in parts_of(times)}
+    cells = "".join(
+        f'<div class="tone-{part[0]}"><b>{part[2]}</b></div>' for part in PARTS if part in shown
+    )
     return f'<div class="key">{cells}</div>'
 
 

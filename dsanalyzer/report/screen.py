@@ -10,9 +10,9 @@ from rich.text import Text
 
 from dsanalyzer.report.units import NBSP, ascii_only
 
-STYLES = {"compute": "green", "prep": "yellow", "fetch": "blue", "gpu": "green"}
+STYLES = {"compute": "green", "delivery": "cyan", "prep": "yellow", "fetch": "blue", "gpu": "green"}
 # Told apart without colour: each part of an epoch has a texture of its own.
-FILL = {"compute": "█", "prep": "▓", "fetch": "░"}
+FILL = {"compute": "█", "delivery": "▒", "prep": "▓", "fetch": "░"}
 WIDEST = 110
 
 

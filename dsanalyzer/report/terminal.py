@@ -25,6 +25,8 @@ from dsanalyzer.report.units import (
 from dsanalyzer.report.verdict import (
     BOUND_WORDS,
     command_line,
+    contention,
+    delivery_of,
     emulation,
     expected_share,
     headline,
@@ -39,7 +41,12 @@ from dsanalyzer.report.verdict import (
     workers_knee,
 )
 
-PARTS = (("compute", "compute"), ("prep", "prep stall"), ("fetch", "fetch stall"))
+PARTS = (
+    ("compute", "compute_s", "compute"),
+    ("delivery", "delivery_s", "delivery"),
+    ("prep", "prep_stall_s", "prep stall"),
+    ("fetch", "fetch_stall_s", "fetch stall"),
+)
 RATES = (("G", "GPU", "gpu"), ("P", "prep", "prep"), ("F", "fetch", "fetch"))
 LABEL = 23  # columns left of a bar
 
@@ -56,6 +63,8 @@ def summary(result: Result, console: Console, *, path: str = "result.json") -> N
     screen.paragraph(headline(result), "bold")
     if advice := repeat_advice(result):
         screen.paragraph(advice, "yellow")
+    if contended := contention(result):
+        screen.paragraph(contended, "yellow")
     screen.paragraph(f"Setting: {setting(result)}.", "dim")
     _epoch_bars(result, screen)
     _rate_ladder(result, screen)
@@ -73,18 +82,19 @@ def _epoch_bars(result: Result, screen: Screen) -> None:
         rows.insert(0, ("first epoch", first))
     longest = max(row["time_s"]["value"] for _, row in rows) or 1.0
     room = screen.width - LABEL
+    steady = result["steady"]
+    parts = [part for part in PARTS if part[0] != "delivery" or delivery_of(steady)]
     for name, row in rows:
         whole = row["time_s"]["value"]
-        values = [row[f"{part}_{kind}"]["value"] for part, kind in _keys()]  # type: ignore[literal-required]
+        values = [row[key]["value"] for _, key, _ in parts]  # type: ignore[literal-required]
         bar = [
             (FILL[part] * count, STYLES[part])
-            for (part, _), count in zip(PARTS, bar_cells(values, room / longest), strict=True)
+            for (part, _, _), count in zip(parts, bar_cells(values, room / longest), strict=True)
         ]
         screen.line(f"  {name:<12}{seconds(whole):>8} ".ljust(LABEL), *bar)
-    steady = result["steady"]
     whole = steady["time_s"]["value"]
-    for (part, name), key in zip(PARTS, _keys(), strict=True):
-        interval = steady["_".join(key)]  # type: ignore[literal-required]
+    for part, key, name in parts:
+        interval = steady[key]  # type: ignore[literal-required]
         share = interval["value"] / whole if whole > 0 else 0.0
         bounds = f"{seconds(interval['low'])} to {seconds(interval['high'])}"
         screen.line(
@@ -93,10 +103,6 @@ def _epoch_bars(result: Result, screen: Screen) -> None:
             f" {name:<12}{percent(share):>6}   {seconds(interval['value']):>8}",
             (f"   {bounds}", "dim"),
         )
-
-
-def _keys() -> list[tuple[str, str]]:
-    return [("compute", "s"), ("prep", "stall_s"), ("fetch", "stall_s")]
 
 
 def _rate_ladder(result: Result, screen: Screen) -> None:
@@ -157,6 +163,11 @@ def _evidence(result: Result, screen: Screen) -> None:
         text = f"{milliseconds(cost.total_s)} of a worker: {milliseconds(cost.core_s)} on a core, "
         text += f"{milliseconds(cost.queued_s)} waiting for one, {milliseconds(cost.else_s)} else"
         _fact(screen, f"sample, {phase}", text)
+    steady = result["steady"]
+    if "threshold" in steady and "noise_floor" in steady:
+        text = f"a stall counts from {percent(steady['threshold'])} of the epoch; two equal phases "
+        text += f"differ by {percent(steady['noise_floor'])} here"
+        _fact(screen, "verdicts", text)
     if (knee := workers_knee(result)) is not None:
         swept = result["prep_by_workers"]
         told = ", ".join(f"{one['workers']}: {figure(one['value'])}" for one in swept)

@@ -12,6 +12,11 @@ def percent(share: float) -> str:
     return f"{_percent_figure(share)}{NBSP}%"
 
 
+def exact_percent(share: float, decimals: int = 1) -> str:
+    """0.9871 -> "98.7 %": where a check compares at that precision."""
+    return f"{share * 100:.{decimals}f}{NBSP}%"
+
+
 def percent_range(low: float, high: float) -> str:
     """(0.38, 0.44) -> "38–44"; with "to" where a sign would read as a dash."""
     first, last = _percent_figure(low), _percent_figure(high)
@@ -103,6 +108,7 @@ ASCII = str.maketrans(
         "µ": "u",
         "█": "#",
         "▓": "+",
+        "▒": "=",
         "░": ".",
         "─": "-",
     }

@@ -7,12 +7,15 @@ import shlex
 from dataclasses import dataclass
 
 from dsanalyzer.predict.model import effective_cache, hit_rate
-from dsanalyzer.report.document import Bound, Epoch, Interval, Phase, Result, Stall
-from dsanalyzer.report.units import NBSP, percent, percent_range, rate
+from dsanalyzer.report.document import Bound, Epoch, Interval, Phase, Result, Stall, Steady
+from dsanalyzer.report.units import NBSP, milliseconds, percent, percent_range, rate
 
 CAUSES = {"fetch": "storage (fetch stall)", "prep": "decoding (prep stall)"}
+CONTENDED = "cores rather than storage (a fetch stall by CPU contention)"
+MOST_OF_IT = 0.5  # of what a sample takes longer from storage, in the run queue: then it is that
 POLICY_WORDS = {"lru": "LRU", "never-evict": "never-evict", "pagecache": "page cache"}
 KNEE = 0.05  # of the most workers can prepare, that is not worth more of them
+THRESHOLD = 0.02  # of results that do not say: what versions before had
 BOUND_WORDS = {"fetch": "fetch", "prep": "prep", "gpu": "GPU"}
 
 
@@ -24,21 +27,27 @@ def headline(result: Result) -> str:
     }
     found = {name: stall for name, stall in stalls.items() if stall["verdict"] == "stall"}
     unsettled = {name: s for name, s in stalls.items() if s["verdict"] == "inconclusive"}
+    causes = CAUSES | ({"fetch": CONTENDED} if contention(result) else {})
+    delivered = _delivery_words(result)
     if len(found) == 2:
         total = wait_share(result)
         parts = sorted(found, key=lambda name: -found[name]["share"])
-        reasons = ", ".join(f"{percent(found[name]['share'])} for {CAUSES[name]}" for name in parts)
-        return f"The GPU waits {_with_range(total)} of each epoch: {reasons}."
+        reasons = ", ".join(f"{percent(found[name]['share'])} for {causes[name]}" for name in parts)
+        return " ".join(
+            [f"The GPU waits {_with_range(total)} of each epoch: {reasons}.", *delivered]
+        )
     sentences = []
     for name, stall in found.items():
         shown = _with_range(_share(stall))
-        sentences.append(f"The GPU waits {shown} of each epoch for {CAUSES[name]}.")
+        sentences.append(f"The GPU waits {shown} of each epoch for {causes[name]}.")
     if not found and not unsettled:
         total = wait_share(result)
-        return (
-            f"No data stall: the GPU is busy for {percent(1 - total['value'])} of each epoch "
-            f"({percent_range(1 - total['high'], 1 - total['low'])}). Only a faster GPU would "
-            "shorten it."
+        return " ".join(
+            [
+                f"No data stall: the GPU is busy for {percent(1 - total['value'])} of each epoch "
+                f"({percent_range(1 - total['high'], 1 - total['low'])}).",
+                *(delivered or ["Only a faster GPU would shorten it."]),
+            ]
         )
     if unsettled:
         ranges = " and ".join(
@@ -49,7 +58,47 @@ def headline(result: Result) -> str:
     elif found:
         (other,) = stalls.keys() - found.keys()
         sentences.append(f"No {other} stall was found.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *delivered])
+
+
+def _delivery_words(result: Result) -> list[str]:
+    """A sentence on delivery where it is as long as a stall has to be; else none."""
+    steady = result["steady"]
+    measured, whole = delivery_of(steady), steady["time_s"]["value"]
+    if measured is None or measured["low"] < threshold_of(result) * whole:
+        return []
+    share = percent(measured["value"] / whole)
+    return [
+        f"Taking ready minibatches from workers (delivery) is {share} of each epoch: larger "
+        "minibatches would shorten it."
+    ]
+
+
+def threshold_of(result: Result) -> float:
+    """Share of the epoch from which a stall counts."""
+    return result["steady"].get("threshold", THRESHOLD)
+
+
+def contention(result: Result) -> str | None:
+    """Where a fetch stall was found that is not storage's: the sentence that shows it; else None.
+
+    A sample takes a worker longer from storage than from memory. Where most of that is spent
+    runnable in the run queue, workers waited for cores.
+    """
+    costs = sample_costs(result, steady=True)
+    stalled = result["steady"]["fetch_stall_s"]["verdict"] == "stall"
+    if not stalled or not {"prep", "fetch"} <= costs.keys():
+        return None
+    longer = costs["fetch"].total_s - costs["prep"].total_s
+    queued = costs["fetch"].queued_s - costs["prep"].queued_s
+    if longer <= 0 or queued < MOST_OF_IT * longer:
+        return None
+    return (
+        f"From storage a sample takes a worker {milliseconds(longer)} longer than from memory, and "
+        f"{milliseconds(min(queued, longer))} of that it is ready to run and has no core: profile "
+        "again on an otherwise idle machine, or with fewer workers or more cores. Faster storage "
+        "or a larger cache would gain little."
+    )
 
 
 def repeat_advice(result: Result) -> str | None:
@@ -71,6 +120,13 @@ def repeat_advice(result: Result) -> str | None:
     needed = [stall.get("rounds_needed", rounds * 3) for stall in open_ones]
     if any(count is None for count in needed):
         floor = steady.get("noise_floor", 0.0)
+        if all(stall["share"] >= floor for stall in open_ones):
+            counts = percent(threshold_of(result))
+            return (
+                "More rounds would not settle it: the stall is about as large as one has to be to "
+                f"count ({counts} of the epoch). Take it for small, or profile with another "
+                "`--threshold`."
+            )
         return (
             f"More rounds would not settle it: the stall is about as large as what can be told "
             f"here (noise floor {percent(floor)}). Profile on an otherwise idle machine, or take "
@@ -95,6 +151,12 @@ def emulation(result: Result) -> str | None:
     if emulated is None:
         return None
     return f"The GPU is emulated at {rate(emulated['gpu_rate'])}: {emulated['how']}."
+
+
+def delivery_of(times: Epoch | Steady) -> Interval | None:
+    """What taking ready minibatches out of workers takes of an epoch; None where not measured."""
+    measured = times.get("delivery_s")
+    return measured if measured is not None and measured["high"] > 0 else None
 
 
 def wait_share(result: Result) -> Interval:
@@ -137,6 +199,8 @@ def next_command(result: Result, path: str) -> list[str]:
     """The what-if command worth running next, as words."""
     bound, cached = result["steady"]["bound_by"], effective_cache(result)[1]
     words = ["dsanalyzer", "whatif", path]
+    if contention(result):
+        return [*words, "--cores", str(result["machine"]["cores"] * 2)]
     if bound == "fetch" and cached < 1:
         more = min(1.0, math.ceil((cached + 0.1) * 20 - 1e-9) / 20)
         words += ["--cache", f"{more:.0%}"]
@@ -209,12 +273,19 @@ class SampleCost:
     collate_s: float
 
 
-def sample_costs(result: Result) -> dict[Phase, SampleCost]:
-    """By phase, where torch's workers could be watched: prep reads memory, fetch storage too."""
+def sample_costs(result: Result, *, steady: bool = False) -> dict[Phase, SampleCost]:
+    """By phase, where torch's workers could be watched: prep reads memory, fetch storage too.
+
+    With `steady`, fetch without the first epoch.
+    """
     costs: dict[Phase, SampleCost] = {}
     phases: tuple[Phase, ...] = ("prep", "fetch")
     for phase in phases:
-        loaded = [p["loaded"] for p in result["passes"] if p["phase"] == phase and "loaded" in p]
+        loaded = [
+            p["loaded"]
+            for p in result["passes"]
+            if p["phase"] == phase and "loaded" in p and not (steady and p["epoch"] == 0)
+        ]
         samples = sum(one["samples"] for one in loaded)
         if not samples:
             continue

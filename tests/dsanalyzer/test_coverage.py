@@ -45,6 +45,7 @@ def tallied(first_seed: int, pipelines: int, runs: int, *, with_stalls: bool) ->
             name: truth.true_s(phase, seed + 10**6, runs=3000)
             for name, phase in (
                 ("ingestion", pipeline.ingestion()),
+                ("delivery", pipeline.delivery()),
                 ("prep", pipeline.prep()),
                 ("fetch", pipeline),
             )
@@ -63,10 +64,18 @@ def _judge(phases, pipeline, true, tally, random):
     halves = {"one": phases["ingestion"][:3], "two": phases["ingestion"][3:]}
     first = rates.time_phases(halves, 2 * pipeline.workers, random)
     floor = stalls.noise_floor(first["one"], first["two"])
-    epoch = stalls.epoch(timed["ingestion"], timed["prep"], timed["fetch"], 1, floor=floor)
+    epoch = stalls.epoch(
+        timed["ingestion"],
+        timed["prep"],
+        timed["fetch"],
+        1,
+        stalls.Rule(floor),
+        timed["delivery"],
+    )
     tally.add("epoch time", epoch["time_s"], true["fetch"])
     tally.add("compute", epoch["compute_s"], true["ingestion"])
-    for name, slow, fast in (("prep", "prep", "ingestion"), ("fetch", "fetch", "prep")):
+    tally.add("delivery", epoch["delivery_s"], true["delivery"] - true["ingestion"])
+    for name, slow, fast in (("prep", "prep", "delivery"), ("fetch", "fetch", "prep")):
         stall, size = epoch[f"{name}_stall_s"], true[slow] - true[fast]
         tally.verdicts[name, stall["verdict"]] += 1
         # An interval that may not go below zero covers a stall of zero more often than 95 %.
@@ -77,7 +86,7 @@ def _judge(phases, pipeline, true, tally, random):
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     tally = tallied(CHECK_SEEDS, pipelines=25, runs=8, with_stalls=True)
 
-    for name in ("epoch time", "compute", "prep stall", "fetch stall"):
+    for name in ("epoch time", "compute", "delivery", "prep stall", "fetch stall"):
         assert 0.89 <= tally.share(name) <= 0.995, (name, tally)
 
 

@@ -89,11 +89,43 @@ def test_equal_phases_are_no_stall_and_noisy_ones_are_inconclusive():
     assert noisy["prep_stall_s"]["verdict"] == "inconclusive"
 
 
+@pytest.mark.parametrize(
+    ("low", "value", "high", "says"),
+    [
+        (0.001, 0.004, 0.007, "none"),  # surely there, and of no relevance
+        (-0.01, 0.0, 0.01, "none"),
+        (0.019, 0.03, 0.041, "inconclusive"),  # there, and it may be too small to count
+        (-0.02, 0.0, 0.021, "inconclusive"),
+        (0.021, 0.03, 0.039, "stall"),
+    ],
+)
+def test_a_verdict_wants_the_whole_interval_on_one_side_of_the_threshold(low, value, high, says):
+    assert stalls.verdict(Interval(value, low, high)) == says
+    assert stalls.verdict(Interval(2 * value, 2 * low, 2 * high), threshold=0.04) == says
+
+
+def test_delivery_is_no_prep_stall():
+    """Ready minibatches out of workers take as long as prepared ones: there is nothing to prepare
+    faster."""
+    ingestion, delivered, prep = timed(0.005, 1e-6), timed(0.006, 1e-6, 2), timed(0.006, 1e-6, 4)
+
+    epoch = stalls.epoch(ingestion, prep, prep, 1000, delivered=delivered)
+
+    assert epoch["prep_stall_s"]["verdict"] == "none"
+    assert epoch["delivery_s"]["value"] == pytest.approx(1.0)
+    assert 0.99 < epoch["delivery_s"]["low"] < 1.0 < epoch["delivery_s"]["high"] < 1.01
+    parts = ("compute_s", "delivery_s", "prep_stall_s", "fetch_stall_s")
+    assert sum(epoch[p]["value"] for p in parts) == pytest.approx(epoch["time_s"]["value"])
+    without = stalls.epoch(ingestion, prep, prep, 1000)
+    assert without["prep_stall_s"]["verdict"] == "stall"
+    assert without["delivery_s"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
 def test_a_difference_within_the_noise_floor_is_no_stall():
     phases = timed(0.0050, 1e-6), timed(0.0052, 1e-6, 2), timed(0.0052, 1e-6, 2)
 
     assert stalls.epoch(*phases, 1)["prep_stall_s"]["verdict"] == "stall"
-    doubtful = stalls.epoch(*phases, 1, floor=0.06)["prep_stall_s"]
+    doubtful = stalls.epoch(*phases, 1, stalls.Rule(floor=0.06))["prep_stall_s"]
     assert doubtful["verdict"] == "inconclusive"
 
 
@@ -108,8 +140,9 @@ def test_rounds_to_settle_it_grow_with_the_square_of_what_the_interval_must_shri
     def needed(value, half, floor=0.0):
         return stalls.rounds_needed(Interval(value, value - half, value + half), 3, floor)
 
-    assert needed(0.05, 0.10) == 12
+    assert needed(0.05, 0.06) == 12
     assert needed(0.00, 0.04) == 12
-    assert needed(0.021, 0.0215) == 5  # never fewer than half as many again
+    assert needed(0.05, 0.031) == 5  # never fewer than half as many again
     assert needed(0.019, 0.05) is None  # at the limit itself: no number of rounds settles it
+    assert needed(0.021, 0.05) is None
     assert needed(0.05, 0.05, floor=0.08) is None

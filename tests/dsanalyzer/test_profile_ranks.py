@@ -10,6 +10,7 @@ import pytest
 from dsanalyzer import ranks
 from dsanalyzer.hooks.conductor import LEARN_STEPS
 from dsanalyzer.measure.plan import INGESTION_STEPS
+from dsanalyzer.observer import BLOCKS
 from dsanalyzer.predict.calibrate import setup_of
 from dsanalyzer.report import load
 
@@ -30,10 +31,11 @@ def test_ranks_are_measured_together(cli, on_disk):
     assert (result["loader"]["ranks"], result["loader"]["batch_size"]) == (2, 8)
     assert "in each of 2 ranks" in " ".join(done.stdout.split())
     assert result["dataset"]["measured_samples"] == 192
-    loading = [one for one in result["passes"] if one["phase"] != "ingestion"]
+    loading = [one for one in result["passes"] if one["phase"] not in BLOCKS]
     assert loading and all(one["samples"] == 192 for one in loading)
     assert all(len(one["steps_s"]) == 192 // 16 for one in loading)
-    blocks = [one for one in result["passes"] if one["phase"] == "ingestion"]
+    blocks = [one for one in result["passes"] if one["phase"] in BLOCKS]
+    assert {one["phase"] for one in blocks} == {"ingestion", "delivery"}
     assert len({len(one["steps_s"]) for one in blocks}) == 1
     assert all(one["samples"] == 16 * len(one["steps_s"]) for one in blocks)
     checks = {check["name"]: check["ok"] for check in result["checks"]}

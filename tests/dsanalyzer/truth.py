@@ -30,8 +30,12 @@ class Pipeline:
     spread: float = 0.25  # of minibatches
     correlated: float = 0.4  # from one minibatch to the next
     passes_differ: float = 0.004  # standard deviation of a pass's own pace
+    delivery_s: float = 0.0  # what taking a minibatch from a worker keeps the loop
 
     def ingestion(self) -> Pipeline:
+        return replace(self, prep_s=0.0, fetch_s=0.0, delivery_s=0.0)
+
+    def delivery(self) -> Pipeline:
         return replace(self, prep_s=0.0, fetch_s=0.0)
 
     def prep(self) -> Pipeline:
@@ -43,7 +47,9 @@ def one_pass(pipeline: Pipeline, runs: int, random: np.random.Generator) -> np.n
     p, shape = pipeline, (pipeline.steps, runs)
     pace = np.exp(random.normal(0, p.passes_differ, runs))
     prep_s = p.prep_s * pace * _uneven(p.spread, p.correlated, shape, random)
-    compute_s = p.compute_s * pace * _uneven(p.spread / 10, p.correlated, shape, random)
+    loop_s = (
+        (p.compute_s + p.delivery_s) * pace * _uneven(p.spread / 10, p.correlated, shape, random)
+    )
     likely = np.linspace(*p.miss, p.steps)[:, None]
     fetch_s = p.fetch_s * pace * random.binomial(BATCH, np.broadcast_to(likely, shape)) / BATCH
     window = p.workers * p.prefetch
@@ -59,7 +65,7 @@ def one_pass(pipeline: Pipeline, runs: int, random: np.random.Generator) -> np.n
         prepared[i] = np.where(fetch_s[i] > 0, disk, start) + prep_s[i]
         free = trained[i - 1] if i else np.zeros(runs)
         taken[i] = np.maximum(prepared[i], free)
-        trained[i] = taken[i] + compute_s[i]
+        trained[i] = taken[i] + loop_s[i]
     return np.diff(trained, axis=0, prepend=np.zeros((1, runs))).T
 
 
@@ -96,6 +102,7 @@ def experiment(
         "ingestion": phase(pipeline.ingestion(), rounds + epochs + 1),
         "prep": phase(pipeline.prep(), rounds),
         "fetch": phase(pipeline, epochs),
+        "delivery": phase(pipeline.delivery(), rounds),
     }
 
 
@@ -125,4 +132,5 @@ def drawn(seed: int, *, stalls: bool = True) -> Pipeline:
         spread=random.uniform(0.1, 0.35),
         correlated=random.uniform(0.0, 0.4),
         passes_differ=random.uniform(0.001, 0.008),
+        delivery_s=compute_s * random.uniform(0.0, 0.1),
     )

@@ -6,6 +6,7 @@ import pytest
 
 from dsanalyzer.report import charts, page, units
 from dsanalyzer.report.verdict import (
+    contention,
     emulation,
     expected_share,
     headline,
@@ -55,6 +56,53 @@ def test_a_stall_found_is_told_even_where_the_other_is_open(make_result):
     mixed = make_result(verdicts=("stall", "inconclusive"))
     assert text(headline(mixed)).startswith("The GPU waits 53 % (51–55) of each epoch for storage")
     assert "Inconclusive: the prep stall may be" in text(headline(mixed))
+
+
+def test_delivery_is_told_where_it_is_as_long_as_a_stall_must_be(make_result):
+    fed = make_result(gpu=100, verdicts=("none", "none"))
+    whole = fed["steady"]["time_s"]["value"]
+    fed["steady"]["delivery_s"] = {"value": 0.1 * whole, "low": 0.03 * whole, "high": 0.2 * whole}
+    assert "(delivery) is 10 % of each epoch: larger minibatches" in text(headline(fed))
+    assert "faster GPU" not in text(headline(fed))
+
+    fed["steady"]["threshold"] = 0.05
+    assert "delivery" not in text(headline(fed))
+
+
+def loaded(result, phase, wall_s, queued_s):
+    """What 100 samples took the workers in each pass of `phase`."""
+    for one in result["passes"]:
+        if one["phase"] == phase:
+            one["loaded"] = {"samples": 100, "wall_s": wall_s, "cpu_s": 0.5, "queued_s": queued_s,
+                             "collate_s": 0.1}  # fmt: skip
+
+
+def test_a_fetch_stall_in_the_run_queue_is_told_as_contention(after):
+    loaded(after, "prep", 1.0, 0.1)
+    loaded(after, "fetch", 1.6, 0.2)  # 6 ms longer, of which 1 in the run queue
+    assert contention(after) is None
+    assert "for storage (fetch stall)" in text(headline(after))
+
+    loaded(after, "fetch", 1.6, 0.5)
+    assert "takes a worker 6.00 ms longer than from memory, and 4.00 ms" in text(contention(after))
+    assert "for cores rather than storage (a fetch stall by CPU contention)" in text(
+        headline(after)
+    )
+    assert "--cores" in next_command(after, "r.json")
+
+    after["steady"]["fetch_stall_s"]["verdict"] = "none"
+    assert contention(after) is None
+
+
+def test_a_stall_at_the_threshold_itself_is_not_settled_by_more_rounds(make_result):
+    open_case = make_result(verdicts=("inconclusive", "none"), failed=False)
+    stall = open_case["steady"]["fetch_stall_s"]
+    stall.update(share=0.0501, share_low=0.04, share_high=0.06, rounds_needed=None)
+    open_case["steady"] |= {"threshold": 0.05, "noise_floor": 0.01}
+    assert "as large as one has to be to count (5 % of the epoch)" in text(repeat_advice(open_case))
+
+    open_case["steady"]["noise_floor"] = 0.07
+    assert "(noise floor 7 %)" in text(repeat_advice(open_case))
 
 
 def test_wait_share_is_what_compute_leaves_of_the_epoch(result):

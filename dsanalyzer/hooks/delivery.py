@@ -1,0 +1,62 @@
+"""Recorded minibatches out of worker processes: what delivery takes once all is prepared.
+
+Taking a minibatch from a worker costs the training loop something by itself (a message, mapping its
+memory, a copy to the accelerator), however fast prep is. An ingestion block whose minibatches come
+that way shows how much, so that it is not taken for a prep stall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+class Ready:
+    """A map-style data set of `count` whole minibatches, copies of a few recorded ones."""
+
+    def __init__(self, batches: list[Any], count: int) -> None:
+        self._batches = batches
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Any:
+        import torch
+        from torch.utils._pytree import tree_map_only
+
+        # A copy: a worker's collation makes new memory for each minibatch too.
+        return tree_map_only(torch.Tensor, torch.clone, self._batches[index % len(self._batches)])
+
+
+def opened(loader: Any, batches: list[Any], count: int) -> Iterator[Any] | None:
+    """`count` minibatches from workers like the loader's own; they have started when it returns.
+
+    None where delivery is not torch's: no workers, a loader with an iterator of its own (coordl,
+    torchdata), `dsanalyzer.wrap`, or minibatches that workers cannot send (on a GPU).
+    """
+    import torch
+    from torch.utils._pytree import tree_leaves
+    from torch.utils.data import dataloader
+
+    theirs = getattr(type(loader), "_get_iterator", None)
+    if theirs is not dataloader.DataLoader._get_iterator or not loader.num_workers:
+        return None
+    if any(isinstance(leaf, torch.Tensor) and leaf.is_cuda for leaf in tree_leaves(batches)):
+        return None
+    ahead = loader.num_workers * loader.prefetch_factor
+    ready: Any = Ready(batches, count + ahead)
+    twin = dataloader.DataLoader(
+        ready,
+        batch_size=None,
+        num_workers=loader.num_workers,
+        prefetch_factor=loader.prefetch_factor,
+        pin_memory=loader.pin_memory,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=torch.Generator(),  # else it would draw from the job's
+    )
+    # Not through iter(), which the hooks observe.
+    delivered: Iterator[Any] = dataloader._MultiProcessingDataLoaderIter(twin)
+    for _ in range(ahead):  # while workers start
+        next(delivered)
+    return delivered
