@@ -96,6 +96,13 @@ def _processes_with(text: str) -> list[str]:
     return [command for command in found if command]
 
 
+@pytest.fixture(scope="module")
+def module_cli(tmp_path_factory) -> Iterator[Cli]:
+    """For a profile that several tests of a module look at."""
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Cli(tmp_path_factory.mktemp("once"), Path(scratch))
+
+
 @pytest.fixture
 def cli(tmp_path) -> Iterator[Cli]:
     # Short: torch's workers pass tensors over sockets below TMPDIR, whose addresses hold 107 bytes.

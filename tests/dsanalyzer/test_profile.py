@@ -24,11 +24,18 @@ def checks_of(result):
     return {check["name"]: check for check in result["checks"]}
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_phases_are_proved_for_forked_and_spawned_workers(cli, on_disk, context):
-    result, done = profiled(cli, on_disk, "--context", context)
+@pytest.fixture(scope="module")
+def once(module_cli, on_disk):
+    """One profile under LRU at 65 %, emulated at 400 samples/s: (result, what was printed, the
+    checkpoint the script would overwrite)."""
+    precious = module_cli.folder / "model.pt"
+    precious.write_bytes(b"weeks of work")
+    options = (*QUICK, "--gpu-rate", 400, "--cached", "65%")
+    result, done = profiled(module_cli, on_disk, "--checkpoint", precious, options=options)
+    return result, done.stdout, precious
 
+
+def assert_proved(result, context):
     checks = checks_of(result)
     assert checks["prep passes read no storage"]["ok"], checks
     assert checks["the first fetch pass is cold"]["ok"], checks
@@ -36,43 +43,87 @@ def test_phases_are_proved_for_forked_and_spawned_workers(cli, on_disk, context)
         assert checks[f"epoch {epoch}: bytes read are the policy's misses"]["ok"], checks
     assert result["loader"]["start_method"] == context
     assert 0.98 <= result["epochs"][0]["read_share"] <= 1.06  # spawned interpreters read too
-    assert "emulated" in done.stdout.lower()
 
 
 @pytest.mark.alone
-def test_the_device_rate_asked_for_is_the_ingestion_rate_measured(cli, on_disk):
-    result, _ = profiled(cli, on_disk, options=(*QUICK, "--gpu-rate", 400))
+def test_phases_are_proved_for_forked_workers(once):
+    result, shown, _ = once
+
+    assert_proved(result, "fork")
+    assert "emulated" in shown.lower()
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_phases_are_proved_for_spawned_workers(cli, on_disk):
+    result, _ = profiled(cli, on_disk, "--context", "spawn")
+
+    assert_proved(result, "spawn")
+
+
+@pytest.mark.alone
+def test_the_device_rate_asked_for_is_the_ingestion_rate_measured(once):
+    result, _, _ = once
 
     assert result["rates"]["G"]["value"] == pytest.approx(400, rel=0.05)
     assert result["emulated"]["gpu_rate"] == 400
 
 
-def test_never_evict_reads_exactly_what_does_not_fit(cli, on_disk):
-    result, _ = profiled(
-        cli, on_disk, options=(*QUICK, "--policy", "never-evict", "--cached", "65%")
-    )
-
-    for epoch in result["epochs"][1:]:
-        assert epoch["read_share"] == pytest.approx(0.35, abs=0.01)
-
-
-def test_lru_reads_what_the_theory_says(cli, on_disk):
-    result, _ = profiled(cli, on_disk, options=(*QUICK, "--cached", "65%"))
+@pytest.mark.alone
+def test_lru_reads_what_the_theory_says(once):
+    result, _, _ = once
 
     shares = [epoch["read_share"] for epoch in result["epochs"][1:]]
     assert sum(shares) / len(shares) == pytest.approx(0.717, abs=0.05)
+
+
+@pytest.mark.alone
+def test_delivery_is_measured_beside_ingestion(once):
+    """Both are of recorded minibatches, and an emulated accelerator runs behind: nearly as fast."""
+    result, shown, _ = once
+    blocks = [one for one in result["passes"] if one["phase"] == "delivery"]
+
+    assert [one["round"] for one in blocks] == [0, 1]
+    assert all(one["read_bytes"] == 0 and len(one["steps_s"]) >= 20 for one in blocks)
+    steady = result["steady"]
+    parts = ("compute_s", "delivery_s", "prep_stall_s", "fetch_stall_s")
+    whole = steady["time_s"]["value"]
+    assert sum(steady[part]["value"] for part in parts) == pytest.approx(whole)
+    assert steady["delivery_s"]["value"] < 0.1 * whole
+    assert "delivery" in shown and "a stall counts from 2 % of the epoch" in " ".join(shown.split())
+
+
+@pytest.mark.alone
+def test_a_checkpoint_is_diverted_and_listed(once):
+    jsonschema = pytest.importorskip("jsonschema")
+    from dsanalyzer.report import load
+
+    result, shown, precious = once
+
+    assert precious.read_bytes() == b"weeks of work"
+    assert result["diverted"] == [str(precious)]
+    assert "model.pt" in "".join(shown.split())  # the path may be wrapped
+    jsonschema.validate(result, load.schema("result"))
+
+
+def test_never_evict_reads_exactly_what_does_not_fit(cli, on_disk):
+    options = (*BRIEF, "--policy", "never-evict", "--cached", "65%")
+    result, _ = profiled(cli, on_disk, options=options)
+
+    assert result["epochs"][1]["read_share"] == pytest.approx(0.35, abs=0.01)
 
 
 @pytest.mark.parametrize(
     "shape",
     [
         ["--workers", 0],
-        ["--persistent"],
+        pytest.param(["--persistent"], marks=pytest.mark.slow),
         pytest.param(["--unlisted"], marks=pytest.mark.slow),
         pytest.param(["--one-cycle", "--epochs", 1], marks=pytest.mark.slow),
-        ["--steps", 7, "--epochs", 400],
+        ["--steps", 7, "--epochs", 400, "--persistent"],
+        pytest.param(["--steps", 7, "--epochs", 400], marks=pytest.mark.slow),
     ],
-    ids=lambda words: str(words[0]).strip("-"),
+    ids=lambda words: "-".join(str(word).strip("-") for word in words),
 )
 def test_common_shapes_of_a_training_loop_are_measured(cli, on_disk, shape):
     result, _ = profiled(cli, on_disk, *shape, options=BRIEF)
@@ -84,27 +135,12 @@ def test_common_shapes_of_a_training_loop_are_measured(cli, on_disk, shape):
 @pytest.mark.alone
 def test_pacing_stands_in_where_there_is_no_control_group(cli, on_disk, monkeypatch):
     monkeypatch.setenv("DSANALYZER_NO_CGROUP", "1")
-    result, _ = profiled(cli, on_disk, options=(*QUICK, "--storage", "5MB/s"))
+    result, _ = profiled(cli, on_disk, options=(*BRIEF, "--storage", "5MB/s"))
 
     assert result["options"]["storage_method"] == "pacing"
     cold = result["epochs"][0]
     assert cold["storage_bytes"] / cold["time_s"]["value"] == pytest.approx(5e6, rel=0.15)
     assert any("pacing" in note for note in result["notes"])
-
-
-def test_a_checkpoint_is_diverted_and_listed(cli, on_disk):
-    jsonschema = pytest.importorskip("jsonschema")
-    from dsanalyzer.report import load
-
-    precious = cli.folder / "model.pt"
-    precious.write_bytes(b"weeks of work")
-
-    result, done = profiled(cli, on_disk, "--checkpoint", precious, options=BRIEF)
-
-    assert precious.read_bytes() == b"weeks of work"
-    assert result["diverted"] == [str(precious)]
-    assert "model.pt" in "".join(done.stdout.split())  # the path may be wrapped
-    jsonschema.validate(result, load.schema("result"))
 
 
 # -- bad input -----------------------------------------------------------------------------------
@@ -158,7 +194,7 @@ def test_a_truncated_picture_ends_the_profile_with_the_traceback(cli, pictures):
     bad = folder / "0042.jpg"
     bad.write_bytes(bad.read_bytes()[:500])
 
-    done = cli("profile", *QUICK, *cli.job("train.py", folder.parent))
+    done = cli("profile", *BRIEF, *cli.job("train.py", folder.parent))
 
     assert done.returncode == 2
     assert "truncated" in done.stderr.lower()
@@ -179,7 +215,7 @@ def test_a_result_is_not_overwritten_without_force(cli):
     "phase", ["starting the job", "ingestion:", "prep: pass", "storage:", "fetch: pass"]
 )
 def test_ctrl_c_in_any_phase_leaves_nothing(cli, on_disk, interrupt, phase):
-    process = cli.start("profile", *QUICK, "--storage", "20MB/s", *cli.job("train.py", on_disk))
+    process = cli.start("profile", *BRIEF, "--storage", "20MB/s", *cli.job("train.py", on_disk))
 
     code, said = interrupt(process, lambda seen: phase in seen)
 
@@ -191,7 +227,7 @@ def test_ctrl_c_in_any_phase_leaves_nothing(cli, on_disk, interrupt, phase):
 def test_a_killed_tool_takes_its_job_with_it_and_the_next_one_sweeps(
     cli, on_disk, interrupt, wait_for
 ):
-    process = cli.start("profile", *QUICK, "--storage", "20MB/s", *cli.job("train.py", on_disk))
+    process = cli.start("profile", *BRIEF, "--storage", "20MB/s", *cli.job("train.py", on_disk))
     interrupt(process, lambda seen: "fetch: pass" in seen, signal.SIGKILL)
 
     wait_for(lambda: not [p for p in cli.leftovers() if "train.py" in p])
@@ -263,7 +299,7 @@ def test_a_few_samples_of_one_file_are_measured():
 
 
 def test_a_split_that_differs_between_the_runs_is_refused_with_the_reason(cli, on_disk):
-    done = cli("profile", *QUICK, *cli.job("train.py", on_disk, "--split"))
+    done = cli("profile", *BRIEF, *cli.job("train.py", on_disk, "--split"))
 
     assert done.returncode == 2
     assert "Seed what draws the samples" in " ".join(done.stderr.split())
