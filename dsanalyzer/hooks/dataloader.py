@@ -95,4 +95,7 @@ def patch(module: ModuleType, conductor: Any) -> None:
     base._dsanalyzer_own_sampler = base._index_sampler
     base._index_sampler = property(stream_of)
     base.__init_subclass__ = classmethod(init_subclass)
-    wrap(base)
+    known = [base]
+    for cls in known:  # and its subclasses, where the hooks came later
+        wrap(cls)
+        known += [sub for sub in cls.__subclasses__() if sub not in known]

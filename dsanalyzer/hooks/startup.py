@@ -68,8 +68,16 @@ def conductor() -> Any:
     return _conductor if _conductor.pid == os.getpid() else None
 
 
+def is_installed() -> bool:
+    """Whether this process is observed."""
+    return _config is not None
+
+
 def install() -> None:
-    """Called by the injected sitecustomize in every Python process of the job."""
+    """Called by the injected sitecustomize in every Python process of the job.
+
+    What has been imported already is patched at once.
+    """
     global _installed
     if _installed:
         return
@@ -103,15 +111,13 @@ def install() -> None:
 
         workers.patch(module, config)
 
-    sys.meta_path.insert(
-        0,
-        _AfterImport(
-            {
-                "torch.utils.data._utils.fetch": after_fetch,
-                "torch.utils.data.dataloader": after_dataloader,
-                "torch.optim.optimizer": after_optimizer,
-                "torch.serialization": checkpoint.after_serialization,
-                "safetensors.torch": checkpoint.after_safetensors,
-            }
-        ),
-    )
+    callbacks: dict[str, Callable[[ModuleType], None]] = {
+        "torch.utils.data._utils.fetch": after_fetch,
+        "torch.utils.data.dataloader": after_dataloader,
+        "torch.optim.optimizer": after_optimizer,
+        "torch.serialization": checkpoint.after_serialization,
+        "safetensors.torch": checkpoint.after_safetensors,
+    }
+    for name in [name for name in callbacks if name in sys.modules]:
+        callbacks.pop(name)(sys.modules[name])
+    sys.meta_path.insert(0, _AfterImport(callbacks))

@@ -19,6 +19,12 @@ def steps() -> int:
     return _steps
 
 
+def count_step() -> None:
+    """A training step was made, whether or not an optimizer was in it."""
+    global _steps
+    _steps += 1
+
+
 def watch() -> None:
     """A loader is iterated: from here the emulator, if there is one, learns the models."""
     if _emulator is not None:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import psutil
 
 from dsanalyzer import ranks, stalls
+from dsanalyzer.forked import ForkedJob
 from dsanalyzer.job import Job, bound_to_tool
 from dsanalyzer.measure import plan, timing
 from dsanalyzer.measure.plan import MOST_EPOCHS, MOST_ROUNDS, MOST_SAMPLES, Plan, Speeds
@@ -39,6 +40,10 @@ class Progress(Protocol):
     total_s: float
 
     def __call__(self, text: str) -> None: ...
+
+
+# (folder of the run, throttle, file for the output) -> the running job
+Start = Callable[[Path, ReadThrottle | None, Any], Job | ForkedJob]
 
 
 class NotMeasured(Exception):
@@ -160,8 +165,12 @@ class Session:
         options: Options,
         directory: Path,
         progress: Progress,
+        *,
+        start: Start | None = None,
     ) -> None:
+        """`start` starts the job where it is not the command."""
         self.command = list(command)
+        self._start = start or self._start_command
         self.options = options
         self._directory = directory
         self._progress = progress
@@ -255,7 +264,7 @@ class Session:
         )
         try:
             with cannot_run(self.command), open(run_dir / "job.log", "wb") as log:
-                with Job(self.command, run_dir, throttle=throttle, output=log) as job:
+                with self._start(run_dir, throttle, log) as job:
                     observer.root_pid = job.pid
                     code = self._wait(job, observer)
         finally:
@@ -266,8 +275,11 @@ class Session:
         self._emulated = observer.emulated or self._emulated
         return observer
 
+    def _start_command(self, run_dir: Path, throttle: ReadThrottle | None, log: Any) -> Job:
+        return Job(self.command, run_dir, throttle=throttle, output=log)
+
     @staticmethod
-    def _wait(job: Job, observer: Observer) -> int | None:
+    def _wait(job: Job | ForkedJob, observer: Observer) -> int | None:
         while (code := job.wait(0.1)) is None:
             if observer.done.is_set():
                 return job.wait(10.0)  # a job that does not end by itself is ended
