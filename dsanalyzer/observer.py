@@ -90,6 +90,8 @@ class Observer:
     ) -> None:
         self.loaders: list[dict[str, Any]] = []
         self.passes: list[dict[str, Any]] = []
+        # For a trace: what every pass and every minibatch of a worker was doing when.
+        self.timeline: list[dict[str, Any]] = []
         self.diverted: list[str] = []
         self.ordinal: int | None = None
         self.step_s: float | None = None  # of ranks, in memory
@@ -216,6 +218,8 @@ class Observer:
     def _on_loaded(self, message: dict[str, Any]) -> None:
         for name in self._loaded:
             self._loaded[name] += message[name]
+        if "at_s" in message:
+            self.timeline.append(message)
 
     def _on_diverted(self, message: dict[str, Any]) -> None:
         self.diverted.append(message["path"])
@@ -290,6 +294,9 @@ class Observer:
             self._followed = None
             return {}
         record = json.loads((self._run_dir / message["record"]).read_text())
+        if (at_s := record.pop("at_s", None)) is not None:
+            kept = ("phase", "round", "steps_s", "waits_s")
+            self.timeline.append({"op": "pass", "at_s": at_s, **{k: record[k] for k in kept}})
         if message["phase"] in BLOCKS:
             self.passes.append(record)
             self._on_progress(BLOCKS[message["phase"]])

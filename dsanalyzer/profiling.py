@@ -21,6 +21,7 @@ def profile(
     step: Callable[[Any], Any],
     *,
     output: str | os.PathLike | None = None,
+    trace: str | os.PathLike | None = None,
     show: bool = True,
     cached: str | float = "50%",
     policy: str = "lru",
@@ -47,6 +48,7 @@ def profile(
             starts anew each time it is iterated (see `dsanalyzer.wrap`).
         step: one training step on a minibatch as the loader yields it, the optimizer's included.
         output: also write the result there as JSON, for `dsanalyzer whatif`, `report`, `compare`.
+        trace: also write there what happened when, as a Chrome trace (for ui.perfetto.dev).
         show: tell the phases on stderr, and print the table in the end.
         cached, policy, storage, gpu_rate, budget, samples, rounds, epochs, block, sweep,
             threshold, seed: as the options of `dsanalyzer profile`. Shares, rates and times are
@@ -57,7 +59,7 @@ def profile(
     Raises:
         ValueError: an option makes no sense.
         TypeError: the loader can be iterated only once, or not at all.
-        FileExistsError: `output` exists already.
+        FileExistsError: `output` or `trace` exists already.
         dsanalyzer.measure.session.NotMeasured: it could not be measured; says why.
     """
     from dsanalyzer import quantity, wrap
@@ -78,9 +80,11 @@ def profile(
         sweep=tuple(sweep),
         threshold=_number(threshold, quantity.fraction),
         seed=seed,
+        trace=trace is not None,
     )
-    if output is not None and os.path.exists(output):
-        raise FileExistsError(f"{os.fspath(output)} exists; choose another name or remove it")
+    for path in (output, trace):
+        if path is not None and os.path.exists(path):
+            raise FileExistsError(f"{os.fspath(path)} exists; choose another name or remove it")
     if startup.is_installed():
         raise NotMeasured(
             "this process is profiled or watched by dsanalyzer already, from outside; profile the "
@@ -108,6 +112,10 @@ def profile(
     result = results.build(command, options, measured)
     if output is not None:
         Path(output).write_text(json.dumps(result, indent=1))
+    if trace is not None:
+        from dsanalyzer.report import chrome
+
+        chrome.write(measured.timelines, result, Path(trace))
     if show:
         from rich.console import Console
 

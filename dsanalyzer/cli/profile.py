@@ -46,6 +46,12 @@ def profile(
     html: Annotated[
         Path | None, typer.Option(help="Also write the report as one HTML page.")
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write what happened when, as a Chrome trace (for ui.perfetto.dev)."
+        ),
+    ] = None,
     cached: Annotated[
         str, typer.Option(help="Share of the data set the page cache may hold: 65% or 0.65.")
     ] = "50%",
@@ -92,16 +98,16 @@ def profile(
     Checkpoints it would write are diverted and listed.
     """
     try:
-        trace = None if gpu_trace is None else traces.load(gpu_trace)
-        if trace is not None and gpu_rate is not None:
+        steps = None if gpu_trace is None else traces.load(gpu_trace)
+        if steps is not None and gpu_rate is not None:
             raise ValueError("--gpu-trace says how fast the accelerator is; leave out --gpu-rate")
-        job = _job(command, data, model, batch_size, workers, emulated=bool(gpu_rate or trace))
+        job = _job(command, data, model, batch_size, workers, emulated=bool(gpu_rate or steps))
         options = Options(
             policy=policy,
             cached_fraction=quantity.fraction(cached),
             storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage),
-            gpu_rate=trace.rate if trace else gpu_rate,
-            gpu_trace=tuple(s / trace.batch_size for s in trace.steps_s) if trace else (),
+            gpu_rate=steps.rate if steps else gpu_rate,
+            gpu_trace=tuple(s / steps.batch_size for s in steps.steps_s) if steps else (),
             budget_s=quantity.duration_s(budget),
             samples=samples,
             rounds=rounds,
@@ -111,10 +117,11 @@ def profile(
             divert=not keep_checkpoints,
             sweep=quantity.counts(sweep),
             threshold=quantity.fraction(threshold),
+            trace=trace is not None,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    outputs = [path for path in (output, html) if path is not None]
+    outputs = [path for path in (output, html, trace) if path is not None]
     refuse_to_overwrite(outputs, force)
     try:
         err.print(_before_start(options), highlight=False)
@@ -142,6 +149,10 @@ def profile(
         from dsanalyzer.report import page
 
         page.write_page(result, html)
+    if trace is not None:
+        from dsanalyzer.report import chrome
+
+        chrome.write(measured.timelines, result, trace)
     for path in outputs:
         print(path)
 

@@ -44,6 +44,7 @@ class Conductor:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
+        self.traced = bool(config.get("trace"))
         self.pid = os.getpid()
         self._control = Connection(config["socket"], "control")
         self._seen: list[Any] = []  # loaders in the order in which they were first iterated
@@ -440,6 +441,8 @@ class _Recorder:
         self.samples = 0
         self.start_s = start_s
         self._cpu_before_s = timing.process_clock()
+        # When each minibatch was asked for, where a trace is wanted.
+        self.at_s: list[float] | None = [] if conductor.traced else None
         self.waits_s: list[float] = []
         self.steps_s: list[float] = []
         self._mark = timing.clock()
@@ -456,6 +459,8 @@ class _Recorder:
 
     def _deliver(self, batch: Any, asked: float) -> Iterator[Any]:
         self.waits_s.append(timing.clock() - asked)
+        if self.at_s is not None:
+            self.at_s.append(asked)
         self.samples += subset.samples_in(batch)
         yield batch
         now = timing.clock()
@@ -470,7 +475,8 @@ class _Recorder:
         self._mark = now
 
     def record(self) -> dict[str, Any]:
-        return {
+        traced = {} if self.at_s is None else {"at_s": self.at_s}
+        return traced | {
             "samples": self.samples,
             "wall_s": sum(self.steps_s),
             "steps_s": self.steps_s,

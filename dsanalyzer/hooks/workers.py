@@ -7,6 +7,7 @@ passes from memory and from storage show by their difference what fetch costs a 
 
 from __future__ import annotations
 
+import os
 import time
 from types import ModuleType
 from typing import Any
@@ -23,22 +24,31 @@ def queued_s() -> float:
         return 0.0
 
 
+def _worker() -> int | None:
+    """Number of this worker in its loader; None in the training process itself."""
+    from torch.utils.data import get_worker_info
+
+    info = get_worker_info()
+    return None if info is None else int(info.id)
+
+
 def patch(module: ModuleType, config: dict[str, Any]) -> None:
     """`module` is torch.utils.data._utils.fetch."""
     events = Connection(config["socket"], "events")
     fetcher = module._MapDatasetFetcher
     load = fetcher.fetch
+    traced = bool(config.get("trace"))
 
     def fetch(self: Any, asked: Any) -> Any:
-        collate, collated_s = self.collate_fn, 0.0
+        collate, collated_s, collated_at = self.collate_fn, 0.0, 0.0
 
         def timed(samples: Any) -> Any:
-            nonlocal collated_s
-            begin = time.perf_counter()
+            nonlocal collated_s, collated_at
+            collated_at = time.perf_counter()
             try:
                 return collate(samples)
             finally:
-                collated_s += time.perf_counter() - begin
+                collated_s += time.perf_counter() - collated_at
 
         begin, on_core, queued = time.perf_counter(), time.thread_time(), queued_s()
         self.collate_fn = timed
@@ -46,16 +56,18 @@ def patch(module: ModuleType, config: dict[str, Any]) -> None:
             data = load(self, asked)
         finally:
             self.collate_fn = collate
-        events.event(
-            {
-                "op": "loaded",
-                "samples": len(asked) if isinstance(asked, list) else 1,
-                "wall_s": time.perf_counter() - begin,
-                "cpu_s": time.thread_time() - on_core,
-                "queued_s": queued_s() - queued,
-                "collate_s": collated_s,
-            }
-        )
+        message = {
+            "op": "loaded",
+            "samples": len(asked) if isinstance(asked, list) else 1,
+            "wall_s": time.perf_counter() - begin,
+            "cpu_s": time.thread_time() - on_core,
+            "queued_s": queued_s() - queued,
+            "collate_s": collated_s,
+        }
+        if traced:
+            message |= {"at_s": begin, "collate_at_s": collated_at, "pid": os.getpid()}
+            message |= {"worker": _worker(), "rank": int(os.environ.get("RANK", "0"))}
+        events.event(message)
         return data
 
     fetcher.fetch = fetch

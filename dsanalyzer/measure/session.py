@@ -82,6 +82,7 @@ class Options:
         seed: of the order of samples and of the bootstrap.
         divert: whether checkpoints the job writes go elsewhere.
         sweep: numbers of workers with which prep alone is measured besides the job's own.
+        trace: whether to keep what happened when, for a Chrome trace.
         threshold: share of the epoch below which a stall is of no relevance, above 0 and below 1.
     """
 
@@ -99,6 +100,7 @@ class Options:
     divert: bool = True
     sweep: tuple[int, ...] = ()
     threshold: float = stalls.THRESHOLD
+    trace: bool = False
 
     def __post_init__(self) -> None:
         if self.policy not in ("lru", "never-evict"):
@@ -124,7 +126,11 @@ class Options:
 
 @dataclass
 class Measured:
-    """Everything the two runs saw, before any arithmetic. `rounds` of the first run, as planned."""
+    """Everything the two runs saw, before any arithmetic.
+
+    `rounds` of the first run, as planned. `timelines` of both runs, for report/chrome.py: empty
+    unless a trace was asked for.
+    """
 
     loader: dict[str, Any]
     subset: dict[str, Any]
@@ -134,6 +140,7 @@ class Measured:
     emulated: str | None
     diverted: list[str]
     rounds: int
+    timelines: list[tuple[str, list[dict[str, Any]]]]
 
 
 def _reap_stale_runs(root: Path) -> None:
@@ -176,6 +183,7 @@ class Session:
         self._progress = progress
         self._passes: list[dict[str, Any]] = []
         self._diverted: list[str] = []
+        self._timelines: list[tuple[str, list[dict[str, Any]]]] = []
         self._emulated: str | None = None
         self.plan: Plan | None = None
         self._batch = 1
@@ -213,6 +221,7 @@ class Session:
             self._emulated,
             sorted(set(self._diverted)),
             self.plan.rounds,
+            self._timelines,
         )
 
     # -- runs -----------------------------------------------------------------------------------
@@ -239,6 +248,7 @@ class Session:
             "gpu_rate": self.options.gpu_rate,
             "gpu_trace": self.options.gpu_trace,
             "divert": self.options.divert,
+            "trace": self.options.trace,
             "sweep": sorted(set(self.options.sweep)),
             "divert_dir": str(diverted),
             "started_ns": diverted.stat().st_ctime_ns,
@@ -272,6 +282,8 @@ class Session:
         self._check(observer, code, run_dir)
         self._passes += observer.passes
         self._diverted += observer.diverted
+        if self.options.trace:
+            self._timelines.append((kind, observer.timeline))
         self._emulated = observer.emulated or self._emulated
         return observer
 

@@ -30,7 +30,7 @@ def once(module_cli, on_disk):
     checkpoint the script would overwrite)."""
     precious = module_cli.folder / "model.pt"
     precious.write_bytes(b"weeks of work")
-    options = (*QUICK, "--gpu-rate", 400, "--cached", "65%")
+    options = (*QUICK, "--gpu-rate", 400, "--cached", "65%", "--trace", "t.json")
     result, done = profiled(module_cli, on_disk, "--checkpoint", precious, options=options)
     return result, done.stdout, precious
 
@@ -91,6 +91,26 @@ def test_delivery_is_measured_beside_ingestion(once):
     assert sum(steady[part]["value"] for part in parts) == pytest.approx(whole)
     assert steady["delivery_s"]["value"] < 0.1 * whole
     assert "delivery" in shown and "a stall counts from 2 % of the epoch" in " ".join(shown.split())
+
+
+@pytest.mark.alone
+def test_a_trace_has_each_minibatch_of_each_phase(once):
+    result, _, precious = once
+    events = json.loads((precious.parent / "t.json").read_text())["traceEvents"]
+    spans = [event for event in events if event["ph"] == "X"]
+
+    run = 1
+    for one in result["passes"]:
+        run = 2 if one["phase"] == "fetch" else run
+        name = f"{one['phase']} {one['round']}"
+        loop = [e for e in spans if e["pid"] == run and e["args"].get("phase") == name]
+        waits = [e for e in loop if e["name"] == "wait"]
+        assert [e["dur"] / 1e6 for e in waits] == pytest.approx(one["waits_s"])
+    workers = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert {"worker 0", "worker 1"} <= workers
+    loaded = [e for e in spans if e["name"] == "minibatch"]
+    assert sum(e["args"]["samples"] for e in loaded) >= 320 * (2 + 2 + 3)  # prep, drain, fetch
+    assert "at_s" not in result["passes"][0]
 
 
 @pytest.mark.alone
