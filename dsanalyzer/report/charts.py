@@ -12,7 +12,8 @@ from typing import Any
 from dsanalyzer.predict.model import effective_cache, fetch_rate_at, knee
 from dsanalyzer.report.document import Pass, Phase, Policy, Result
 from dsanalyzer.report.units import figure, percent
-from dsanalyzer.report.verdict import POLICY_WORDS, workers_knee
+from dsanalyzer.report.verdict import POLICY_WORDS
+from dsanalyzer.report.workers import workers_knee
 
 Figure = dict[str, Any]
 

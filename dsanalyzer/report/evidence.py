@@ -18,11 +18,11 @@ from dsanalyzer.report.verdict import (
     command_line,
     expected_share,
     loader_words,
-    sample_costs,
     setting,
     steady_read_share,
     steady_storage_bytes,
 )
+from dsanalyzer.report.workers import sample_costs
 
 
 def checks(result: Result) -> str:

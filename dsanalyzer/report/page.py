@@ -21,13 +21,8 @@ from string import Template
 from dsanalyzer.report import evidence, panels
 from dsanalyzer.report.charts import Figure, figures
 from dsanalyzer.report.document import Result, WhatIf
-from dsanalyzer.report.verdict import (
-    command_line,
-    emulation,
-    headline,
-    repeat_advice,
-    setting,
-)
+from dsanalyzer.report.verdict import command_line, emulation, headline, repeat_advice, setting
+from dsanalyzer.report.workers import contention
 
 
 class ReportExtraMissing(ImportError):
@@ -76,6 +71,8 @@ def _body(result: Result, drawn: dict[str, Figure], whatif: WhatIf | None) -> st
     parts.append(f"<h1>{escape(headline(result))}</h1>")
     if advice := repeat_advice(result):
         parts.append(f'<p class="lead ask">{with_code(advice)}</p>')
+    if contended := contention(result):
+        parts.append(f'<p class="lead ask">{escape(contended)}</p>')
     parts.append(f'<p class="lead">{escape(setting(result))}</p>')
     parts.append(panels.tiles(result))
     parts.append('<div class="grid">')

@@ -25,7 +25,6 @@ from dsanalyzer.report.units import (
 from dsanalyzer.report.verdict import (
     BOUND_WORDS,
     command_line,
-    contention,
     delivery_of,
     emulation,
     expected_share,
@@ -34,12 +33,11 @@ from dsanalyzer.report.verdict import (
     next_command,
     rate_unit_of,
     repeat_advice,
-    sample_costs,
     setting,
     steady_read_share,
     steady_storage_bytes,
-    workers_knee,
 )
+from dsanalyzer.report.workers import contention, sample_costs, workers_knee
 
 PARTS = (
     ("compute", "compute_s", "compute"),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass
 
 from dsanalyzer.predict.model import effective_cache, hit_rate
-from dsanalyzer.report.document import Bound, Epoch, Interval, Phase, Result, Stall, Steady
-from dsanalyzer.report.units import NBSP, milliseconds, percent, percent_range, rate
+from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Stall, Steady
+from dsanalyzer.report.units import NBSP, percent, percent_range, rate
+from dsanalyzer.report.workers import contention
 
 CAUSES = {"fetch": "storage (fetch stall)", "prep": "decoding (prep stall)"}
 CONTENDED = "cores rather than storage (a fetch stall by CPU contention)"
-MOST_OF_IT = 0.5  # of what a sample takes longer from storage, in the run queue: then it is that
 POLICY_WORDS = {"lru": "LRU", "never-evict": "never-evict", "pagecache": "page cache"}
-KNEE = 0.05  # of the most workers can prepare, that is not worth more of them
 THRESHOLD = 0.02  # of results that do not say: what versions before had
 BOUND_WORDS = {"fetch": "fetch", "prep": "prep", "gpu": "GPU"}
 
@@ -77,28 +75,6 @@ def _delivery_words(result: Result) -> list[str]:
 def threshold_of(result: Result) -> float:
     """Share of the epoch from which a stall counts."""
     return result["steady"].get("threshold", THRESHOLD)
-
-
-def contention(result: Result) -> str | None:
-    """Where a fetch stall was found that is not storage's: the sentence that shows it; else None.
-
-    A sample takes a worker longer from storage than from memory. Where most of that is spent
-    runnable in the run queue, workers waited for cores.
-    """
-    costs = sample_costs(result, steady=True)
-    stalled = result["steady"]["fetch_stall_s"]["verdict"] == "stall"
-    if not stalled or not {"prep", "fetch"} <= costs.keys():
-        return None
-    longer = costs["fetch"].total_s - costs["prep"].total_s
-    queued = costs["fetch"].queued_s - costs["prep"].queued_s
-    if longer <= 0 or queued < MOST_OF_IT * longer:
-        return None
-    return (
-        f"From storage a sample takes a worker {milliseconds(longer)} longer than from memory, and "
-        f"{milliseconds(min(queued, longer))} of that it is ready to run and has no core: profile "
-        "again on an otherwise idle machine, or with fewer workers or more cores. Faster storage "
-        "or a larger cache would gain little."
-    )
 
 
 def repeat_advice(result: Result) -> str | None:
@@ -259,51 +235,6 @@ def setting(result: Result) -> str:
         held = f"{options['storage_bytes_per_s'] / 1e6:.3g}{NBSP}MB/s"
         text += f", storage held to {held} ({options['storage_method'] or 'method unknown'})"
     return text
-
-
-@dataclass(frozen=True)
-class SampleCost:
-    """What a sample took a worker, in seconds: on a core, waiting for one, otherwise; of that,
-    collating."""
-
-    total_s: float
-    core_s: float
-    queued_s: float
-    else_s: float
-    collate_s: float
-
-
-def sample_costs(result: Result, *, steady: bool = False) -> dict[Phase, SampleCost]:
-    """By phase, where torch's workers could be watched: prep reads memory, fetch storage too.
-
-    With `steady`, fetch without the first epoch.
-    """
-    costs: dict[Phase, SampleCost] = {}
-    phases: tuple[Phase, ...] = ("prep", "fetch")
-    for phase in phases:
-        loaded = [
-            p["loaded"]
-            for p in result["passes"]
-            if p["phase"] == phase and "loaded" in p and not (steady and p["epoch"] == 0)
-        ]
-        samples = sum(one["samples"] for one in loaded)
-        if not samples:
-            continue
-        wall, core, queued, collate = (
-            sum(one[name] for one in loaded) / samples  # type: ignore[literal-required]
-            for name in ("wall_s", "cpu_s", "queued_s", "collate_s")
-        )
-        costs[phase] = SampleCost(wall, core, queued, max(0.0, wall - core - queued), collate)
-    return costs
-
-
-def workers_knee(result: Result) -> int | None:
-    """The fewest workers whose prep is within 5 % of the fastest measured; None without a sweep."""
-    swept = result.get("prep_by_workers") or []
-    if len(swept) < 2:
-        return None
-    enough = (1 - KNEE) * max(one["value"] for one in swept)
-    return next(one["workers"] for one in swept if one["value"] >= enough)
 
 
 def loader_words(result: Result) -> str:

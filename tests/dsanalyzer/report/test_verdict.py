@@ -6,17 +6,15 @@ import pytest
 
 from dsanalyzer.report import charts, page, units
 from dsanalyzer.report.verdict import (
-    contention,
     emulation,
     expected_share,
     headline,
     next_command,
     repeat_advice,
-    sample_costs,
     steady_storage_bytes,
     wait_share,
-    workers_knee,
 )
+from dsanalyzer.report.workers import contention, sample_costs, workers_knee
 
 
 def text(words: str | None) -> str:
@@ -77,7 +75,7 @@ def loaded(result, phase, wall_s, queued_s):
                              "collate_s": 0.1}  # fmt: skip
 
 
-def test_a_fetch_stall_in_the_run_queue_is_told_as_contention(after):
+def test_a_fetch_stall_in_the_run_queue_is_told_as_contention(after, tmp_path):
     loaded(after, "prep", 1.0, 0.1)
     loaded(after, "fetch", 1.6, 0.2)  # 6 ms longer, of which 1 in the run queue
     assert contention(after) is None
@@ -89,6 +87,8 @@ def test_a_fetch_stall_in_the_run_queue_is_told_as_contention(after):
         headline(after)
     )
     assert "--cores" in next_command(after, "r.json")
+    written = page.write_page(after, tmp_path / "r.html").read_text()
+    assert "it is ready to run and has no core" in written
 
     after["steady"]["fetch_stall_s"]["verdict"] = "none"
     assert contention(after) is None
