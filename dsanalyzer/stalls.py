@@ -115,9 +115,10 @@ def epoch(
         prep = fetch = _pooled(prep, fetch)
     ready = ingestion if delivered is None else delivered
     delivery_draws = ready.minus(ingestion) if delivered else np.zeros_like(ingestion.draws)
-    ready = replace(ready, value=max(ready.value, ingestion.value))
     prep_draws = prep.minus(ready)
-    prep = replace(prep, value=max(prep.value, ready.value))
+    prep = replace(prep, value=max(prep.value, ingestion.value))
+    # Prep has delivery in it: a block of delivery that noise made longer must not lengthen epochs.
+    ready = replace(ready, value=min(max(ready.value, ingestion.value), prep.value))
     fetch = replace(fetch, value=max(fetch.value, prep.value))
 
     def stall(value: float, draws: Floats) -> dict[str, Any]:

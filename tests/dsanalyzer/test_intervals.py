@@ -116,6 +116,9 @@ def test_delivery_is_no_prep_stall():
     assert 0.99 < epoch["delivery_s"]["low"] < 1.0 < epoch["delivery_s"]["high"] < 1.01
     parts = ("compute_s", "delivery_s", "prep_stall_s", "fetch_stall_s")
     assert sum(epoch[p]["value"] for p in parts) == pytest.approx(epoch["time_s"]["value"])
+    slowed = stalls.epoch(ingestion, prep, prep, 1000, delivered=timed(0.009, 1e-6, 2))
+    assert slowed["time_s"] == epoch["time_s"]  # by noise in one phase, not the epochs themselves
+    assert sum(slowed[p]["value"] for p in parts) == pytest.approx(6.0)
     without = stalls.epoch(ingestion, prep, prep, 1000)
     assert without["prep_stall_s"]["verdict"] == "stall"
     assert without["delivery_s"] == {"value": 0.0, "low": 0.0, "high": 0.0}
