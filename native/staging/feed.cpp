@@ -64,12 +64,6 @@ struct Feed::State {
     std::shared_ptr<Ticket> ticket;
     std::size_t left = 0;
   };
-  // A member's last sign of life, as seen from here.
-  struct Sign {
-    std::optional<std::uint64_t> beat;
-    Clock::time_point since{};
-    bool given_up = false;
-  };
 
   State(std::shared_ptr<Ring> with, std::shared_ptr<Workers> threads, std::vector<std::int64_t> all,
         std::vector<std::int64_t> drawn, FeedOptions asked)
@@ -91,12 +85,13 @@ struct Feed::State {
   void finish(Portion& portion);
   void let_go_of_wanted();
   bool waits_for_readers(Piece& piece, Clock::time_point now);
-  bool claim_dead(Piece& piece, Sign& sign, Clock::time_point now);
+  bool claim_dead(Piece& piece, Clock::duration silence);
   void prepare(std::uint64_t run);
   void alone(Portion& portion, std::uint64_t run, std::uint64_t from, std::uint64_t count,
              std::size_t row);
   bool may_claim();
-  Sign& sign_of(std::uint32_t holder, Clock::time_point now);
+  Clock::duration silence_of(std::uint32_t holder, Clock::time_point now);
+  void give_up(std::uint32_t holder);
   void row_ended(std::uint64_t run, std::size_t left) noexcept;
   void piece_ended(Portion& portion) noexcept;
   std::shared_ptr<Ticket> ticket_of(std::uint64_t run, std::uint64_t from, std::uint64_t count) const;
@@ -109,7 +104,6 @@ struct Feed::State {
 
   // Of the feed's thread alone:
   std::list<Piece> pieces;
-  std::array<Sign, ring_layout::kMembers> signs;
   Clock::time_point shared_at{};
   int share = 0;
   std::vector<bool> prepared_here;  // runs of this epoch
@@ -169,11 +163,14 @@ void Feed::State::take_share() {
   share = threads;
 }
 
-Feed::State::Sign& Feed::State::sign_of(std::uint32_t holder, Clock::time_point now) {
-  Sign& sign = signs[holder];
-  const std::uint64_t beat = ring->beat_of(holder);
-  if (sign.beat != beat) sign = {beat, now};
-  return sign;
+Clock::duration Feed::State::silence_of(std::uint32_t holder, Clock::time_point now) {
+  return ring->signs().silence(holder, ring->beat_of(holder), now);
+}
+
+void Feed::State::give_up(std::uint32_t holder) {
+  if (!ring->signs().give_up(holder)) return;
+  const std::lock_guard lock(mutex);
+  ++counts.waits;
 }
 
 // True when the piece needs no more looking at.
@@ -195,14 +192,10 @@ bool Feed::State::settle(Piece& piece) {
       if (waits_for_readers(piece, now)) return false;
       break;
     case Run::others: {
-      Sign& sign = sign_of(holder, now);
-      if (claim_dead(piece, sign, now)) return false;
-      if (now - sign.since < options.patience) return false;
-      if (!sign.given_up) {
-        sign.given_up = true;
-        const std::lock_guard lock(mutex);
-        ++counts.waits;
-      }
+      const auto silence = silence_of(holder, now);
+      if (claim_dead(piece, silence)) return false;
+      if (silence < options.patience) return false;
+      give_up(holder);
       break;
     }
     case Run::gone:
@@ -213,8 +206,9 @@ bool Feed::State::settle(Piece& piece) {
   return true;
 }
 
-bool Feed::State::claim_dead(Piece& piece, Sign& sign, Clock::time_point now) {
-  if (now - sign.since < std::chrono::milliseconds(kLookMs) || !may_claim()) return false;
+bool Feed::State::claim_dead(Piece& piece, Clock::duration silence) {
+  if (silence < std::chrono::milliseconds(kLookMs)) return false;
+  if (silence < options.patience && !may_claim()) return false;  // else it would be made here alone
   if (!ring->claim(piece.run)) return false;  // it lives
   {
     const std::lock_guard lock(mutex);
@@ -233,13 +227,9 @@ bool Feed::State::waits_for_readers(Piece& piece, Clock::time_point now) {
   std::uint64_t readers = ring->readers(piece.run);
   for (std::uint32_t who = 0; readers != 0; ++who, readers >>= 1) {
     if ((readers & 1) == 0) continue;
-    Sign& sign = sign_of(who, now);
-    if (waited >= options.patience && !sign.given_up) {
-      sign.given_up = true;
-      const std::lock_guard lock(mutex);
-      ++counts.waits;
-    }
-    given_up = given_up && sign.given_up;
+    silence_of(who, now);  // a sign since then counts
+    if (waited >= options.patience) give_up(who);
+    given_up = given_up && ring->signs().given_up(who);
   }
   return waited < options.patience && !(given_up && ring->readers(piece.run) != 0);
 }

@@ -32,6 +32,7 @@
 
 #include "os/own_pages.hpp"
 #include "staging/ring_layout.hpp"
+#include "staging/signs.hpp"
 
 namespace coordl {
 
@@ -77,6 +78,7 @@ class Ring {
   static std::shared_ptr<Ring> open(const std::string& name, const RingShape& shape);
   virtual ~Ring() = default;
 
+  Signs& signs() noexcept { return signs_; }
   virtual const RingShape& shape() const noexcept = 0;
   virtual std::uint64_t slots() const noexcept = 0;
   // Runs in an epoch; its last may be short.
@@ -149,6 +151,9 @@ class Ring {
 
   // Ends this object's use; the last of the last process unlinks the ring.
   virtual void close() noexcept = 0;
+
+ private:
+  Signs signs_;
 };
 
 // Rings of this user that live, sorted by name.

@@ -272,6 +272,28 @@ TEST(a_member_that_dies_or_stops_at_any_step_of_a_pass_is_not_waited_for_beyond_
   }
 }
 
+TEST(a_member_that_stays_silent_is_waited_for_once_not_in_each_pass) {
+  const Pictures pictures;
+  const auto expected = reference(pictures, 0);
+  const auto ring = Ring::open("test-feed-silent-" + std::to_string(::getpid()), shape(16));
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    step_hook = [](const char* reached) noexcept {
+      if (std::strcmp(reached, "fill:begun") == 0) ::raise(SIGSTOP);
+    };
+    pass(ring, pictures, 0, 6, 2, expected);
+    ::_exit(0);
+  }
+  int status = 0;
+  CHECK(::waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status));
+  const auto first = pass(ring, pictures, 0, 5, 2, expected);
+  CHECK(first.waits == 1 && first.alone > 0);
+  const auto again = pass(ring, pictures, 0, 5, 2, expected);
+  CHECK(again.waits == 0 && again.alone == first.alone);
+  ::kill(pid, SIGKILL);
+  CHECK(::waitpid(pid, &status, 0) == pid);
+}
+
 namespace {
 
 // A minibatch that somebody keeps: where it lies, and what it must hold for ever.
