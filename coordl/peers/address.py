@@ -89,13 +89,19 @@ def cluster_host() -> str:
     if said:
         return said
     master = os.environ.get("MASTER_ADDR", "127.0.0.1")
+    why: OSError | None = None
     try:
-        family, _, _, _, address = socket.getaddrinfo(master, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(address)  # sends nothing: only asks for the way
-            return str(probe.getsockname()[0])
+        found = socket.getaddrinfo(master, 9, type=socket.SOCK_DGRAM)
     except OSError as error:
-        raise PeerError(
-            f"no way to MASTER_ADDR={master} ({error}): name this server's address on the "
-            "cluster's network by COORDL_PEERS_HOST"
-        ) from error
+        found, why = [], error
+    for family, _, _, _, address in found:  # a name may have an address of a family we have not
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect(address)  # sends nothing: only asks for the way
+                return str(probe.getsockname()[0])
+        except OSError as error:
+            why = why or error
+    raise PeerError(
+        f"no way to MASTER_ADDR={master} ({why}): name this server's address on the cluster's "
+        "network by COORDL_PEERS_HOST"
+    ) from why

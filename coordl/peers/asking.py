@@ -7,6 +7,7 @@ a fork. Who is in the job they know from the loader, as it was when they started
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from coordl import _native
 from coordl.peers.ownership import owners
+from coordl.peers.steps import reached
 
 _LOOK_S = 5.0  # between looks for who is lost or late
 _MOST_GROWTH, _LEAST_ROOM = 4, 64 << 10  # as native/prep/row.cpp has them
@@ -54,7 +56,9 @@ class Asking:
 
         members = self._membership()
         try:
+            reached("ask:begun")
             item = item_at(client.get(key.reshape(1, 2), 2 * size), 0)
+            reached("ask:answered")
             if item is None:
                 return None
             data = _checked(*item, key, size)
@@ -71,7 +75,10 @@ class Asking:
         """Whether its owner holds the item now."""
         high, low = key.tolist()
         try:
-            if client.put([(high, low, data)]):
+            reached("give:begun")
+            taken = client.put([(high, low, data)])
+            reached("give:taken")
+            if taken:
                 return True
             self._full.add(client.run)
         except Exception as error:
@@ -88,11 +95,15 @@ class Asking:
 
             arena, own, addresses, budget, _ = self._given
             members = Membership(Listed(addresses), own, budget, arena, Secrets.from_environment())
-            self._members, self._pid, self._looked_at = members, os.getpid(), 0.0
+            self._members, self._pid, self._looked_at = members, os.getpid(), time.monotonic()
+            self._members.look()
+            return self._members
         missed = len(self._members.live().names) < len(self._given[2])
         if missed and time.monotonic() - self._looked_at > _LOOK_S:
-            self._members.look()
             self._looked_at = time.monotonic()
+            # Beside the samples: one that hangs takes its deadline each time. No daemon, as gRPC's
+            # calls do not outlive the interpreter well.
+            threading.Thread(target=self._members.look, name="coordl-look").start()
         return self._members
 
 

@@ -6,6 +6,7 @@ process that opened them and are closed before any fork of it; the next call ope
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -31,7 +32,8 @@ from coordl.peers.secret import Secrets
 # server that hangs; one that dies is found by its connection.
 DEADLINE_S = float(os.environ.get("COORDL_PEERS_DEADLINE_S", "2"))
 DEADLINE_RATE = 10e6  # bytes/s
-_LET_GO_S = 0.01
+_LET_GO_S = 1.0  # that a fork waits for gRPC
+_GRPC_THREADS = ("event_engine", "grpc", "lifeguard", "timer_manager")
 
 
 class Refused(PeerError):
@@ -47,6 +49,7 @@ class _Forks:
         self._forking = 0
         self._cancels: dict[int, Any] = {}
         self.clients: weakref.WeakSet[PeerClient] = weakref.WeakSet()
+        self._not_ours = 0  # threads of gRPC that stay without connections of ours
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -75,12 +78,25 @@ class _Forks:
                 cancel()
             while self._calls:
                 self._changed.wait()
-        closed = [client for client in list(self.clients) if client.drop()]
-        if closed:
+        for client in list(self.clients):
+            client.drop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Waits for the end of gRPC's threads, which the last connection takes with it.
+
+        A child forked beside them has gRPC's locks as they were, and aborts or hangs when it opens
+        a connection; or has Python's lock of thread states, while one of them gives back what it
+        was sent (Python 3.11). Dropped is not gone: a call that just failed in another thread
+        holds its connection for as long as its error is looked at.
+        """
+        deadline = time.monotonic() + _LET_GO_S
+        while (count := _grpc_threads()) > self._not_ours:
+            if time.monotonic() > deadline:
+                self._not_ours = count  # of somebody else's gRPC: not waited for again
+                return
             gc.collect()  # a connection in a cycle would live on
-            # Threads of gRPC give back what they were sent, with Python's lock of thread states in
-            # hand; a child forked at that moment would wait for that lock for ever (Python 3.11).
-            time.sleep(_LET_GO_S)
+            time.sleep(0.001)
 
     def after(self) -> None:
         with self._changed:
@@ -89,6 +105,15 @@ class _Forks:
 
     def after_in_child(self) -> None:
         self.__init__()  # type: ignore[misc]  # no thread of the parent's is here
+
+
+def _grpc_threads() -> int:
+    """Threads of this process that are gRPC's, by their names."""
+    count = 0
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/comm") as name:
+            count += name.read().startswith(_GRPC_THREADS)
+    return count
 
 
 _forks = _Forks()
@@ -112,6 +137,8 @@ class PeerClient:
         self.run, self.budget_bytes = "", 0
         self._lock = threading.Lock()
         self._client: Any = None
+        self._attempts = 0  # to connect
+        self._failed: tuple[type[Exception], str] = OSError, ""  # the latest of them
         secrets.check(address.rpartition(":")[0].strip("[]"))
 
     def drop(self) -> bool:
@@ -170,7 +197,10 @@ class PeerClient:
             finally:
                 del writer, reader
             told = _json(None if reply is None else reply.to_pybytes())
-        return int(told.get("taken", 0))
+        taken = told.get("taken")
+        if type(taken) is not int or not 0 <= taken <= len(items):
+            raise wire.WireError(f"it says that it took {taken!r} of {len(items)} items")
+        return taken
 
     def stats(self) -> dict[str, Any]:
         """What the server counts; for `coordl status`. Raises as get() does."""
@@ -206,9 +236,18 @@ class PeerClient:
                 raise OSError(f"{self.address}: {_said(error)}") from None
 
     def _connected(self) -> Any:
+        attempts = self._attempts
         with self._lock:
             if self._client is None:
-                self._client = self._opened()
+                if self._attempts != attempts:  # another thread's failed while this one waited
+                    raise self._failed[0](self._failed[1])
+                self._attempts += 1
+                try:
+                    self._client = self._opened()
+                except Exception as error:
+                    kind = type(error) if isinstance(error, (Refused, wire.WireError)) else OSError
+                    self._failed = kind, _said(error)  # not itself: it holds this frame
+                    raise
                 _forks.clients.add(self)
             return self._client
 
@@ -236,10 +275,23 @@ class PeerClient:
             deadline = flight.FlightCallOptions(timeout=DEADLINE_S)
             results = list(client.do_action(flight.Action("hello", body), deadline))
             self._check(_json(results[0].body.to_pybytes() if results else None), nonce)
+        except flight.FlightUnavailableError as error:
+            client.close()
+            said = _said(error)
+            raise OSError(said if "refused" in said else f"{said} ({self._hint()})") from None
         except BaseException:
             client.close()
             raise
         return client
+
+    def _hint(self) -> str:
+        """What may be the matter where somebody is there and does not speak with us."""
+        if self._secrets.tls is None:
+            return "does it expect TLS, or is it another service?"
+        return (
+            "does it speak TLS; are both certificates of COORDL_TLS_CA's, valid by both clocks, "
+            "and is its one for this address?"
+        )
 
     def _check(self, told: dict[str, Any], nonce: str) -> None:
         if told.get("version") != wire.VERSION:
@@ -258,7 +310,9 @@ class PeerClient:
             raise Refused(
                 f"{self.address} serves the cache {arena!r}, not {self.arena!r}: another data set"
             )
-        self.run, self.budget_bytes = str(run), max(1, int(str(budget)))
+        if type(budget) is not int or not 0 <= budget < 1 << 63:
+            raise wire.WireError(f"it says that it may hold {budget!r} bytes")
+        self.run, self.budget_bytes = str(run), max(1, budget)
 
 
 def _json(body: bytes | None, most: int = wire.HELLO_BYTES) -> dict[str, Any]:

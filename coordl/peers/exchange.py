@@ -28,6 +28,7 @@ from coordl.errors import PeerError
 from coordl.fetch.item import Items
 from coordl.integrations import ray as on_ray
 from coordl.peers import address as addresses
+from coordl.peers.steps import reached
 from coordl.user_warning import warn_user
 
 IN_FLIGHT = 4  # requests at once, over all owners
@@ -86,13 +87,16 @@ class Exchange:
         self.figures = dict.fromkeys(("handed_over", "handed_over_bytes", "damaged"), 0)
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._settling = _Settling()
         # Threads know the parts, not the whole: it ends with the last loader that has it.
         threads = [
             threading.Thread(target=_ask_on, args=(self._requests,), daemon=True)
             for _ in range(IN_FLIGHT)
         ]
         threads.append(
-            threading.Thread(target=_look_on, args=(membership, revive, self._stop), daemon=True)
+            threading.Thread(
+                target=_look_on, args=(membership, revive, self._stop, self._settling), daemon=True
+            )
         )
         for thread in threads:
             thread.start()
@@ -102,9 +106,12 @@ class Exchange:
 
     def settle(self) -> None:
         """Waits up to SETTLE_S for those expected: who begins alone fills its cache for all."""
-        deadline = time.monotonic() + SETTLE_S
-        while not self.membership.look() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        settling = self._settling
+        settling.ended.wait(SETTLE_S)
+        settling.begun = True
+        if settling.refused is not None:
+            self.close()
+            raise settling.refused
 
     def worker_options(self) -> tuple[int, int]:
         """(servers, handover_bytes) of native Workers."""
@@ -132,17 +139,43 @@ def _ask_on(requests: queue.SimpleQueue[_Request | None]) -> None:
         del request
 
 
-def _look_on(membership: Any, revive: Any, stop: threading.Event) -> None:
+class _Settling:
+    """The first looks of an exchange, in whose thread a store or a server may be waited for.
+
+    Attributes:
+        ended: all expected are there, or an address may not be spoken to.
+        begun: the first epoch does not wait any more.
+    """
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.begun = False
+        self.refused: PeerError | None = None
+
+
+def _look_on(membership: Any, revive: Any, stop: threading.Event, settling: _Settling) -> None:
     from coordl.peers.membership import LOOK_S
 
-    while not stop.wait(LOOK_S):
+    said: set[str] = set()
+    wait_s, deadline = 0.0, time.monotonic() + SETTLE_S
+    while not stop.wait(wait_s):
         try:
-            revive()
-            membership.look()
-        except PeerError as error:  # an address that may not be spoken to, a port that was taken
-            with contextlib.suppress(Warning):  # made an error by a filter
-                warn_user(f"peers: {error}")
-            return
+            if wait_s == LOOK_S:
+                revive()
+            if membership.look():
+                settling.ended.set()
+        except Exception as error:  # an address that may not be spoken to, a port that was taken
+            if isinstance(error, PeerError) and not settling.begun:
+                settling.refused = error
+                settling.ended.set()
+                return
+            # What it is may pass: the port of a server that was killed, memory for a process.
+            if str(error) not in said:
+                said.add(str(error))
+                with contextlib.suppress(Warning):  # made an error by a filter
+                    warn_user(f"peers: {error or repr(error)}")
+        settled = settling.ended.is_set() or time.monotonic() > deadline
+        wait_s = LOOK_S if settled else 0.1
 
 
 def _end(membership: Any, requests: Any, stop: Any, threads: list, pid: int) -> None:
@@ -226,7 +259,9 @@ class Pass:
         if self._ended or client not in membership.live().clients:
             return
         try:
+            reached("ask:begun")
             batch = client.get(request.keys, request.size)
+            reached("ask:answered")
             for number, row in enumerate(request.rows.tolist()):
                 item = wire.item_at(batch, number)
                 if item is None:
@@ -235,12 +270,14 @@ class Pass:
                     self._exchange.figures["damaged"] += 1
                     raise wire.WireError("it gave bytes that are not the item asked for")
                 del left[number]
+            reached("ask:provided")
         except wire.WireError as error:
             membership.distrust(client, str(error))
         except Exception as error:  # lost, refused; anything else costs a read from storage as well
             membership.lost(client, error)
 
     def _read(self, request: _Request, numbers: NDArray[np.int64]) -> None:
+        reached("read:begun")
         for item in request.items[numbers].tolist():  # as native.py does for its own reads
             sys.audit("open", self._items.paths[item], None, os.O_RDONLY)
         live, owner = self._owners(request.keys[numbers])  # perhaps others by now
@@ -288,7 +325,9 @@ class Pass:
                 continue
             part = [items[at] for at in np.flatnonzero(owner == number).tolist()]
             try:
+                reached("give:begun")
                 taken = client.put(part)
+                reached("give:taken")
             except (OSError, Refused, WireError) as error:
                 membership.lost(client, error)
                 continue
@@ -388,6 +427,7 @@ def _join(peers: str | tuple[str, ...], arena: _native.Arena) -> Exchange | None
 
     def revive() -> None:
         if node.running(arena.name) is None and arena.ensure_lease():
+            reached("revive:begun")
             start(arena.name, *addresses.split(own))
 
     exchange = Exchange(Membership(source, own, budget, arena.name, secrets), own, revive)

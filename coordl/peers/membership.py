@@ -17,9 +17,11 @@ from typing import Any, Protocol
 
 from coordl.peers.client import PeerClient, Refused
 from coordl.peers.secret import Secrets
+from coordl.peers.steps import reached
 from coordl.peers.wire import WireError
 from coordl.user_warning import warn_user
 
+STORE_S = 2.0  # that the store may take to answer
 LOOK_S = 1.0  # between looks for newcomers and for who is back
 
 
@@ -59,31 +61,63 @@ class Published:
 
     store = "torch.distributed's store"
 
+    # torch has no deadline for some of what is asked of a store: whose host hangs or is cut off
+    # would keep who asks for minutes. So it is asked in a thread of its own.
     def __init__(self, store: Any, arena: str, rank: int, world: int) -> None:
-        from torch.distributed.distributed_c10d import PrefixStore
-
-        # Another connection: what waits on the job's own would hold us up, and we it.
-        clone = getattr(store, "clone", None)
-        own = store if clone is None else clone()
-        own.set_timeout(timedelta(seconds=10))
-        self._store: Any = PrefixStore(f"coordl/peers/{arena}", own)
+        self._given, self._prefix = store, f"coordl/peers/{arena}"
+        self._store: Any = None
         self._rank, self._world = rank, world
+        self._own: str | None = None  # to be published
         self._seen = -1  # changes published when last looked
         self._known: dict[int, str] = {}
+        self._asking: threading.Thread | None = None
 
     def publish(self, address: str) -> None:
-        self._store.set(f"member/{self._rank}", address)
-        self._store.add("changes", 1)
+        """Says where this rank's node is, with the next addresses()."""
+        self._own = address
 
     def addresses(self) -> set[str]:
+        failed: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                self._ask()
+            except Exception as error:
+                failed.append(error)
+
+        if self._asking is None or not self._asking.is_alive():
+            self._asking = threading.Thread(target=ask, daemon=True)
+            self._asking.start()
+        self._asking.join(STORE_S)
+        if self._asking.is_alive():
+            raise TimeoutError(f"no answer within {STORE_S:.0f} s")
+        if failed:
+            raise failed[0]
+        return set(self._known.values())
+
+    def _ask(self) -> None:
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        if self._store is None:
+            # Another connection: what waits on the job's own would hold us up, and we it.
+            clone = getattr(self._given, "clone", None)
+            own = self._given if clone is None else clone()
+            own.set_timeout(timedelta(seconds=10))
+            self._store = PrefixStore(self._prefix, own)
+        if self._own is not None:
+            reached("publish:begun")
+            self._store.set(f"member/{self._rank}", self._own)
+            reached("publish:set")
+            self._store.add("changes", 1)
+            self._own = None
         changes = self._store.add("changes", 0)
         if changes != self._seen:
+            known = dict(self._known)
             for rank in range(self._world):
                 key = f"member/{rank}"
                 if self._store.check([key]):
-                    self._known[rank] = self._store.get(key).decode()
-            self._seen = changes
-        return set(self._known.values())
+                    known[rank] = self._store.get(key).decode()
+            self._known, self._seen = known, changes
 
     def complete(self) -> bool:
         return len(self._known) == self._world
@@ -160,14 +194,22 @@ class Membership:
             known = set(self._clients)
         else:
             self._store_lost = False
+        lacking = []
         for address in sorted(known - {self._own}):
             with self._lock:
                 if address in self._answers:
                     continue
                 if address not in self._clients:
                     self._clients[address] = PeerClient(address, self._arena, self._secrets)
-                client = self._clients[address]
-            self._greet(client)
+                lacking.append(self._clients[address])
+        # All at once: each that hangs takes its deadline.
+        threads = [
+            threading.Thread(target=self._greet, args=(client,), daemon=True) for client in lacking
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         self._tell_own_server()
         with self._lock:
             return self._source.complete() and self._answers >= known - {self._own}
@@ -184,14 +226,19 @@ class Membership:
 
     def _greet(self, client: PeerClient) -> None:
         address = client.address
+        reached("greet:begun")
         try:
             client.drop()
             client.hello()
+            reached("greet:answered")
         except (OSError, WireError) as error:
             self._note(address, _brief(error), "does not answer yet")
             return
         except Refused as error:
             self._note(address, _brief(error), "is not asked")
+            return
+        except Exception as error:  # whatever it answers: it is not there for us
+            self._note(address, repr(error)[:300], "does not answer as it should")
             return
         with self._lock:
             if self._distrusted.get(address) == client.run:
@@ -208,6 +255,7 @@ class Membership:
                 return
             self._answers.discard(client.address)
             self.failures += 1
+        reached("lost:noted")
         said = "is lost; its items come from storage and have other owners from now on"
         self._note(client.address, _brief(error), said)
 

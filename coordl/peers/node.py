@@ -21,6 +21,8 @@ from coordl.errors import PeerError
 from coordl.peers.address import record_path
 
 _START_S = 60.0  # pyarrow's import on a busy machine
+_KILLED_MOST = 3  # times at its start, before that is an error
+_SERVER = ("-m", "coordl.peers.server")
 _STARTED: list[subprocess.Popen[bytes]] = []  # a child is collected when the next one is started
 
 
@@ -32,6 +34,7 @@ def own_server(arena: str, host: str, port: int = 0) -> str:
     """
     deadline = time.monotonic() + _START_S
     started: subprocess.Popen[bytes] | None = None
+    killed = 0
     with tempfile.TemporaryFile() as said:
         while (record := running(arena)) is None:
             _STARTED[:] = [each for each in _STARTED if each.poll() is None]
@@ -39,6 +42,8 @@ def own_server(arena: str, host: str, port: int = 0) -> str:
                 started = _start(arena, host, port, said)
             elif (code := started.poll()) == 3:  # another process of this node was first
                 started = None
+            elif code is not None and code < 0 and killed < _KILLED_MOST:
+                started, killed = None, killed + 1
             elif code is not None:
                 said.seek(0)
                 words = said.read().decode(errors="replace").strip() or f"it ended with {code}"
@@ -71,7 +76,7 @@ def running(arena: str) -> dict[str, Any] | None:
 
 
 def _start(arena: str, host: str, port: int, said: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "coordl.peers.server", "--name", arena]
+    command = [sys.executable, *_SERVER, "--name", arena]
     command += ["--host", host, "--port", str(port)]
     command += ["--linger", os.environ.get("COORDL_PEERS_LINGER_S", "10")]
     started = subprocess.Popen(

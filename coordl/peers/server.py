@@ -29,6 +29,7 @@ from coordl.errors import PeerError
 from coordl.peers import wire
 from coordl.peers.address import record_path
 from coordl.peers.secret import Secrets
+from coordl.peers.steps import reached
 
 _LOOK_S = 0.25  # between looks at who else uses the arena
 
@@ -93,6 +94,7 @@ class ItemServer(flight.FlightServerBase):  # type: ignore[misc]
             keys = wire.keys_of(ticket.ticket)
         except wire.WireError as error:
             raise flight.FlightServerError(str(error)) from None
+        reached("serve:asked")
         items: list[memoryview | None] = []
         sums: list[int] = []
         size = 0
@@ -106,6 +108,7 @@ class ItemServer(flight.FlightServerBase):  # type: ignore[misc]
         held = sum(item is not None for item in items)
         self._count(requests=1, served_items=held, served_bytes=size)
         batch = wire.reply_of(items, sums)
+        reached("serve:found")
         return flight.RecordBatchStream(
             pa.RecordBatchReader.from_batches(wire.reply_schema(), [batch])
         )
@@ -113,6 +116,7 @@ class ItemServer(flight.FlightServerBase):  # type: ignore[misc]
     def do_put(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         if descriptor.command != wire.MAGIC:
             raise flight.FlightServerError(f"no message of version {wire.VERSION}")
+        reached("take:given")
         taken = refused = size = 0
         for chunk in reader:
             try:
@@ -128,6 +132,7 @@ class ItemServer(flight.FlightServerBase):  # type: ignore[misc]
                 else:
                     refused += 1
         self._count(taken_items=taken, taken_bytes=size, refused=refused)
+        reached("take:admitted")
         reply = {"taken": taken, "refused": refused}
         writer.write(pa.py_buffer(json.dumps(reply).encode()))
 
@@ -135,6 +140,7 @@ class ItemServer(flight.FlightServerBase):  # type: ignore[misc]
         data = bytes(item)  # what is checked is what is kept
         if not data or _native.checksum(data, high, low) != checksum:
             return False
+        reached("take:checked")
         try:
             return self._arena.admit(high, low, data)
         except ValueError:  # its structure is not that of an item of ours
@@ -158,6 +164,7 @@ class ItemServer(flight.FlightServerBase):  # type: ignore[misc]
             nonce = str(said["nonce"])[:128]
         except (ValueError, TypeError, KeyError):
             raise flight.FlightServerError("no hello") from None
+        reached("hello:asked")
         budget = self._arena.stats()["budget_bytes"]
         told = {"version": wire.VERSION, "run": self.run_id, "arena": self._arena.name}
         words = ("server", nonce, self.run_id, self._arena.name, str(budget))
@@ -188,6 +195,7 @@ def serve(name: str, host: str, port: int, linger_s: float) -> int:
     record = _locked(path)
     if record is None:
         return 3
+    reached("begin:locked")
     try:
         secrets = Secrets.from_environment()
         secrets.check(host)
@@ -198,10 +206,14 @@ def serve(name: str, host: str, port: int, linger_s: float) -> int:
             print(f"cannot listen at {host}:{port}: {error}", file=sys.stderr)
             arena.close()
             return 4
+        reached("begin:listens")
         told = {"address": server.address, "pid": os.getpid(), "run": server.run_id}
         os.pwrite(record, json.dumps(told).encode(), 0)
+        reached("begin:told")
         _wait_for_the_last(arena, linger_s)
+        reached("end:alone")
         server.shutdown()
+        reached("end:shut")
         arena.close()
     finally:
         path.unlink(missing_ok=True)

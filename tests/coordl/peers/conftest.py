@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,8 +56,8 @@ def make_node() -> Iterator[Callable[..., Node]]:
         return nodes[-1]
 
     yield make
-    for each in nodes:
-        each.end()
+    while nodes:  # none is kept: their arenas' descriptors go with them
+        nodes.pop().end()
 
 
 @pytest.fixture
@@ -68,3 +69,33 @@ def folder(tmp_path: Path, photos: list[Path]) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(photos[number % len(photos)], home / f"{number:03}.jpg")
     return root
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """ca.pem, and node.pem with node.key, signed by it, for 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make certificates with")
+
+    def run(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    run(
+        "req",
+        "-x509",
+        *curve,
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=ca",
+    )
+    run("req", *curve, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node")
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    sign = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
+    run("x509", "-req", "-in", "node.csr", *sign, "-out", "node.pem", "-days", "2")
+    return tmp_path

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import psutil
+
 from coordl import _native
 from coordl.peers import node as own_node
 
@@ -49,7 +51,7 @@ class Node:
     def start(self) -> Node:
         """Starts its server and waits until it listens."""
         environment = {**os.environ, "COORDL_SHM_DIR": self.directory, **self.environment}
-        command = [sys.executable, "-m", "coordl.peers.server", "--name", self.name]
+        command = [sys.executable, *own_node._SERVER, "--name", self.name]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--linger", "0"]
         self.process = subprocess.Popen(command, env=environment, start_new_session=True)
         with self.here():
@@ -62,6 +64,8 @@ class Node:
         self.process.send_signal(number)
         if number == signal.SIGKILL:
             self.process.wait()
+        if number == signal.SIGSTOP:
+            wait_until(lambda: psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:

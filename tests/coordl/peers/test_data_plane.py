@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -216,6 +218,42 @@ def test_a_forked_child_speaks_for_itself_and_nobody_hangs(make_node) -> None:
         assert os.waitpid(child, 0)[1] == 0
         assert client.get(KEYS, 10).num_rows == 4  # anew, as the fork closed it
     client.drop()
+
+
+def test_a_fork_waits_until_the_last_connection_is_gone(make_node) -> None:
+    # given a connection that no client of ours has any more, and that goes a little later
+    node = filled(make_node())
+    client_of(node).hello()
+    connection = client_of(node)._opened()
+    assert client_module._grpc_threads() > 0
+    gone = []
+
+    def let_go() -> None:
+        time.sleep(0.2)
+        connection.close()
+        gone.append(True)
+
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    # when this process forks, then gRPC has ended before
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if gone else 1)
+    assert client_module._grpc_threads() == 0
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_threads_of_anothers_grpc_are_waited_for_once(monkeypatch) -> None:
+    monkeypatch.setattr(client_module, "_LET_GO_S", 0.2)
+    monkeypatch.setattr(client_module, "_grpc_threads", lambda: 3)
+    forks = client_module._Forks()
+    for most in (1.0, 0.1):
+        began = time.monotonic()
+        forks.before()
+        forks.after()
+        assert time.monotonic() - began < most
+        assert forks._not_ours == 3
 
 
 class _Liar(flight.FlightServerBase):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -107,36 +106,6 @@ def in_child() -> Iterator[object]:
         child.wait()
         assert child.stdout is not None
         child.stdout.close()
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Path:
-    """ca.pem, and node.pem with node.key, signed by it, for 127.0.0.1."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here to make certificates with")
-
-    def run(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    run(
-        "req",
-        "-x509",
-        *curve,
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=ca",
-    )
-    run("req", *curve, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node")
-    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    sign = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
-    run("x509", "-req", "-in", "node.csr", *sign, "-out", "node.pem", "-days", "2")
-    return tmp_path
 
 
 def test_tls_lets_in_who_has_a_certificate_and_nobody_else(make_node, certificates, monkeypatch):
