@@ -32,7 +32,7 @@ from coordl.peers.secret import Secrets
 # server that hangs; one that dies is found by its connection.
 DEADLINE_S = float(os.environ.get("COORDL_PEERS_DEADLINE_S", "2"))
 DEADLINE_RATE = 10e6  # bytes/s
-_LET_GO_S = 1.0  # that a fork waits for gRPC
+_LET_GO_S = 5.0  # that a fork waits for gRPC, on a machine whose cores are all taken
 _GRPC_THREADS = ("event_engine", "grpc", "lifeguard", "timer_manager")
 
 
@@ -49,7 +49,7 @@ class _Forks:
         self._forking = 0
         self._cancels: dict[int, Any] = {}
         self.clients: weakref.WeakSet[PeerClient] = weakref.WeakSet()
-        self._not_ours = 0  # threads of gRPC that stay without connections of ours
+        self._not_ours: set[str] = set()  # threads of gRPC that stay without connections of ours
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -90,12 +90,15 @@ class _Forks:
         was sent (Python 3.11). Dropped is not gone: a call that just failed in another thread
         holds its connection for as long as its error is looked at.
         """
-        deadline = time.monotonic() + _LET_GO_S
-        while (count := _grpc_threads()) > self._not_ours:
-            if time.monotonic() > deadline:
-                self._not_ours = count  # of somebody else's gRPC: not waited for again
+        begin, collect_s = time.monotonic(), 0.0
+        while new := _grpc_threads() - self._not_ours:
+            waited_s = time.monotonic() - begin
+            if waited_s > _LET_GO_S:
+                self._not_ours |= new  # of somebody else's gRPC: not waited for again
                 return
-            gc.collect()  # a connection in a cycle would live on
+            if waited_s >= collect_s:  # a connection in a cycle would live on
+                gc.collect()
+                collect_s = 2 * waited_s + 0.01
             time.sleep(0.001)
 
     def after(self) -> None:
@@ -107,13 +110,14 @@ class _Forks:
         self.__init__()  # type: ignore[misc]  # no thread of the parent's is here
 
 
-def _grpc_threads() -> int:
-    """Threads of this process that are gRPC's, by their names."""
-    count = 0
+def _grpc_threads() -> set[str]:
+    """Threads of this process that are gRPC's, by their names; their numbers."""
+    found = set()
     for task in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/comm") as name:
-            count += name.read().startswith(_GRPC_THREADS)
-    return count
+            if name.read().startswith(_GRPC_THREADS):
+                found.add(task)
+    return found
 
 
 _forks = _Forks()

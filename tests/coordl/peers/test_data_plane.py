@@ -225,7 +225,7 @@ def test_a_fork_waits_until_the_last_connection_is_gone(make_node) -> None:
     node = filled(make_node())
     client_of(node).hello()
     connection = client_of(node)._opened()
-    assert client_module._grpc_threads() > 0
+    assert client_module._grpc_threads()
     gone = []
 
     def let_go() -> None:
@@ -239,21 +239,28 @@ def test_a_fork_waits_until_the_last_connection_is_gone(make_node) -> None:
     child = os.fork()
     if child == 0:
         os._exit(0 if gone else 1)
-    assert client_module._grpc_threads() == 0
+    assert not client_module._grpc_threads()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_threads_of_anothers_grpc_are_waited_for_once(monkeypatch) -> None:
+def test_threads_of_anothers_grpc_are_waited_for_once_and_new_ones_still(monkeypatch) -> None:
     monkeypatch.setattr(client_module, "_LET_GO_S", 0.2)
-    monkeypatch.setattr(client_module, "_grpc_threads", lambda: 3)
+    there = {"1", "2", "3"}
+    monkeypatch.setattr(client_module, "_grpc_threads", lambda: set(there))
     forks = client_module._Forks()
     for most in (1.0, 0.1):
         began = time.monotonic()
         forks.before()
         forks.after()
         assert time.monotonic() - began < most
-        assert forks._not_ours == 3
+    there.add("4")  # one of ours
+    ending = threading.Timer(0.1, lambda: there.remove("4"))
+    ending.start()
+    forks.before()
+    forks.after()
+    assert there == {"1", "2", "3"}
+    assert forks._not_ours == {"1", "2", "3"}
 
 
 class _Liar(flight.FlightServerBase):
