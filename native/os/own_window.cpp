@@ -4,6 +4,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <new>
+
 namespace coordl {
 namespace {
 
@@ -57,7 +60,8 @@ bool OwnWindow::map() noexcept {
                !is_copy(flags[0]);
   __atomic_fetch_or(page, 0, __ATOMIC_RELAXED);
   tells = tells && read_flags(static_cast<std::byte*>(at), flags) && is_copy(flags[0]);
-  if (!tells || ::madvise(at, kPage, MADV_DONTNEED) != 0) {
+  tells = tells && ::madvise(at, kPage, MADV_DONTNEED) == 0;
+  if (!tells) {
     ::munmap(at, bytes);
     return false;
   }
@@ -65,19 +69,33 @@ bool OwnWindow::map() noexcept {
   return true;
 }
 
-std::byte* OwnWindow::take(std::uint64_t from, std::size_t bytes, std::uint64_t tag) noexcept {
+bool OwnWindow::may_give(const Part& part, std::uint64_t tag, Range wanted) const noexcept {
+  if (part.users == 0) return true;
+  return part.tag == tag && std::ranges::none_of(part.given, [&](const Range& each) {
+           return wanted.from < each.end && each.from < wanted.end;
+         });
+}
+
+std::byte* OwnWindow::take(std::uint64_t from, std::size_t bytes, std::uint64_t tag) noexcept try {
   if (::getpid() != pid_) return nullptr;
   const std::lock_guard lock(mutex_);
   if (!map()) return nullptr;
-  const std::size_t first = from / part_bytes_, end = (from + bytes - 1) / part_bytes_ + 1;
+  const Range wanted{from, from + bytes};
+  const std::size_t first = from / part_bytes_, end = (wanted.end - 1) / part_bytes_ + 1;
   for (std::size_t i = first; i < end; ++i) {
-    if (parts_[i].users > 0 && parts_[i].tag != tag + (i - first)) return nullptr;
+    if (!may_give(parts_[i], tag + (i - first), wanted)) return nullptr;
+    // Locked memory (mlock, mlockall) is copied by itself and keeps its copies.
+    if (parts_[i].users == 0 && !drop_copies(i)) return nullptr;
+    parts_[i].given.reserve(parts_[i].given.size() + 1);
   }
   for (std::size_t i = first; i < end; ++i) {
     parts_[i].tag = tag + (i - first);
+    parts_[i].given.push_back(wanted);
     ++parts_[i].users;
   }
   return base_ + from / kPage * kPage;
+} catch (const std::bad_alloc&) {
+  return nullptr;
 }
 
 void OwnWindow::give_back(const std::byte* base, std::size_t bytes) noexcept {
@@ -86,21 +104,26 @@ void OwnWindow::give_back(const std::byte* base, std::size_t bytes) noexcept {
   const auto from = static_cast<std::size_t>(base - base_);
   const std::size_t first = from / part_bytes_, end = (from + bytes - 1) / part_bytes_ + 1;
   for (std::size_t i = first; i < end; ++i) {
-    if (--parts_[i].users == 0) drop_copies(base_ + i * part_bytes_, part_bytes_);
+    if (--parts_[i].users > 0) continue;
+    parts_[i].given.clear();
+    drop_copies(i);
   }
 }
 
-void OwnWindow::drop_copies(std::byte* at, std::size_t bytes) noexcept {
-  if (!read_flags(at, flags_)) {
-    ::madvise(at, bytes, MADV_DONTNEED);
-    return;
-  }
+bool OwnWindow::drop_copies(std::size_t part) noexcept {
+  std::byte* const at = base_ + part * part_bytes_;
+  if (!read_flags(at, flags_)) return false;
+  bool dropped = false;
   for (std::size_t page = 0; page < flags_.size();) {
     std::size_t end = page;
     while (end < flags_.size() && is_copy(flags_[end])) ++end;
-    if (end > page) ::madvise(at + page * kPage, (end - page) * kPage, MADV_DONTNEED);
+    if (end > page) {
+      dropped = true;
+      if (::madvise(at + page * kPage, (end - page) * kPage, MADV_DONTNEED) != 0) return false;
+    }
     page = end + 1;
   }
+  return !dropped || (read_flags(at, flags_) && std::ranges::none_of(flags_, is_copy));
 }
 
 }  // namespace coordl

@@ -5,8 +5,9 @@
 // What was written to in it is the process's own copy, which would hide what the file holds next: so
 // when the last user of a part is gone, its copies (the kernel tells which they are) are dropped.
 //
-// A part is one user's content at a time, said by a tag: while users of another tag have it, it
-// cannot be had, and whoever asks makes a mapping of its own (OwnPages).
+// A part has one content at a time, said by a tag: while users of another tag have it, it cannot be
+// had, and whoever asks makes a mapping of its own (OwnPages). Nor can what somebody was given already
+// since the part was last nobody's: two users' memory must not be the same.
 //
 // Thread safety: all of it from any thread. In a forked child nothing can be had.
 #pragma once
@@ -35,13 +36,18 @@ class OwnWindow {
   void give_back(const std::byte* base, std::size_t bytes) noexcept;
 
  private:
+  struct Range {
+    std::uint64_t from, end;
+  };
   struct Part {
     std::uint64_t tag = 0;
     std::uint32_t users = 0;
+    std::vector<Range> given;  // since it was last nobody's
   };
   bool map() noexcept;
-  // Takes the process's copies out of [at, at + bytes).
-  void drop_copies(std::byte* at, std::size_t bytes) noexcept;
+  bool may_give(const Part& part, std::uint64_t tag, Range wanted) const noexcept;
+  // Takes the process's copies out of a part. False when some are left.
+  bool drop_copies(std::size_t part) noexcept;
 
   const int fd_;
   const std::uint64_t offset_;

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -77,7 +78,9 @@ TEST(what_users_of_a_part_write_stays_until_the_last_is_gone) {
       CHECK(all(first, 0, kPart / 2, 2));
     }
     CHECK(all(second, 0, kPart / 2, 3));
-    const OwnPages again(shared.window, 0, kPart / 2, 0);
+    // What somebody had, and may have written to, is nobody else's meanwhile.
+    CHECK(OwnPages(shared.window, 0, kPart / 2, 0).data() == nullptr);
+    CHECK(OwnPages(shared.window, kPart - 1, 1, 0).data() == nullptr);
     CHECK(all(second, 0, kPart / 2, 3));
   }
   shared.fill(0, 4);
@@ -127,22 +130,50 @@ TEST(a_forked_child_keeps_what_it_has_and_gets_nothing_more) {
   CHECK(all(*pages, 0, kPart, 1));
 }
 
+TEST(no_two_users_have_the_same_memory) {
+  Shared shared;
+  shared.fill(2, 1);
+  const OwnPages one(shared.window, 2 * kPart, kPart, 2);
+  CHECK(OwnPages(shared.window, 2 * kPart, kPart, 2).data() == nullptr);
+  CHECK(OwnPages(shared.window, kPart, 2 * kPart, 1).data() == nullptr);
+  CHECK(OwnPages(shared.window, 3 * kPart - 1, 2, 2).data() == nullptr);
+  CHECK(OwnPages(shared.window, kPart, kPart, 1).data() != nullptr);
+}
+
+TEST(locked_memory_that_keeps_its_copies_is_not_to_be_had) {
+  Shared shared;
+  shared.fill(0, 1);
+  {
+    const OwnPages pages(shared.window, 0, kPart, 0);
+    if (mlock(pages.data(), kPart) != 0) return;  // RLIMIT_MEMLOCK
+    std::memset(pages.data(), 9, kPart);
+  }
+  shared.fill(0, 2);
+  const OwnPages again(shared.window, 0, kPart, 4);
+  CHECK(again.data() == nullptr || all(again, 0, kPart, 2));
+  shared.fill(1, 3);
+  CHECK(all(OwnPages(shared.window, kPart, kPart, 5), 0, kPart, 3));
+}
+
 TEST(threads_take_write_and_give_back_at_once) {
   Shared shared;
   for (std::size_t part = 0; part < kParts; ++part) shared.fill(part, 7);
   std::vector<std::thread> threads;
+  std::atomic<int> had{0};
   for (std::size_t who = 0; who < 3; ++who) {
     threads.emplace_back([&, who] {
       for (int turn = 0; turn < 300; ++turn) {
         const std::size_t at = who * kPage + static_cast<std::size_t>(turn) % kParts * kPart;
         const OwnPages pages(shared.window, at, kPage, at / kPart);
-        CHECK(pages.data() != nullptr);  // the others' tag is the same
-        CHECK(pages.data()[0] == std::byte{7} || pages.data()[0] == std::byte{8});
-        pages.data()[0] = std::byte{8};
+        if (pages.data() == nullptr) continue;  // it had that, and others have the part still
+        CHECK(all(pages, 0, kPage, 7));
+        std::memset(pages.data(), 8, kPage);
+        ++had;
       }
     });
   }
   for (std::thread& each : threads) each.join();
+  CHECK(had > 0);
   for (std::size_t part = 0; part < kParts; ++part) {
     CHECK(all(OwnPages(shared.window, part * kPart, kPart, part), 0, kPart, 7));
   }

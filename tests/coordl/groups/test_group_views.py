@@ -60,6 +60,40 @@ def test_what_one_job_writes_the_other_does_not_see(folder: Path) -> None:
     assert viewed(first) > 0
 
 
+@pytest.mark.parametrize(("first", "second"), [(4, 4), (2, 4), (1, 3), (5, 2)])
+def test_loaders_of_one_process_do_not_see_what_the_other_writes(
+    folder: Path, first: int, second: int
+) -> None:
+    one, other = gapless(folder, first), gapless(folder, second)
+    running, beside = iter(one), iter(other)
+    kept = []
+    for expects in expected(folder, first, 0):
+        images, labels = next(running)
+        assert (images.numpy().tobytes(), labels.tolist()) == expects
+        images.fill_(7.0)
+        kept.append(images)
+        if (got := next(beside, None)) is not None:
+            kept.append(got[0])
+            got[0].fill_(9.0)
+    assert all(float(images.min()) == float(images.max()) for images in kept)
+    del kept
+    assert batches_of(other) == expected(folder, second, 1)
+    assert viewed(one) + viewed(other) > 0
+
+
+def test_an_epoch_that_is_begun_again_is_as_it_was_whatever_was_written(folder: Path) -> None:
+    one = gapless(folder, 4)
+    start, right = one.state_dict(), expected(folder, 4, 0)
+    for attempt in range(3):
+        for number, (images, labels) in enumerate(one):
+            assert (images.numpy().tobytes(), labels.tolist()) == right[number]
+            images.fill_(7.0)
+            if attempt < 2 and number == 1:
+                break
+        one.load_state_dict(start)
+    assert viewed(one) > 0
+
+
 def test_a_forked_child_keeps_what_it_inherits(folder: Path) -> None:
     one = gapless(folder, 4)
     running = iter(one)
