@@ -71,7 +71,8 @@ def run(
 
     Each gets COORDL_GROUP, so that its loaders share what they can, and COORDL_JOB, its number from
     0 on, to choose its hyper-parameters by; {job} in the command is that number too. One that fails
-    leaves the others alone. Ctrl-C ends all.
+    leaves the others alone. Ctrl-C ends all. "from others" is what a job's loaders had ready from
+    other jobs, as it was seen last; empty where none was seen.
 
     Exit status 0 when all did; 1 when some job failed; 2 when they could not be run.
     """
@@ -79,19 +80,27 @@ def run(
     there = [path for path in paths if path.exists()]
     if there and not force:
         raise _cannot(f"{there[0]} is there already; name other --logs, or give --force")
-    name = group or f"run-{os.getpid()}"
-    running: list[_Running] = []
+    try:
+        its = JobGroup(group or f"run-{os.getpid()}")
+    except ValueError as error:
+        raise _cannot(str(error)) from None
     try:
         logs.mkdir(parents=True, exist_ok=True)
-        for number, path in enumerate(paths):
-            running.append(_start(command, number, path, name))
     except OSError as error:
-        _end(running, signal.SIGTERM)
-        raise _cannot(f"{command[0]}: {error.strerror}") from None
-    print(f"{jobs} jobs in group {name}; what they print: {logs}", file=sys.stderr)
-    its = JobGroup(name)
+        raise _cannot(f"--logs {logs}: {error.strerror}") from None
+    running: list[_Running] = []
     looked = 0.0
-    with _interrupts_handed_on(running):
+    with _interrupts_handed_on(running) as received:
+        for number, path in enumerate(paths):
+            if received:
+                break
+            words = [part.replace(_PLACE, str(number)) for part in command]
+            try:
+                running.append(_start(words, number, path, its))
+            except OSError as error:
+                _end(running, signal.SIGTERM)
+                raise _cannot(f"{words[0]}: {error.strerror}") from None
+        print(f"{jobs} jobs in group {its.name}; what they print: {logs}", file=sys.stderr)
         while not all([job.has_ended() for job in running]):
             if time.monotonic() - looked > _LOOK_S:
                 _look(its, running)
@@ -100,7 +109,7 @@ def run(
     console = Console(width=80, highlight=False)
     console.print(_table(running))
     saved = Shared.of(member for job in running for member in job.shared.values()).saved
-    if saved is not None:
+    if saved is not None and all(job.shared for job in running):  # else it would be of some alone
         console.print(f"{saved:.0%} of fetch and prep saved (as last seen)")
     if any(job.code for job in running):
         raise typer.Exit(1)
@@ -111,12 +120,12 @@ def _cannot(why: str) -> typer.Exit:
     return typer.Exit(2)
 
 
-def _start(command: list[str], number: int, log: Path, group: str) -> _Running:
-    environment = {**os.environ, **JobGroup(group).environment(), JOB: str(number)}
+def _start(command: list[str], number: int, log: Path, group: JobGroup) -> _Running:
+    environment = {**os.environ, **group.environment(), JOB: str(number)}
     file = open(log, "wb")  # noqa: SIM115 - until the job ends
     try:
         process = subprocess.Popen(
-            [part.replace(_PLACE, str(number)) for part in command],
+            command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -124,6 +133,7 @@ def _start(command: list[str], number: int, log: Path, group: str) -> _Running:
         )
     except OSError:
         file.close()
+        log.unlink(missing_ok=True)
         raise
     return _Running(number, log, process, file, time.monotonic())
 
@@ -146,18 +156,23 @@ def _end(running: list[_Running], number: int) -> None:
 
 
 @contextmanager
-def _interrupts_handed_on(running: list[_Running]) -> Iterator[None]:
-    """SIGTERM goes on to the jobs; Ctrl-C reaches them by itself. Both are waited for."""
+def _interrupts_handed_on(running: list[_Running]) -> Iterator[list[int]]:
+    """SIGTERM, and the terminal's end, go on to the jobs; Ctrl-C reaches them by itself. All are
+    waited for. Gives the signals that came."""
+    received: list[int] = []
 
     def hand_on(number: int, _: Any) -> None:
-        _end(running, number)
+        received.append(number)
+        if number != signal.SIGINT:
+            _end(running, number)
 
     before = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, hand_on),
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, hand_on),
+        signal.SIGINT: signal.signal(signal.SIGINT, hand_on),
     }
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

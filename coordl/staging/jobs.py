@@ -42,8 +42,8 @@ class Shared:
 
 
 def members_by_job(members: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Worker processes with the one that started them, which comes first and has no samples itself:
-    a member that has is a job, whoever started it."""
+    """Worker processes with the one that started them, which comes first and has no samples itself.
+    (So a driver that joins, makes none, and starts jobs is told as one with workers.)"""
     idle = {each["pid"] for each in members if Shared.of([each]).saved is None}
     found: dict[int, list[dict[str, Any]]] = {}
     for each in sorted(members, key=lambda member: member["pid"] not in idle):

@@ -63,6 +63,15 @@ struct RingCore final : Segment {
   std::atomic<std::uint32_t> inside{0};  // claims and reads of this process
 };
 
+// Of a ring that nobody lives in: somebody may keep it mapped with a minibatch, which is that one's own.
+void give_memory_back(const SegmentPaths& paths) noexcept {
+  try {
+    const SharedFile file = SharedFile::open(paths.file);
+    file.give_back(0, file.size());
+  } catch (const std::system_error&) {  // no file, or not ours to touch
+  }
+}
+
 RingMemory create_memory(const SegmentPaths& paths, const RingShape& shape) {
   const std::uint64_t slot_bytes =
       ring_layout::make_plan(shape.sample_bytes, shape.run_samples, 1).slot_bytes;
@@ -82,6 +91,7 @@ RingMemory create_memory(const SegmentPaths& paths, const RingShape& shape) {
   const ring_layout::Plan plan =
       ring_layout::make_plan(shape.sample_bytes, shape.run_samples,
                              std::min(slots, std::max(kLeastSlots, 2 * runs)));
+  give_memory_back(paths);
   remove_segment_file(paths.file);  // left by the dead, or by one killed half-way
   try {
     SharedFile file = SharedFile::create(paths.file, plan.file_bytes);
@@ -127,7 +137,12 @@ std::vector<std::string> reap_all() {
   std::vector<std::string> reaped;
   for (const std::string& name : segment_names(segment_directory(), file_prefix())) {
     try {
-      if (reap_segment(paths_of(name), [] { return false; })) reaped.push_back(name);
+      const SegmentPaths paths = paths_of(name);
+      const auto keep = [&paths] {
+        give_memory_back(paths);
+        return false;
+      };
+      if (reap_segment(paths, keep)) reaped.push_back(name);
     } catch (const std::system_error&) {  // not ours to touch, or gone meanwhile
     }
   }
@@ -245,8 +260,10 @@ class Handle final : public Ring {
   void ring() noexcept override { core_->memory.ring_bell(core_->memory.self()); }
   void listen(std::uint64_t run) noexcept override { core_->memory.listen(run); }
 
-  std::uint64_t beat_of(std::uint32_t member) const noexcept override {
-    return ring_layout::atomic(core_->memory.member(member % ring_layout::kMembers).beat).load();
+  std::uint64_t beat_of(std::uint32_t number) const noexcept override {
+    ring_layout::Member& member = core_->memory.member(number % ring_layout::kMembers);
+    // A successor of the number is another, whatever it has counted.
+    return ring_layout::atomic(member.incarnation).load() << 48 ^ ring_layout::atomic(member.beat).load();
   }
   void count_pass(int change) noexcept override {
     if (core_->leased()) add(&ring_layout::Member::passes, static_cast<std::uint64_t>(change));

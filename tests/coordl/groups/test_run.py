@@ -48,14 +48,26 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
     assert code == 2 and "coordl: no-such-command: No such file" in err
 
 
-def test_sigterm_goes_on_to_the_jobs(tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_told_and_leaves_no_log(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    code, _, err = run("--logs", str(logs), "--", "no-such-{job}")
+    assert code == 2 and "coordl: no-such-0: No such file" in err
+    assert list(logs.iterdir()) == []
+    code, _, err = run("--group", "a b", "--logs", str(logs), "--", "true")
+    assert code == 2 and "coordl: bad group name 'a b'" in err
+    (tmp_path / "file").write_text("")
+    code, _, err = run("--logs", str(tmp_path / "file"), "--", "true")
+    assert code == 2 and f"coordl: --logs {tmp_path / 'file'}: File exists" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_no_job_outlives_a_run_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:
     process = start("-j", "2", "--logs", str(tmp_path), "--", "sleep", "100")
     while len(list(tmp_path.iterdir())) < 2:
         time.sleep(0.01)
-    time.sleep(0.2)  # its handler is set once both have begun
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1 and out.count("signal 15") == 2
+    assert process.returncode == 1 and out.count(f"signal {number}") == 2
 
 
 @pytest.mark.slow
