@@ -80,8 +80,10 @@ class _Request:
 class Exchange:
     """This process's part in the partitioned cache of one data set; its loaders share it."""
 
-    # `revive` starts this node's server again where it was killed.
-    def __init__(self, membership: Any, own: str, revive: Callable[[], None]) -> None:
+    # `revive` starts this node's server again where it was killed; `held` says that it is in use.
+    def __init__(
+        self, membership: Any, own: str, revive: Callable[[], None], held: int | None = None
+    ) -> None:
         self.membership, self.own = membership, own
         self.pid = os.getpid()
         self.figures = dict.fromkeys(("handed_over", "handed_over_bytes", "damaged"), 0)
@@ -101,7 +103,7 @@ class Exchange:
         for thread in threads:
             thread.start()
         self.close = weakref.finalize(
-            self, _end, membership, self._requests, self._stop, threads, self.pid
+            self, _end, membership, self._requests, self._stop, threads, self.pid, held
         )
 
     def settle(self) -> None:
@@ -178,7 +180,11 @@ def _look_on(membership: Any, revive: Any, stop: threading.Event, settling: _Set
         wait_s = LOOK_S if settled else 0.1
 
 
-def _end(membership: Any, requests: Any, stop: Any, threads: list, pid: int) -> None:
+def _end(
+    membership: Any, requests: Any, stop: Any, threads: list, pid: int, held: int | None
+) -> None:
+    if held is not None:
+        os.close(held)
     if os.getpid() != pid:
         return  # a fork: no thread is here
     stop.set()
@@ -430,7 +436,8 @@ def _join(peers: str | tuple[str, ...], arena: _native.Arena) -> Exchange | None
             reached("revive:begun")
             start(arena.name, *addresses.split(own))
 
-    exchange = Exchange(Membership(source, own, budget, arena.name, secrets), own, revive)
+    membership = Membership(source, own, budget, arena.name, secrets)
+    exchange = Exchange(membership, own, revive, node.hold(arena.name))
     exchange.settle()
     return exchange
 

@@ -219,9 +219,13 @@ class Membership:
         if names == self._told:
             return
         own = PeerClient(self._own, self._arena, self._secrets)
-        with contextlib.suppress(OSError, WireError, Refused):  # a convenience
+        try:
             own.tell_members(names)
             self._told = names
+        except Refused as error:  # others will find so too
+            self._note(self._own, _brief(error), "is this node's own server and not ours")
+        except (OSError, WireError):  # a convenience
+            pass
         own.drop()
 
     def _greet(self, client: PeerClient) -> None:

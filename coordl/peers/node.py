@@ -9,16 +9,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from typing import Any
 
 import psutil
 
 from coordl.errors import PeerError
-from coordl.peers.address import record_path
+from coordl.peers.address import record_path, resolved, split
+from coordl.peers.secret import Secrets
 
 _START_S = 60.0  # pyarrow's import on a busy machine
 _KILLED_MOST = 3  # times at its start, before that is an error
@@ -29,14 +33,27 @@ _STARTED: list[subprocess.Popen[bytes]] = []  # a child is collected when the ne
 def own_server(arena: str, host: str, port: int = 0) -> str:
     """The address of the server beside that arena, started where there is none.
 
+    One that listens elsewhere or has other secrets than this process, and that no loader uses,
+    lingers after another job: it is replaced. `port` 0 is any.
+
     Raises:
-        PeerError: it cannot be started; says why.
+        PeerError: it cannot be started, or another job's loaders use it as it is; says why.
     """
     deadline = time.monotonic() + _START_S
     started: subprocess.Popen[bytes] | None = None
     killed = 0
     with tempfile.TemporaryFile() as said:
-        while (record := running(arena)) is None:
+        while (record := running(arena)) is None or (why := _unfit(record, host, port)):
+            if record is not None:
+                if _is_held(arena):
+                    raise PeerError(
+                        f"this node's server of this data set runs at {record['address']} for "
+                        f"another job, {why}: give both jobs the same, or end the other"
+                    )
+                with suppress(ProcessLookupError):
+                    os.kill(int(record["pid"]), signal.SIGTERM)
+                time.sleep(0.05)
+                continue
             _STARTED[:] = [each for each in _STARTED if each.poll() is None]
             if started is None:
                 started = _start(arena, host, port, said)
@@ -73,6 +90,53 @@ def running(arena: str) -> dict[str, Any] | None:
     record_told = dict(json.loads(told))
     # Between its lock and its first word a server's record is that of the one before it.
     return record_told if psutil.pid_exists(int(record_told["pid"])) else None
+
+
+def hold(arena: str) -> int | None:
+    """Says that a loader uses the server of that arena, until the descriptor is closed.
+
+    None: it has gone meanwhile.
+    """
+    try:
+        record = os.open(record_path(arena), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    fcntl.fcntl(record, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_RDLCK))
+    return record
+
+
+def _is_held(arena: str) -> bool:
+    try:
+        record = os.open(record_path(arena), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.fcntl(record, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_WRLCK))
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(record)
+
+
+def _lock_of(kind: int) -> bytes:
+    # struct flock: the whole file. Apart from flock(), by which the server locks it. That of an
+    # open file, as a process's own ends when any descriptor of the file is closed.
+    return struct.pack("hhqqi0q", kind, os.SEEK_SET, 0, 0, 0)
+
+
+def _unfit(record: dict[str, Any], host: str, port: int) -> str:
+    """Why that server is not the one wanted; empty where it is."""
+    from coordl.peers import wire  # brings pyarrow
+
+    secrets = Secrets.from_environment()
+    if record.get("settings") != secrets.fingerprint(str(record["run"]), wire.VERSION):
+        return "with another token, TLS certificate or version"
+    its_host, its_port = split(str(record["address"]))
+    if port not in (0, its_port) or (its_host != host and not resolved(its_host) & resolved(host)):
+        shown = f"[{host}]" if ":" in host else host
+        return f"not at {shown}:{port}" if port else f"not at {shown}"
+    return ""
 
 
 def _start(arena: str, host: str, port: int, said: Any) -> subprocess.Popen[bytes]:

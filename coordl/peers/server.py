@@ -208,6 +208,7 @@ def serve(name: str, host: str, port: int, linger_s: float) -> int:
             return 4
         reached("begin:listens")
         told = {"address": server.address, "pid": os.getpid(), "run": server.run_id}
+        told["settings"] = secrets.fingerprint(server.run_id, wire.VERSION)
         os.pwrite(record, json.dumps(told).encode(), 0)
         reached("begin:told")
         _wait_for_the_last(arena, linger_s)

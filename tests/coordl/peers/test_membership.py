@@ -63,6 +63,19 @@ def test_a_distrusted_member_is_not_asked_until_it_is_started_anew(make_node) ->
     members.close()
 
 
+def test_our_own_server_that_refuses_us_is_told_once(make_node) -> None:
+    node, said = make_node().start(), []
+    members = Membership(
+        Listed([]), node.address, 1, "data", Secrets(b"another token"), said.append
+    )
+    members.look()
+    members.look()
+    members.close()
+    assert len(said) == 1
+    assert f"{node.address} is this node's own server and not ours" in said[0]
+    assert "does not have our token" in said[0]
+
+
 _STORE = """
 import sys, time, torch.distributed as dist
 from datetime import timedelta
