@@ -54,7 +54,7 @@ class Asking:
         """The item, which is `size` bytes as it lies in storage, if its owner holds it."""
         from coordl.peers.wire import WireError, item_at
 
-        members = self._membership()
+        members, run = self._membership(), client.run
         try:
             reached("ask:begun")
             item = item_at(client.get(key.reshape(1, 2), 2 * size), 0)
@@ -66,14 +66,14 @@ class Asking:
                 raise WireError("it gave bytes that are not the item asked for")
             return data
         except WireError as error:
-            members.distrust(client, str(error))
+            members.distrust(client, str(error), run)
         except Exception as error:  # lost, refused; anything else costs a read as well
-            members.lost(client, error)
+            members.lost(client, error, run)
         return None
 
     def give(self, client: Any, key: NDArray[np.uint64], data: bytes) -> bool:
         """Whether its owner holds the item now."""
-        high, low = key.tolist()
+        (high, low), run = key.tolist(), client.run
         try:
             reached("give:begun")
             taken = client.put([(high, low, data)])
@@ -82,7 +82,7 @@ class Asking:
                 return True
             self._full.add(client.run)
         except Exception as error:
-            self._membership().lost(client, error)
+            self._membership().lost(client, error, run)
         return False
 
     def has_room(self, client: Any) -> bool:

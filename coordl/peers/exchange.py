@@ -262,6 +262,7 @@ class Pass:
         from coordl.peers import wire
 
         membership, client = self._exchange.membership, request.client
+        run = client.run  # another may be there when this one is judged
         if self._ended or client not in membership.live().clients:
             return
         try:
@@ -278,9 +279,9 @@ class Pass:
                 del left[number]
             reached("ask:provided")
         except wire.WireError as error:
-            membership.distrust(client, str(error))
+            membership.distrust(client, str(error), run)
         except Exception as error:  # lost, refused; anything else costs a read from storage as well
-            membership.lost(client, error)
+            membership.lost(client, error, run)
 
     def _read(self, request: _Request, numbers: NDArray[np.int64]) -> None:
         reached("read:begun")
@@ -330,12 +331,13 @@ class Pass:
             if client is None or client.run in self._full:
                 continue
             part = [items[at] for at in np.flatnonzero(owner == number).tolist()]
+            run = client.run
             try:
                 reached("give:begun")
                 taken = client.put(part)
                 reached("give:taken")
             except (OSError, Refused, WireError) as error:
-                membership.lost(client, error)
+                membership.lost(client, error, run)
                 continue
             figures["handed_over"] += taken
             figures["handed_over_bytes"] += sum(len(item[2]) for item in part) * taken // len(part)

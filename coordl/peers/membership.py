@@ -252,10 +252,14 @@ class Membership:
         if was_lost:
             self._tell(f"peers: {address} is there; it owns its share of the items from now on.")
 
-    def lost(self, client: PeerClient, error: Exception) -> None:
-        """It failed; it owns nothing until it answers again."""
+    def lost(self, client: PeerClient, error: Exception, run: str) -> None:
+        """It failed; it owns nothing until it answers again.
+
+        `run` is client.run when it was asked: of one that was started anew meanwhile this says
+        nothing.
+        """
         with self._lock:
-            if client.address not in self._answers:
+            if client.address not in self._answers or client.run not in ("", run):
                 return
             self._answers.discard(client.address)
             self.failures += 1
@@ -263,11 +267,11 @@ class Membership:
         said = "is lost; its items come from storage and have other owners from now on"
         self._note(client.address, _brief(error), said)
 
-    def distrust(self, client: PeerClient, why: str) -> None:
+    def distrust(self, client: PeerClient, why: str, run: str) -> None:
         """It answered what it must not: it is not asked any more, until it is started anew."""
         with self._lock:
-            self._distrusted[client.address] = client.run
-        self.lost(client, WireError(why))
+            self._distrusted[client.address] = run
+        self.lost(client, WireError(why), run)
 
     def _note(self, address: str, why: str, what: str) -> None:
         with self._lock:

@@ -195,7 +195,7 @@ def test_a_restarted_owner_is_asked_again(pair, alone) -> None:
         membership = loader._local.exchange.membership
         pair.other.signal(signal.SIGKILL)
         client = membership.live().clients[1]
-        membership.lost(client, OSError("killed"))
+        membership.lost(client, OSError("killed"), client.run)
         assert len(membership.live().names) == 1
         pair.other.start()
         wait_until(lambda: len(membership.live().names) == 2)

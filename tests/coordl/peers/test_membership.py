@@ -38,7 +38,7 @@ def test_a_member_is_lost_once_and_told_once(make_node) -> None:
     assert members.live().weights == (100.0, float(64 << 20))
     client = members.live().clients[1]
     for _ in range(3):
-        members.lost(client, OSError("gone"))
+        members.lost(client, OSError("gone"), client.run)
     assert members.live().names == (OWN,)
     assert (members.failures, len(said)) == (1, 1)
     assert "is lost" in said[0] and "gone" in said[0]
@@ -53,13 +53,21 @@ def test_a_distrusted_member_is_not_asked_until_it_is_started_anew(make_node) ->
     node, said = make_node().start(), []
     members = membership_of(Listed([OWN, node.address]), said)
     members.look()
-    members.distrust(members.live().clients[1], "it lied")
+    client = members.live().clients[1]
+    members.distrust(client, "it lied", run := client.run)
     assert not members.look()
     assert members.live().names == (OWN,)
     node.signal(signal.SIGKILL)
     node.start()
     wait_until(members.look)
     assert members.live().names == (OWN, node.address)
+    # and what is said late of the one before it is not held against it
+    members.distrust(client, "it lied", run)
+    members.lost(client, OSError("killed"), run)
+    assert members.live().names == (OWN, node.address)
+    assert client.run != run and members.failures == 1
+    members.lost(client, OSError("killed"), client.run)
+    assert members.look()  # distrusted is the other
     members.close()
 
 
@@ -116,7 +124,7 @@ def test_a_store_that_hangs_holds_nobody_up(make_node, monkeypatch) -> None:
         assert members.look()
         # when the store's host hangs, and another server is lost meanwhile
         keeper.send_signal(signal.SIGSTOP)
-        members.lost(members.live().clients[1], OSError("gone"))
+        members.lost(client := members.live().clients[1], OSError("gone"), client.run)
         began = time.monotonic()
         for _ in range(2):
             members.look()
@@ -180,7 +188,7 @@ def test_addresses_come_through_the_store_and_outlive_it(make_node) -> None:
     members.look()
     assert len(said) == 1 and "store cannot be asked" in said[0]
     assert members.live().names == (OWN, node.address)
-    members.lost(members.live().clients[1], OSError("gone"))
+    members.lost(client := members.live().clients[1], OSError("gone"), client.run)
     members.look()
     assert members.live().names == (OWN, node.address)  # found again without it
     members.close()
