@@ -114,6 +114,7 @@ class Exchange:
         if settling.refused is not None:
             self.close()
             raise settling.refused
+        self.membership.settled()
 
     def worker_options(self) -> tuple[int, int]:
         """(servers, handover_bytes) of native Workers."""
@@ -438,7 +439,7 @@ def _join(peers: str | tuple[str, ...], arena: _native.Arena) -> Exchange | None
             reached("revive:begun")
             start(arena.name, *addresses.split(own))
 
-    membership = Membership(source, own, budget, arena.name, secrets)
+    membership = Membership(source, own, budget, arena.name, secrets, patient=True)
     exchange = Exchange(membership, own, revive, node.hold(arena.name))
     exchange.settle()
     return exchange

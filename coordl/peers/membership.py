@@ -143,6 +143,7 @@ class Membership:
         own: this node's address, one of those the source knows.
         budget_bytes: of its arena.
         tell: gets one sentence for each change; warns by default.
+        patient: nothing is told of those that do not answer yet, until settled() is called.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Membership:
         arena: str,
         secrets: Secrets,
         tell: Callable[[str], None] = warn_user,
+        patient: bool = False,
     ) -> None:
         self._source, self._own, self._arena, self._secrets = source, own, arena, secrets
         self._budget, self._say = max(1, budget_bytes), tell
@@ -161,6 +163,7 @@ class Membership:
         self._answers: set[str] = set()
         self._lost: dict[str, str] = {}  # why; told once
         self._distrusted: dict[str, str] = {}  # address -> run that is not asked any more
+        self._late: dict[str, str] | None = {} if patient else None  # why; not told yet
         self._store_lost = False
         self._told: tuple[str, ...] = ()  # to our own server
         self.failures = 0
@@ -236,6 +239,10 @@ class Membership:
             client.hello()
             reached("greet:answered")
         except (OSError, WireError) as error:
+            with self._lock:
+                if self._late is not None and not isinstance(error, WireError):
+                    self._late[address] = _brief(error)
+                    return
             self._note(address, _brief(error), "does not answer yet")
             return
         except Refused as error:
@@ -248,9 +255,18 @@ class Membership:
             if self._distrusted.get(address) == client.run:
                 return
             self._answers.add(address)
+            if self._late:
+                self._late.pop(address, None)
             was_lost = self._lost.pop(address, None) is not None
         if was_lost:
             self._tell(f"peers: {address} is there; it owns its share of the items from now on.")
+
+    def settled(self) -> None:
+        """Who does not answer by now is late, and told."""
+        with self._lock:
+            late, self._late = self._late or {}, None
+        for address, why in late.items():
+            self._note(address, why, "does not answer yet")
 
     def lost(self, client: PeerClient, error: Exception, run: str) -> None:
         """It failed; it owns nothing until it answers again.
@@ -278,7 +294,7 @@ class Membership:
             known = address in self._lost
             self._lost[address] = why
         if not known:
-            self._tell(f"peers: {address} {what} ({why})")
+            self._tell(f"peers: {address} {what} ({why.removeprefix(address).lstrip(': ')})")
 
     def _tell(self, what: str) -> None:
         with contextlib.suppress(Warning):  # made an error by a filter: not in these threads

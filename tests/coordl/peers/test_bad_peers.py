@@ -216,6 +216,9 @@ def test_what_fails_once_does_not_end_the_looks() -> None:
     looks: list[str] = []
 
     class Members:
+        def settled(self) -> None:
+            pass
+
         def look(self) -> bool:
             looks.append("look")
             return True
@@ -242,6 +245,9 @@ def test_a_first_look_that_takes_long_is_not_waited_for(monkeypatch) -> None:
     going_on = threading.Event()
 
     class Members:
+        def settled(self) -> None:
+            pass
+
         def look(self) -> bool:
             return going_on.wait(20)
 
@@ -258,6 +264,9 @@ def test_a_first_look_that_takes_long_is_not_waited_for(monkeypatch) -> None:
 
 def test_an_address_that_may_not_be_spoken_to_is_an_error_at_once() -> None:
     class Members:
+        def settled(self) -> None:
+            pass
+
         def look(self) -> bool:
             raise PeerError("no token for it")
 

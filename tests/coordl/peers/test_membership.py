@@ -71,6 +71,19 @@ def test_a_distrusted_member_is_not_asked_until_it_is_started_anew(make_node) ->
     members.close()
 
 
+def test_who_starts_later_is_told_of_only_when_settling_has_passed() -> None:
+    absent, said = f"127.0.0.1:{free_port()}", []
+    secrets, listed = Secrets.from_environment(), Listed([OWN, absent])
+    members = Membership(listed, OWN, 100, "data", secrets, said.append, patient=True)
+    members.look()
+    assert said == []
+    members.settled()
+    members.look()
+    members.look()
+    members.close()
+    assert said == [f"peers: {absent} does not answer yet (connection refused)"]
+
+
 def test_our_own_server_that_refuses_us_is_told_once(make_node) -> None:
     node, said = make_node().start(), []
     members = Membership(
