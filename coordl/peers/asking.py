@@ -41,6 +41,7 @@ class Asking:
         self._pid, self._looked_at = 0, 0.0
         self._members: Any = None
         self._full: set[str] = set()
+        self._look: threading.Thread | None = None
 
     def __reduce__(self) -> tuple:
         return Asking, self._given
@@ -96,14 +97,17 @@ class Asking:
             arena, own, addresses, budget, _ = self._given
             members = Membership(Listed(addresses), own, budget, arena, Secrets.from_environment())
             self._members, self._pid, self._looked_at = members, os.getpid(), time.monotonic()
+            self._look = None  # a fork: it is the parent's
             self._members.look()
             return self._members
         missed = len(self._members.live().names) < len(self._given[2])
-        if missed and time.monotonic() - self._looked_at > _LOOK_S:
+        looks = self._look is not None and self._look.is_alive()
+        if missed and not looks and time.monotonic() - self._looked_at > _LOOK_S:
             self._looked_at = time.monotonic()
             # Beside the samples: one that hangs takes its deadline each time. No daemon, as gRPC's
             # calls do not outlive the interpreter well.
-            threading.Thread(target=self._members.look, name="coordl-look").start()
+            self._look = threading.Thread(target=self._members.look, name="coordl-look")
+            self._look.start()
         return self._members
 
 

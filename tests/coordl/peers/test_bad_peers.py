@@ -313,6 +313,7 @@ def test_python_does_not_wait_for_looks_at_who_hangs(silent, monkeypatch) -> Non
         began = time.monotonic()
         for _ in range(5):
             assert asking.owner(KEYS[0]) is None
+            assert len(_looking()) == 1  # they do not pile up
         assert time.monotonic() - began < 0.5
         wait_until(lambda: not _looking())
 
