@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -21,12 +22,14 @@ from typing import Any
 import psutil
 
 from coordl.errors import PeerError
-from coordl.peers.address import record_path, resolved, split
+from coordl.peers.address import record_path, resolved, shared_arenas, split
 from coordl.peers.secret import Secrets
 
 _START_S = 60.0  # pyarrow's import on a busy machine
 _KILLED_MOST = 3  # times at its start, before that is an error
 _SERVER = ("-m", "coordl.peers.server")
+# Its log, of which users can make nothing.
+_OF_GRPC = re.compile(r"[IWEF]\d{4} |WARNING: All log messages before absl::")
 _STARTED: list[subprocess.Popen[bytes]] = []  # a child is collected when the next one is started
 
 
@@ -63,7 +66,9 @@ def own_server(arena: str, host: str, port: int = 0) -> str:
                 started, killed = None, killed + 1
             elif code is not None:
                 said.seek(0)
-                words = said.read().decode(errors="replace").strip() or f"it ended with {code}"
+                lines = said.read().decode(errors="replace").strip().splitlines()
+                words = "\n".join(each for each in lines if not _OF_GRPC.match(each))
+                words = (words or f"it ended with {code}") + _port_taken_by(arena, host, port)
                 raise PeerError(f"this node's server for peers= cannot be started: {words}")
             if time.monotonic() > deadline:
                 raise PeerError(f"this node's server for peers= did not start in {_START_S:.0f} s")
@@ -90,6 +95,18 @@ def running(arena: str) -> dict[str, Any] | None:
     record_told = dict(json.loads(told))
     # Between its lock and its first word a server's record is that of the one before it.
     return record_told if psutil.pid_exists(int(record_told["pid"])) else None
+
+
+def _port_taken_by(arena: str, host: str, port: int) -> str:
+    """Who of this node's servers listens there; empty: none of them."""
+    for other in shared_arenas():
+        record = running(other) if port and other != arena else None
+        if record is not None and _is_at(record, host, port):
+            return (
+                ", by this node's server of another data set: give each data set a list with "
+                "ports of its own"
+            )
+    return ""
 
 
 def hold(arena: str) -> int | None:
@@ -132,11 +149,16 @@ def _unfit(record: dict[str, Any], host: str, port: int) -> str:
     secrets = Secrets.from_environment()
     if record.get("settings") != secrets.fingerprint(str(record["run"]), wire.VERSION):
         return "with another token, TLS certificate or version"
-    its_host, its_port = split(str(record["address"]))
-    if port not in (0, its_port) or (its_host != host and not resolved(its_host) & resolved(host)):
+    if not _is_at(record, host, port):
         shown = f"[{host}]" if ":" in host else host
         return f"not at {shown}:{port}" if port else f"not at {shown}"
     return ""
+
+
+def _is_at(record: dict[str, Any], host: str, port: int) -> bool:
+    its_host, its_port = split(str(record["address"]))
+    same = its_host == host or bool(resolved(its_host) & resolved(host))
+    return same and port in (0, its_port)
 
 
 def _start(arena: str, host: str, port: int, said: Any) -> subprocess.Popen[bytes]:

@@ -255,7 +255,9 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(pair) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(pair.own.rpartition(":")[2])))
         taken.listen()
-        with pytest.raises(PeerError, match=f"cannot listen at {pair.own}"):
+        with pytest.raises(
+            PeerError, match=f"cannot listen at {pair.own}: Address already in use$"
+        ):
             next(iter(pair.loader()))
 
 

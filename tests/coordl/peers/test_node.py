@@ -66,6 +66,19 @@ def test_a_killed_server_is_replaced(arena) -> None:
     assert ask(address) == 1
 
 
+def test_a_port_of_another_data_sets_server_is_named_as_that(arena) -> None:
+    other = _native.Arena.open("other", 1 << 20, 10)
+    port = int(own_server("other", "127.0.0.1").rpartition(":")[2])
+    with pytest.raises(PeerError) as raised:
+        own_server("own", "127.0.0.1", port)
+    other.close()
+    assert str(raised.value) == (
+        f"this node's server for peers= cannot be started: cannot listen at 127.0.0.1:{port}: "
+        "Address already in use, by this node's server of another data set: give each data set a "
+        "list with ports of its own"
+    )
+
+
 @pytest.mark.parametrize("changed", ["host", "port", "token"])
 def test_a_server_of_other_settings_is_replaced_unless_a_job_uses_it(
     arena, changed, monkeypatch
