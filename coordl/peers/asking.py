@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from coordl import _native
 from coordl.peers.ownership import owners
 from coordl.peers.steps import reached
+from coordl.user_warning import warn_user
 
 _LOOK_S = 5.0  # between looks for who is lost or late
 _MOST_GROWTH, _LEAST_ROOM = 4, 64 << 10  # as native/prep/row.cpp has them
@@ -95,10 +96,19 @@ class Asking:
             from coordl.peers.secret import Secrets
 
             arena, own, addresses, budget, _ = self._given
-            members = Membership(Listed(addresses), own, budget, arena, Secrets.from_environment())
+            secrets = Secrets.from_environment()
+            tells: list[bool] = []  # no method: members that know us would live on in a cycle
+
+            def tell(what: str) -> None:
+                if tells:
+                    warn_user(what)
+
+            members = Membership(Listed(addresses), own, budget, arena, secrets, tell)
             self._members, self._pid, self._looked_at = members, os.getpid(), time.monotonic()
             self._look = None  # a fork: it is the parent's
+            # Who is not there now the loader's process has told: not each worker of each epoch.
             self._members.look()
+            tells.append(True)
             return self._members
         missed = len(self._members.live().names) < len(self._given[2])
         looks = self._look is not None and self._look.is_alive()

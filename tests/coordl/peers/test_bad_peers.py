@@ -318,6 +318,22 @@ def test_python_does_not_wait_for_looks_at_who_hangs(silent, monkeypatch) -> Non
         wait_until(lambda: not _looking())
 
 
+def test_what_was_lost_before_is_not_told_by_each_worker(make_node) -> None:
+    node, own = make_node().start(), "127.0.0.1:1"
+    absent = f"127.0.0.1:{free_port()}"
+    asking = asking_module.Asking("data", own, [own, absent, node.address], 100, "original")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        members = asking._membership()
+        members.look()
+        assert members.live().names == (own, node.address)
+        assert told == []
+        # what is lost later is
+        members.lost(client := members.live().clients[1], OSError("killed"), client.run)
+        assert len(told) == 1 and "is lost" in str(told[0].message)
+    members.close()
+
+
 def _looking() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "coordl-look"]
 
