@@ -26,6 +26,7 @@ from coordl.peers.address import record_path, resolved, shared_arenas, split
 from coordl.peers.secret import Secrets
 
 _START_S = 60.0  # pyarrow's import on a busy machine
+_ENDS_S = 2.0  # that the processes of a job before this one may take to end
 _KILLED_MOST = 3  # times at its start, before that is an error
 _SERVER = ("-m", "coordl.peers.server")
 # Its log, of which users can make nothing.
@@ -43,12 +44,16 @@ def own_server(arena: str, host: str, port: int = 0) -> str:
         PeerError: it cannot be started, or another job's loaders use it as it is; says why.
     """
     deadline = time.monotonic() + _START_S
+    patient_until = time.monotonic() + _ENDS_S
     started: subprocess.Popen[bytes] | None = None
     killed = 0
     with tempfile.TemporaryFile() as said:
         while (record := running(arena)) is None or (why := _unfit(record, host, port)):
             if record is not None:
                 if _is_held(arena):
+                    if time.monotonic() < patient_until:  # a job that is just ending
+                        time.sleep(0.05)
+                        continue
                     raise PeerError(
                         f"this node's server of this data set runs at {record['address']} for "
                         f"another job, {why}: give both jobs the same, or end the other"

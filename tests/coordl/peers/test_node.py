@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from emulated import free_port, wait_until
 
 from coordl import _native
 from coordl.errors import PeerError
+from coordl.peers import node
 from coordl.peers.address import record_path
 from coordl.peers.client import PeerClient
 from coordl.peers.node import hold, own_server, running
@@ -90,6 +92,7 @@ def test_a_server_of_other_settings_is_replaced_unless_a_job_uses_it(
         port = free_port()
     if changed == "token":
         monkeypatch.setenv("COORDL_TOKEN", "f" * 32)
+    monkeypatch.setattr(node, "_ENDS_S", 0.2)
     # while a loader uses it, the other is refused, and says why
     held = hold("own")
     assert held is not None
@@ -97,8 +100,11 @@ def test_a_server_of_other_settings_is_replaced_unless_a_job_uses_it(
     with pytest.raises(PeerError, match=f"runs at {first} for another job, .*{why[changed]}"):
         own_server("own", host, port)
     # when none does any more, it is replaced, by one that can be asked
-    os.close(held)
+    monkeypatch.setattr(node, "_ENDS_S", 60)
+    ending = threading.Timer(0.5, os.close, (held,))
+    ending.start()
     address = own_server("own", host, port)
+    ending.join()
     assert address != first
     assert ask(address) == 1
     assert own_server("own", host) == address
