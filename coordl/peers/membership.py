@@ -143,7 +143,7 @@ class Membership:
         own: this node's address, one of those the source knows.
         budget_bytes: of its arena.
         tell: gets one sentence for each change; warns by default.
-        patient: nothing is told of those that do not answer yet, until settled() is called.
+        patient: until settled() is called, nothing is told of those that do not answer or refuse.
     """
 
     def __init__(
@@ -163,7 +163,8 @@ class Membership:
         self._answers: set[str] = set()
         self._lost: dict[str, str] = {}  # why; told once
         self._distrusted: dict[str, str] = {}  # address -> run that is not asked any more
-        self._late: dict[str, str] | None = {} if patient else None  # why; not told yet
+        # Why, and what to say; not told yet.
+        self._late: dict[str, tuple[str, str]] | None = {} if patient else None
         self._store_lost = False
         self._told: tuple[str, ...] = ()  # to our own server
         self.failures = 0
@@ -238,15 +239,16 @@ class Membership:
             client.drop()
             client.hello()
             reached("greet:answered")
-        except (OSError, WireError) as error:
-            with self._lock:
-                if self._late is not None and not isinstance(error, WireError):
-                    self._late[address] = _brief(error)
-                    return
+        except WireError as error:
             self._note(address, _brief(error), "does not answer yet")
             return
-        except Refused as error:
-            self._note(address, _brief(error), "is not asked")
+        except (OSError, Refused) as error:  # perhaps a server of the job before, about to end
+            what = "is not asked" if isinstance(error, Refused) else "does not answer yet"
+            with self._lock:
+                if self._late is not None:
+                    self._late[address] = _brief(error), what
+                    return
+            self._note(address, _brief(error), what)
             return
         except Exception as error:  # whatever it answers: it is not there for us
             self._note(address, repr(error)[:300], "does not answer as it should")
@@ -265,8 +267,8 @@ class Membership:
         """Who does not answer by now is late, and told."""
         with self._lock:
             late, self._late = self._late or {}, None
-        for address, why in late.items():
-            self._note(address, why, "does not answer yet")
+        for address, (why, what) in late.items():
+            self._note(address, why, what)
 
     def lost(self, client: PeerClient, error: Exception, run: str) -> None:
         """It failed; it owns nothing until it answers again.

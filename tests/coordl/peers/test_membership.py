@@ -84,6 +84,22 @@ def test_who_starts_later_is_told_of_only_when_settling_has_passed() -> None:
     assert said == [f"peers: {absent} does not answer yet (connection refused)"]
 
 
+def test_a_server_of_the_job_before_is_not_told_of_while_settling(make_node) -> None:
+    node, said = make_node(), []
+    node.environment = {"COORDL_TOKEN": "the token of the job before"}
+    node.start()
+    secrets, listed = Secrets.from_environment(), Listed([OWN, node.address])
+    members = Membership(listed, OWN, 100, "data", secrets, said.append, patient=True)
+    members.look()
+    node.signal(signal.SIGKILL)
+    node.environment = {}
+    node.start()
+    wait_until(members.look)
+    members.settled()
+    members.close()
+    assert said == []
+
+
 def test_our_own_server_that_refuses_us_is_told_once(make_node) -> None:
     node, said = make_node().start(), []
     members = Membership(
