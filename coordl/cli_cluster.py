@@ -84,13 +84,15 @@ def _asked(client: Any) -> dict[str, Any]:
     try:
         return dict(client.stats(), at=time.monotonic())
     except (OSError, ValueError, PeerError) as error:
-        return {"error": str(error)}
+        said = str(error).removeprefix(client.address).lstrip(": ")
+        return {"error": said, "state": "refused" if isinstance(error, PeerError) else "lost"}
 
 
 def _described(client: Any, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"arena": client.arena, "address": client.address}
     if "error" in now or "error" in before:
-        return {**told, "error": now.get("error", before.get("error"))}
+        failed = now if "error" in now else before
+        return {**told, "error": failed["error"], "state": failed["state"]}
     told |= {name: int(now.get(name, 0)) for name in _FIGURES}
     passed = max(now["at"] - before["at"], 1e-9)
     told["served_rate"] = (told["served_bytes"] - int(before.get("served_bytes", 0))) / passed
@@ -109,7 +111,7 @@ def cluster_table(servers: list[dict[str, Any]]) -> Table:
         budget = sum(server.get("budget_bytes", 0) for server in of) or 1
         for server in of:
             if "error" in server:
-                table.add_row(f"  {server['address']}", "lost", "", "", "", "", "")
+                table.add_row(f"  {server['address']}", server["state"], "", "", "", "", "")
                 continue
             table.add_row(
                 f"  {server['address']}",

@@ -66,7 +66,7 @@ def own_address(addresses: Sequence[str]) -> str:
             raise PeerError(f"COORDL_PEERS_SELF={said} is none of peers={list(addresses)}")
         return said
     here = {a.address.partition("%")[0] for each in psutil.net_if_addrs().values() for a in each}
-    found = [address for address in addresses if _resolved(split(address)[0]) & here]
+    found = [address for address in addresses if resolved(split(address)[0]) & here]
     if len(found) != 1:
         raise PeerError(
             f"{len(found) or 'none'} of peers={list(addresses)} belong to this machine, and one "
@@ -75,7 +75,8 @@ def own_address(addresses: Sequence[str]) -> str:
     return found[0]
 
 
-def _resolved(host: str) -> set[str]:
+def resolved(host: str) -> set[str]:
+    """Its addresses; empty where it has none."""
     try:
         return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
     except OSError:

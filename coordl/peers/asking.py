@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from coordl import _native
 from coordl.peers.ownership import owners
 from coordl.peers.steps import reached
+from coordl.user_warning import warn_user
 
 _LOOK_S = 5.0  # between looks for who is lost or late
 _MOST_GROWTH, _LEAST_ROOM = 4, 64 << 10  # as native/prep/row.cpp has them
@@ -41,6 +42,7 @@ class Asking:
         self._pid, self._looked_at = 0, 0.0
         self._members: Any = None
         self._full: set[str] = set()
+        self._look: threading.Thread | None = None
 
     def __reduce__(self) -> tuple:
         return Asking, self._given
@@ -54,7 +56,7 @@ class Asking:
         """The item, which is `size` bytes as it lies in storage, if its owner holds it."""
         from coordl.peers.wire import WireError, item_at
 
-        members = self._membership()
+        members, run = self._membership(), client.run
         try:
             reached("ask:begun")
             item = item_at(client.get(key.reshape(1, 2), 2 * size), 0)
@@ -66,14 +68,14 @@ class Asking:
                 raise WireError("it gave bytes that are not the item asked for")
             return data
         except WireError as error:
-            members.distrust(client, str(error))
+            members.distrust(client, str(error), run)
         except Exception as error:  # lost, refused; anything else costs a read as well
-            members.lost(client, error)
+            members.lost(client, error, run)
         return None
 
     def give(self, client: Any, key: NDArray[np.uint64], data: bytes) -> bool:
         """Whether its owner holds the item now."""
-        high, low = key.tolist()
+        (high, low), run = key.tolist(), client.run
         try:
             reached("give:begun")
             taken = client.put([(high, low, data)])
@@ -82,7 +84,7 @@ class Asking:
                 return True
             self._full.add(client.run)
         except Exception as error:
-            self._membership().lost(client, error)
+            self._membership().lost(client, error, run)
         return False
 
     def has_room(self, client: Any) -> bool:
@@ -94,16 +96,28 @@ class Asking:
             from coordl.peers.secret import Secrets
 
             arena, own, addresses, budget, _ = self._given
-            members = Membership(Listed(addresses), own, budget, arena, Secrets.from_environment())
+            secrets = Secrets.from_environment()
+            tells: list[bool] = []  # no method: members that know us would live on in a cycle
+
+            def tell(what: str) -> None:
+                if tells:
+                    warn_user(what)
+
+            members = Membership(Listed(addresses), own, budget, arena, secrets, tell)
             self._members, self._pid, self._looked_at = members, os.getpid(), time.monotonic()
+            self._look = None  # a fork: it is the parent's
+            # Who is not there now the loader's process has told: not each worker of each epoch.
             self._members.look()
+            tells.append(True)
             return self._members
         missed = len(self._members.live().names) < len(self._given[2])
-        if missed and time.monotonic() - self._looked_at > _LOOK_S:
+        looks = self._look is not None and self._look.is_alive()
+        if missed and not looks and time.monotonic() - self._looked_at > _LOOK_S:
             self._looked_at = time.monotonic()
             # Beside the samples: one that hangs takes its deadline each time. No daemon, as gRPC's
             # calls do not outlive the interpreter well.
-            threading.Thread(target=self._members.look, name="coordl-look").start()
+            self._look = threading.Thread(target=self._members.look, name="coordl-look")
+            self._look.start()
         return self._members
 
 

@@ -331,4 +331,5 @@ def _json(body: bytes | None, most: int = wire.HELLO_BYTES) -> dict[str, Any]:
 
 def _said(error: Exception) -> str:
     """The first line of what Flight says, without what it tells of its own insides."""
-    return str(error).partition("\n")[0].partition(". Detail:")[0]
+    said = str(error).partition("\n")[0].partition(". Detail:")[0]
+    return "connection refused" if "Connection refused" in said else said

@@ -80,8 +80,10 @@ class _Request:
 class Exchange:
     """This process's part in the partitioned cache of one data set; its loaders share it."""
 
-    # `revive` starts this node's server again where it was killed.
-    def __init__(self, membership: Any, own: str, revive: Callable[[], None]) -> None:
+    # `revive` starts this node's server again where it was killed; `held` says that it is in use.
+    def __init__(
+        self, membership: Any, own: str, revive: Callable[[], None], held: int | None = None
+    ) -> None:
         self.membership, self.own = membership, own
         self.pid = os.getpid()
         self.figures = dict.fromkeys(("handed_over", "handed_over_bytes", "damaged"), 0)
@@ -101,7 +103,7 @@ class Exchange:
         for thread in threads:
             thread.start()
         self.close = weakref.finalize(
-            self, _end, membership, self._requests, self._stop, threads, self.pid
+            self, _end, membership, self._requests, self._stop, threads, self.pid, held
         )
 
     def settle(self) -> None:
@@ -112,6 +114,7 @@ class Exchange:
         if settling.refused is not None:
             self.close()
             raise settling.refused
+        self.membership.settled()
 
     def worker_options(self) -> tuple[int, int]:
         """(servers, handover_bytes) of native Workers."""
@@ -178,7 +181,11 @@ def _look_on(membership: Any, revive: Any, stop: threading.Event, settling: _Set
         wait_s = LOOK_S if settled else 0.1
 
 
-def _end(membership: Any, requests: Any, stop: Any, threads: list, pid: int) -> None:
+def _end(
+    membership: Any, requests: Any, stop: Any, threads: list, pid: int, held: int | None
+) -> None:
+    if held is not None:
+        os.close(held)
     if os.getpid() != pid:
         return  # a fork: no thread is here
     stop.set()
@@ -256,6 +263,7 @@ class Pass:
         from coordl.peers import wire
 
         membership, client = self._exchange.membership, request.client
+        run = client.run  # another may be there when this one is judged
         if self._ended or client not in membership.live().clients:
             return
         try:
@@ -272,9 +280,9 @@ class Pass:
                 del left[number]
             reached("ask:provided")
         except wire.WireError as error:
-            membership.distrust(client, str(error))
+            membership.distrust(client, str(error), run)
         except Exception as error:  # lost, refused; anything else costs a read from storage as well
-            membership.lost(client, error)
+            membership.lost(client, error, run)
 
     def _read(self, request: _Request, numbers: NDArray[np.int64]) -> None:
         reached("read:begun")
@@ -324,12 +332,13 @@ class Pass:
             if client is None or client.run in self._full:
                 continue
             part = [items[at] for at in np.flatnonzero(owner == number).tolist()]
+            run = client.run
             try:
                 reached("give:begun")
                 taken = client.put(part)
                 reached("give:taken")
             except (OSError, Refused, WireError) as error:
-                membership.lost(client, error)
+                membership.lost(client, error, run)
                 continue
             figures["handed_over"] += taken
             figures["handed_over_bytes"] += sum(len(item[2]) for item in part) * taken // len(part)
@@ -430,7 +439,8 @@ def _join(peers: str | tuple[str, ...], arena: _native.Arena) -> Exchange | None
             reached("revive:begun")
             start(arena.name, *addresses.split(own))
 
-    exchange = Exchange(Membership(source, own, budget, arena.name, secrets), own, revive)
+    membership = Membership(source, own, budget, arena.name, secrets, patient=True)
+    exchange = Exchange(membership, own, revive, node.hold(arena.name))
     exchange.settle()
     return exchange
 

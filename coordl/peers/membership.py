@@ -143,6 +143,7 @@ class Membership:
         own: this node's address, one of those the source knows.
         budget_bytes: of its arena.
         tell: gets one sentence for each change; warns by default.
+        patient: until settled() is called, nothing is told of those that do not answer or refuse.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Membership:
         arena: str,
         secrets: Secrets,
         tell: Callable[[str], None] = warn_user,
+        patient: bool = False,
     ) -> None:
         self._source, self._own, self._arena, self._secrets = source, own, arena, secrets
         self._budget, self._say = max(1, budget_bytes), tell
@@ -161,6 +163,8 @@ class Membership:
         self._answers: set[str] = set()
         self._lost: dict[str, str] = {}  # why; told once
         self._distrusted: dict[str, str] = {}  # address -> run that is not asked any more
+        # Why, and what to say; not told yet.
+        self._late: dict[str, tuple[str, str]] | None = {} if patient else None
         self._store_lost = False
         self._told: tuple[str, ...] = ()  # to our own server
         self.failures = 0
@@ -219,9 +223,13 @@ class Membership:
         if names == self._told:
             return
         own = PeerClient(self._own, self._arena, self._secrets)
-        with contextlib.suppress(OSError, WireError, Refused):  # a convenience
+        try:
             own.tell_members(names)
             self._told = names
+        except Refused as error:  # others will find so too
+            self._note(self._own, _brief(error), "is this node's own server and not ours")
+        except (OSError, WireError):  # a convenience
+            pass
         own.drop()
 
     def _greet(self, client: PeerClient) -> None:
@@ -231,11 +239,16 @@ class Membership:
             client.drop()
             client.hello()
             reached("greet:answered")
-        except (OSError, WireError) as error:
+        except WireError as error:
             self._note(address, _brief(error), "does not answer yet")
             return
-        except Refused as error:
-            self._note(address, _brief(error), "is not asked")
+        except (OSError, Refused) as error:  # perhaps a server of the job before, about to end
+            what = "is not asked" if isinstance(error, Refused) else "does not answer yet"
+            with self._lock:
+                if self._late is not None:
+                    self._late[address] = _brief(error), what
+                    return
+            self._note(address, _brief(error), what)
             return
         except Exception as error:  # whatever it answers: it is not there for us
             self._note(address, repr(error)[:300], "does not answer as it should")
@@ -244,14 +257,27 @@ class Membership:
             if self._distrusted.get(address) == client.run:
                 return
             self._answers.add(address)
+            if self._late:
+                self._late.pop(address, None)
             was_lost = self._lost.pop(address, None) is not None
         if was_lost:
             self._tell(f"peers: {address} is there; it owns its share of the items from now on.")
 
-    def lost(self, client: PeerClient, error: Exception) -> None:
-        """It failed; it owns nothing until it answers again."""
+    def settled(self) -> None:
+        """Who does not answer by now is late, and told."""
         with self._lock:
-            if client.address not in self._answers:
+            late, self._late = self._late or {}, None
+        for address, (why, what) in late.items():
+            self._note(address, why, what)
+
+    def lost(self, client: PeerClient, error: Exception, run: str) -> None:
+        """It failed; it owns nothing until it answers again.
+
+        `run` is client.run when it was asked: of one that was started anew meanwhile this says
+        nothing.
+        """
+        with self._lock:
+            if client.address not in self._answers or client.run not in ("", run):
                 return
             self._answers.discard(client.address)
             self.failures += 1
@@ -259,18 +285,18 @@ class Membership:
         said = "is lost; its items come from storage and have other owners from now on"
         self._note(client.address, _brief(error), said)
 
-    def distrust(self, client: PeerClient, why: str) -> None:
+    def distrust(self, client: PeerClient, why: str, run: str) -> None:
         """It answered what it must not: it is not asked any more, until it is started anew."""
         with self._lock:
-            self._distrusted[client.address] = client.run
-        self.lost(client, WireError(why))
+            self._distrusted[client.address] = run
+        self.lost(client, WireError(why), run)
 
     def _note(self, address: str, why: str, what: str) -> None:
         with self._lock:
             known = address in self._lost
             self._lost[address] = why
         if not known:
-            self._tell(f"peers: {address} {what} ({why})")
+            self._tell(f"peers: {address} {what} ({why.removeprefix(address).lstrip(': ')})")
 
     def _tell(self, what: str) -> None:
         with contextlib.suppress(Warning):  # made an error by a filter: not in these threads

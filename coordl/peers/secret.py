@@ -14,6 +14,7 @@ Environment:
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import os
@@ -64,6 +65,12 @@ class Secrets:
         """What only who has the token can say of these words; hexadecimal."""
         words = b"".join(len(word.encode()).to_bytes(4, "little") + word.encode() for word in said)
         return hmac.new(self.token, b"coordl peers 1" + words, "sha256").hexdigest()
+
+    def fingerprint(self, salt: str, version: int) -> str:
+        """Tells servers with other secrets, or of another version, apart, and nothing of them."""
+        parts = () if self.tls is None else (self.tls.certificate, self.tls.key, self.tls.authority)
+        digests = [hashlib.sha256(part).hexdigest() for part in parts]
+        return self.proof("settings", salt, str(version), *digests)
 
     def proves(self, proof: str, *said: str) -> bool:
         return hmac.compare_digest(proof.encode(), self.proof(*said).encode())

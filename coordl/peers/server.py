@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import secrets as random
+import socket
 import sys
 import threading
 import time
@@ -203,11 +204,13 @@ def serve(name: str, host: str, port: int, linger_s: float) -> int:
         try:
             server = ItemServer(arena, host, port, secrets)
         except pa.ArrowException as error:
-            print(f"cannot listen at {host}:{port}: {error}", file=sys.stderr)
+            why = _why_not(host, port) or str(error)
+            print(f"cannot listen at {host}:{port}: {why}", file=sys.stderr)
             arena.close()
             return 4
         reached("begin:listens")
         told = {"address": server.address, "pid": os.getpid(), "run": server.run_id}
+        told["settings"] = secrets.fingerprint(server.run_id, wire.VERSION)
         os.pwrite(record, json.dumps(told).encode(), 0)
         reached("begin:told")
         _wait_for_the_last(arena, linger_s)
@@ -219,6 +222,19 @@ def serve(name: str, host: str, port: int, linger_s: float) -> int:
         path.unlink(missing_ok=True)
         os.close(record)
     return 0
+
+
+def _why_not(host: str, port: int) -> str:
+    """What the system says of listening there, which Flight keeps to itself; empty: nothing."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _locked(path: Path) -> int | None:

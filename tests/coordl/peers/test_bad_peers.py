@@ -216,6 +216,9 @@ def test_what_fails_once_does_not_end_the_looks() -> None:
     looks: list[str] = []
 
     class Members:
+        def settled(self) -> None:
+            pass
+
         def look(self) -> bool:
             looks.append("look")
             return True
@@ -242,6 +245,9 @@ def test_a_first_look_that_takes_long_is_not_waited_for(monkeypatch) -> None:
     going_on = threading.Event()
 
     class Members:
+        def settled(self) -> None:
+            pass
+
         def look(self) -> bool:
             return going_on.wait(20)
 
@@ -258,6 +264,9 @@ def test_a_first_look_that_takes_long_is_not_waited_for(monkeypatch) -> None:
 
 def test_an_address_that_may_not_be_spoken_to_is_an_error_at_once() -> None:
     class Members:
+        def settled(self) -> None:
+            pass
+
         def look(self) -> bool:
             raise PeerError("no token for it")
 
@@ -304,8 +313,25 @@ def test_python_does_not_wait_for_looks_at_who_hangs(silent, monkeypatch) -> Non
         began = time.monotonic()
         for _ in range(5):
             assert asking.owner(KEYS[0]) is None
+            assert len(_looking()) == 1  # they do not pile up
         assert time.monotonic() - began < 0.5
         wait_until(lambda: not _looking())
+
+
+def test_what_was_lost_before_is_not_told_by_each_worker(make_node) -> None:
+    node, own = make_node().start(), "127.0.0.1:1"
+    absent = f"127.0.0.1:{free_port()}"
+    asking = asking_module.Asking("data", own, [own, absent, node.address], 100, "original")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        members = asking._membership()
+        members.look()
+        assert members.live().names == (own, node.address)
+        assert told == []
+        # what is lost later is
+        members.lost(client := members.live().clients[1], OSError("killed"), client.run)
+        assert len(told) == 1 and "is lost" in str(told[0].message)
+    members.close()
 
 
 def _looking() -> list[threading.Thread]:

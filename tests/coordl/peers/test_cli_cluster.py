@@ -50,6 +50,15 @@ def test_the_servers_of_a_job_are_shown_and_a_lost_one_is_named(make_node) -> No
     assert "50 %" in text.stdout and "lost" in text.stdout
 
 
+def test_a_server_with_another_token_is_not_called_lost(make_node, monkeypatch) -> None:
+    node = make_node().start()
+    monkeypatch.setenv("COORDL_TOKEN", "another token of some length")
+    with node.here():
+        text = run(app, ["status", "--cluster"]).stdout
+    assert "refused" in text and "lost" not in text
+    assert f"{node.address}: does not have our token" in text
+
+
 def test_nothing_shared_is_said() -> None:
     shown = run(app, ["status", "--cluster"])
     assert "No caches of this node are shared" in shown.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ from coordl.fetch.cache import cache_name
 from coordl.fetch.item import identify
 from coordl.peers import client as client_module
 from coordl.peers import exchange as exchange_module
-from coordl.peers.node import running
+from coordl.peers.node import own_server, running
 from coordl.peers.ownership import owners
 
 
@@ -194,7 +195,7 @@ def test_a_restarted_owner_is_asked_again(pair, alone) -> None:
         membership = loader._local.exchange.membership
         pair.other.signal(signal.SIGKILL)
         client = membership.live().clients[1]
-        membership.lost(client, OSError("killed"))
+        membership.lost(client, OSError("killed"), client.run)
         assert len(membership.live().names) == 1
         pair.other.start()
         wait_until(lambda: len(membership.live().names) == 2)
@@ -254,7 +255,9 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(pair) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(pair.own.rpartition(":")[2])))
         taken.listen()
-        with pytest.raises(PeerError, match=f"cannot listen at {pair.own}"):
+        with pytest.raises(
+            PeerError, match=f"cannot listen at {pair.own}: Address already in use$"
+        ):
             next(iter(pair.loader()))
 
 
@@ -387,6 +390,29 @@ def test_what_watches_opens_sees_reads_of_storage_alone(pair) -> None:
     on.clear()
     misses = loader.stats()["total"]["misses"]
     assert len(opened) == len(set(opened)) == misses == PICTURES - pair.theirs.sum() + 2
+
+
+def test_a_loader_keeps_its_server_from_a_job_with_another_list(pair, monkeypatch) -> None:
+    monkeypatch.setattr(exchange_module, "SETTLE_S", 0)
+    monkeypatch.setenv("COORDL_PEERS_LINGER_S", "30")
+    name, port = cache_name(str(pair.folder)), free_port()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loader = pair.loader()
+        epochs_of(loader, 1)
+        with pytest.raises(PeerError, match=f"runs at {pair.own} for another job"):
+            own_server(name, "127.0.0.1", port)
+        # a loader made after it, with the list changed meanwhile, has one where that says
+        del loader
+        gc.collect()
+        pair.own = f"127.0.0.1:{port}"
+        pair.peers[0] = pair.own
+        monkeypatch.setenv("COORDL_PEERS_SELF", pair.own)
+        monkeypatch.setenv("COORDL_PEERS_LINGER_S", "0")
+        loader = pair.loader()
+        epochs_of(loader, 1)
+    told = running(name)
+    assert told is not None and told["address"] == pair.own
 
 
 def test_this_nodes_own_server_is_started_again_when_it_was_killed(pair) -> None:

@@ -38,7 +38,7 @@ def test_a_member_is_lost_once_and_told_once(make_node) -> None:
     assert members.live().weights == (100.0, float(64 << 20))
     client = members.live().clients[1]
     for _ in range(3):
-        members.lost(client, OSError("gone"))
+        members.lost(client, OSError("gone"), client.run)
     assert members.live().names == (OWN,)
     assert (members.failures, len(said)) == (1, 1)
     assert "is lost" in said[0] and "gone" in said[0]
@@ -53,14 +53,64 @@ def test_a_distrusted_member_is_not_asked_until_it_is_started_anew(make_node) ->
     node, said = make_node().start(), []
     members = membership_of(Listed([OWN, node.address]), said)
     members.look()
-    members.distrust(members.live().clients[1], "it lied")
+    client = members.live().clients[1]
+    members.distrust(client, "it lied", run := client.run)
     assert not members.look()
     assert members.live().names == (OWN,)
     node.signal(signal.SIGKILL)
     node.start()
     wait_until(members.look)
     assert members.live().names == (OWN, node.address)
+    # and what is said late of the one before it is not held against it
+    members.distrust(client, "it lied", run)
+    members.lost(client, OSError("killed"), run)
+    assert members.live().names == (OWN, node.address)
+    assert client.run != run and members.failures == 1
+    members.lost(client, OSError("killed"), client.run)
+    assert members.look()  # distrusted is the other
     members.close()
+
+
+def test_who_starts_later_is_told_of_only_when_settling_has_passed() -> None:
+    absent, said = f"127.0.0.1:{free_port()}", []
+    secrets, listed = Secrets.from_environment(), Listed([OWN, absent])
+    members = Membership(listed, OWN, 100, "data", secrets, said.append, patient=True)
+    members.look()
+    assert said == []
+    members.settled()
+    members.look()
+    members.look()
+    members.close()
+    assert said == [f"peers: {absent} does not answer yet (connection refused)"]
+
+
+def test_a_server_of_the_job_before_is_not_told_of_while_settling(make_node) -> None:
+    node, said = make_node(), []
+    node.environment = {"COORDL_TOKEN": "the token of the job before"}
+    node.start()
+    secrets, listed = Secrets.from_environment(), Listed([OWN, node.address])
+    members = Membership(listed, OWN, 100, "data", secrets, said.append, patient=True)
+    members.look()
+    node.signal(signal.SIGKILL)
+    node.environment = {}
+    node.start()
+    wait_until(members.look)
+    members.settled()
+    members.close()
+    assert said == []
+
+
+def test_our_own_server_that_refuses_us_is_told_once(make_node) -> None:
+    node, said = make_node().start(), []
+    members = Membership(
+        Listed([]), node.address, 1, "data", Secrets(b"another token"), said.append
+    )
+    members.look()
+    members.look()
+    members.close()
+    assert len(said) == 1
+    assert f"{node.address} is this node's own server and not ours" in said[0]
+    assert "does not have our token" in said[0]
 
 
 _STORE = """
@@ -103,7 +153,7 @@ def test_a_store_that_hangs_holds_nobody_up(make_node, monkeypatch) -> None:
         assert members.look()
         # when the store's host hangs, and another server is lost meanwhile
         keeper.send_signal(signal.SIGSTOP)
-        members.lost(members.live().clients[1], OSError("gone"))
+        members.lost(client := members.live().clients[1], OSError("gone"), client.run)
         began = time.monotonic()
         for _ in range(2):
             members.look()
@@ -167,7 +217,7 @@ def test_addresses_come_through_the_store_and_outlive_it(make_node) -> None:
     members.look()
     assert len(said) == 1 and "store cannot be asked" in said[0]
     assert members.live().names == (OWN, node.address)
-    members.lost(members.live().clients[1], OSError("gone"))
+    members.lost(client := members.live().clients[1], OSError("gone"), client.run)
     members.look()
     assert members.live().names == (OWN, node.address)  # found again without it
     members.close()

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from emulated import free_port, wait_until
 
 from coordl import _native
 from coordl.errors import PeerError
+from coordl.peers import node
 from coordl.peers.address import record_path
 from coordl.peers.client import PeerClient
-from coordl.peers.node import own_server, running
-from coordl.peers.secret import Secrets
+from coordl.peers.node import hold, own_server, running
+from coordl.peers.secret import Secrets, Tls
 
 KEYS = np.array([[1, 2]], np.uint64)
 
@@ -64,6 +66,60 @@ def test_a_killed_server_is_replaced(arena) -> None:
     again = running("own")
     assert again is not None and again["run"] != told["run"]
     assert ask(address) == 1
+
+
+def test_a_port_of_another_data_sets_server_is_named_as_that(arena) -> None:
+    other = _native.Arena.open("other", 1 << 20, 10)
+    port = int(own_server("other", "127.0.0.1").rpartition(":")[2])
+    with pytest.raises(PeerError) as raised:
+        own_server("own", "127.0.0.1", port)
+    other.close()
+    assert str(raised.value) == (
+        f"this node's server for peers= cannot be started: cannot listen at 127.0.0.1:{port}: "
+        "Address already in use, by this node's server of another data set: give each data set a "
+        "list with ports of its own"
+    )
+
+
+@pytest.mark.parametrize("changed", ["host", "port", "token"])
+def test_a_server_of_other_settings_is_replaced_unless_a_job_uses_it(
+    arena, changed, monkeypatch
+) -> None:
+    # given a server, and a process that wants another
+    first, port = own_server("own", "127.0.0.1"), 0
+    host = "127.0.0.2" if changed == "host" else "127.0.0.1"
+    if changed == "port":
+        port = free_port()
+    if changed == "token":
+        monkeypatch.setenv("COORDL_TOKEN", "f" * 32)
+    monkeypatch.setattr(node, "_ENDS_S", 0.2)
+    # while a loader uses it, the other is refused, and says why
+    held = hold("own")
+    assert held is not None
+    why = {"host": "not at 127.0.0.2", "port": f"not at 127.0.0.1:{port}", "token": "another token"}
+    with pytest.raises(PeerError, match=f"runs at {first} for another job, .*{why[changed]}"):
+        own_server("own", host, port)
+    # when none does any more, it is replaced, by one that can be asked
+    monkeypatch.setattr(node, "_ENDS_S", 60)
+    ending = threading.Timer(0.5, os.close, (held,))
+    ending.start()
+    address = own_server("own", host, port)
+    ending.join()
+    assert address != first
+    assert ask(address) == 1
+    assert own_server("own", host) == address
+
+
+def test_what_tells_settings_apart_tells_no_secret(arena) -> None:
+    own_server("own", "127.0.0.1")
+    told = running("own")
+    assert told is not None
+    secrets = Secrets.from_environment()
+    assert secrets.token.decode() not in record_path("own").read_text()
+    assert told["settings"] == secrets.fingerprint(told["run"], 1)
+    assert secrets.fingerprint("x", 1) != secrets.fingerprint("x", 2)
+    tls = Secrets(secrets.token, Tls(b"a", b"b", b"c"))
+    assert tls.fingerprint("x", 1) != secrets.fingerprint("x", 1) != tls.fingerprint("y", 1)
 
 
 def test_a_server_that_cannot_start_says_why(arena) -> None:
