@@ -2,14 +2,15 @@
 
 Measured: two servers emulated on this machine (servers.py says how), which hold large photographs
 between them, indexed, so that half of every epoch's items cross the links; crops of 64x64, of which
-little is decoded. All of both servers, senders and receivers, share this machine's cores. Bytes/s
-that each server received over the median epoch, as a share of its link; CPU seconds per GB of items
-that crossed, of both sides together: those of an epoch, less those of the same samples on one
-server that holds everything.
+little is decoded. Each photograph is there several times, as files of their own, so that an epoch
+is more than its begin and end. All of both servers, senders and receivers, share this machine's
+cores. Bytes/s that each server received over the median epoch, as a share of its link; CPU seconds
+per GB of items that crossed, of both sides together: those of an epoch, less those of the same
+samples on one server that holds everything.
 Not measured: other hosts' network cards; one side alone (the two sides are one machine here).
 Bias: ours, and no peer.
 
-    python benchmarks/remote_fetch.py [--links 1gbit 10gbit] [--epochs 5]
+    python benchmarks/remote_fetch.py [--links 1gbit 10gbit] [--times 6] [--epochs 5]
 
 Needs root, iproute2 and control groups of version 1 (memory, blkio).
 """
@@ -51,7 +52,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     source = pictures.folder("OpenImages-like")
     with ExitStack() as stack:
-        folder = stack.enter_context(pictures.linked(source, options.photos, options.seed))
+        linked = pictures.linked(source, options.photos, options.seed, options.times)
+        folder = stack.enter_context(linked)
         copies = stack.enter_context(copies_of(folder, 2))
         size = sum(os.path.getsize(path) for path in paths_of(folder))
         for link in options.links:
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             rows.append({"link": link, "two": both, "one": alone, **summary(link, both, alone)})
     return {
         **question.head("remote_fetch", QUESTION, options),
-        "photos": options.photos,
+        "photos": options.photos * options.times,
         "bytes": size,
         "rows": rows,
     }
@@ -118,6 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = question.parser_of(__doc__)
     parser.add_argument("--links", nargs="+", default=["1gbit", "10gbit"])
     parser.add_argument("--photos", type=int, default=300)
+    parser.add_argument("--times", type=int, default=6, help="that each is there")
     parser.add_argument("--epochs", type=int, default=5, help="that count")
     options = question.parsed(parser, arguments)
     try:

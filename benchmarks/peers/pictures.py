@@ -32,12 +32,13 @@ def choose(place: Path, most: int, seed: int) -> list[Path]:
 
 
 @contextlib.contextmanager
-def linked(source: Path, most: int, seed: int) -> Iterator[Path]:
-    """A folder of hard links to so many of the pictures, in one class, on the same disk."""
+def linked(source: Path, most: int, seed: int, times: int = 1) -> Iterator[Path]:
+    """A folder of hard links to so many of the pictures, each `times`, in one class, on the same
+    disk."""
     with tempfile.TemporaryDirectory(dir=source.parent, prefix="benchmark-") as folder:
         place = Path(folder) / "class"
         place.mkdir()
-        for number, path in enumerate(choose(source, most, seed)):
+        for number, path in enumerate(choose(source, most, seed) * times):
             target = place / f"{number:05}{path.suffix}"
             try:
                 os.link(path, target)

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -23,6 +24,7 @@ from coordl import _native
 from coordl import transforms as T
 from coordl.errors import PeerError
 from coordl.fetch.cache import cache_name
+from coordl.fetch.folder import find_folder
 from coordl.fetch.item import identify
 from coordl.peers import client as client_module
 from coordl.peers import exchange as exchange_module
@@ -351,6 +353,32 @@ def test_python_samples_ask_the_owner_too(pair, folder, workers, held) -> None:
         assert first["remote_hits"] == held * pair.theirs.sum()
         assert (second["remote_hits"], second["misses"]) == (pair.theirs.sum(), 0)
     assert "asked before storage, by Python" in loader.plan()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_objects_of_remote_storage_are_shared_as_files_are(
+    make_node, folder, monkeypatch, workers
+) -> None:
+    # given a folder that no server has a copy of, and two that share their caches
+    memory = fsspec.filesystem("memory")
+    memory.rm("/peers", recursive=True) if memory.exists("/peers") else None
+    for path in folder.rglob("*.jpg"):
+        memory.pipe(f"/peers/{path.relative_to(folder)}", path.read_bytes())
+    data = coordl.ImageFolder("memory://peers", transform())
+    other = make_node(find_folder(data).cache_name).start()
+    own = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("COORDL_PEERS_SELF", own)
+    options: Any = {"seed": 3, "num_workers": workers, "multiprocessing_context": None}
+    loader = coordl.DataLoader(data, 4, cache="64MiB", peers=[own, other.address], **options)
+    ours = epochs_of(loader, 3)
+    assert same(ours, epochs_of(coordl.DataLoader(data, 4, **options), 3))
+    # then each is read once, and comes from its owner's memory afterwards
+    held = other.arena.stats()["items"]
+    assert 0 < held < PICTURES
+    if workers == 0:
+        first, *later = loader.stats()["epochs"]
+        assert (first["misses"], first["remote_hits"]) == (PICTURES, 0)
+        assert [(one["misses"], one["remote_hits"]) for one in later] == [(0, held)] * 2
 
 
 def test_python_samples_go_on_when_the_owner_is_killed(pair, folder) -> None:
