@@ -30,9 +30,10 @@ HERE = Path(__file__).parent
 if not __package__:
     sys.path[0] = str(HERE.parent)  # not benchmarks/: its folders are named like packages
 
-from benchmarks.cache import SPARE_PAGE_CACHE, evict  # noqa: E402
+from benchmarks.cache import evict  # noqa: E402
 from benchmarks.coordinated import epoch_of  # noqa: E402
 from benchmarks.peers import machine, pictures, question  # noqa: E402
+from benchmarks.servers import SPARE_PAGE_CACHE  # noqa: E402
 from benchmarks.storage.contender import Contender, paths_of  # noqa: E402
 from benchmarks.storage.limits import Limits, LimitsError  # noqa: E402
 from dsanalyzer.measure import residency  # noqa: E402

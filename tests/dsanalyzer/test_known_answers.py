@@ -32,7 +32,7 @@ def files(on_disk, tmp_path_factory):
         ("fetch", 0, 10, 20, 0),
         ("both", 6, 8, 20, 0),
         ("neither", 0.2, 0.2, 100, 0),
-        ("slow optimizer", 1, 0, 40, 35),
+        ("slow optimizer", 1, 0, 60, 40),
     ],
 )
 def test_a_known_stall_is_found_in_its_class(
