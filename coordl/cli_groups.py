@@ -24,6 +24,17 @@ def print_groups(console: Console, groups: list[dict[str, Any]]) -> None:
             f"{group['slots']:,} slots filled; {group['saved_share']:.0%} of fetch and prep saved"
         )
         console.print(_jobs_table(group))
+        if _apart(group):
+            console.print("  Jobs that are further apart than the slots hold share nothing.")
+
+
+def _apart(group: dict[str, Any]) -> bool:
+    at = [
+        member["epoch"] * group["epoch_samples"] + member["sample"]
+        for member in group["members"]
+        if member["passes"] > 0
+    ]
+    return bool(at) and max(at) - min(at) > group["slots"] * group["run_samples"]
 
 
 def _jobs_table(group: dict[str, Any]) -> Table:

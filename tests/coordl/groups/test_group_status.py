@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from group_jobs import PICTURES, Job, alone, batches_of, loader
+from rich.console import Console
 
 from coordl import _native
+from coordl.cli_groups import print_groups
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -40,6 +44,28 @@ def test_status_shows_members_where_they_are_and_what_they_save(folder: Path) ->
     text = run("status").stdout
     assert "sweep" in text and f"pid {job.pid}" in text and "saved" in text
     assert job.end() == 0
+
+
+@pytest.mark.parametrize(("sample", "apart"), [(300, False), (301, True)])
+def test_jobs_that_share_nothing_are_told(sample: int, apart: bool) -> None:
+    def member(pid: int, epoch: int, sample: int) -> dict[str, Any]:
+        counts = {"prepared": 1, "alone": 0, "staged": 0}
+        return {"pid": pid, "passes": 1, "epoch": epoch, "sample": sample, **counts}
+
+    group = {
+        "name": "sweep",
+        "readable": True,
+        "file_bytes": 4096,
+        "slots": 20,
+        "published": 20,
+        "run_samples": 10,
+        "epoch_samples": 400,
+        "saved_share": 0.5,
+        "members": [member(1, 1, 100), member(2, 1, sample)],
+    }
+    said = io.StringIO()
+    print_groups(Console(file=said, width=80), [group])
+    assert ("share nothing" in said.getvalue()) is apart
 
 
 def test_clear_refuses_a_live_group_unless_forced_and_its_jobs_go_on(
