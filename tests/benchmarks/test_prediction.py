@@ -91,9 +91,11 @@ def test_only_a_real_model_under_the_kernels_throttle_counts_as_real(predicted_t
 
 def test_the_page_tells_targets_met_and_missed_and_every_point(predicted_then_run):
     _, rows = predicted_then_run
-    taken = {"date": "2026-01-01", "command": "x", "machine": prediction.machine.describe()}
+    taken = {"families": {"emulated": "2026-01-01, a machine, `x`"}}
 
     page = prediction.table(rows, taken)
+
+    assert "emulated: 2026-01-01, a machine, `x`." in page
 
     assert "| worst | 8% | 9.1% | **missed** |" in page
     assert all(f"| {Point().name.replace('x50', x)} |" in page for x in ("x0", "x100"))
