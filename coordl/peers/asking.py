@@ -24,6 +24,17 @@ _LOOK_S = 5.0  # between looks for who is lost or late
 _MOST_GROWTH, _LEAST_ROOM = 4, 64 << 10  # as native/prep/row.cpp has them
 
 
+_first = threading.Lock()  # of those that begin in this process
+
+
+def _renew_lock() -> None:
+    global _first
+    _first = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 class Asking:
     """Who owns an item, what its owner gives, and what it takes. Picklable.
 
@@ -92,24 +103,9 @@ class Asking:
 
     def _membership(self) -> Any:
         if self._pid != os.getpid():
-            from coordl.peers.membership import Listed, Membership
-            from coordl.peers.secret import Secrets
-
-            arena, own, addresses, budget, _ = self._given
-            secrets = Secrets.from_environment()
-            tells: list[bool] = []  # no method: members that know us would live on in a cycle
-
-            def tell(what: str) -> None:
-                if tells:
-                    warn_user(what)
-
-            members = Membership(Listed(addresses), own, budget, arena, secrets, tell)
-            self._members, self._pid, self._looked_at = members, os.getpid(), time.monotonic()
-            self._look = None  # a fork: it is the parent's
-            # Who is not there now the loader's process has told: not each worker of each epoch.
-            self._members.look()
-            tells.append(True)
-            return self._members
+            with _first:  # objects of remote storage are fetched by several threads
+                if self._pid != os.getpid():
+                    self._begin()
         missed = len(self._members.live().names) < len(self._given[2])
         looks = self._look is not None and self._look.is_alive()
         if missed and not looks and time.monotonic() - self._looked_at > _LOOK_S:
@@ -119,6 +115,26 @@ class Asking:
             self._look = threading.Thread(target=self._members.look, name="coordl-look")
             self._look.start()
         return self._members
+
+    def _begin(self) -> None:
+        from coordl.peers.membership import Listed, Membership
+        from coordl.peers.secret import Secrets
+
+        arena, own, addresses, budget, _ = self._given
+        secrets = Secrets.from_environment()
+        tells: list[bool] = []  # no method: members that know us would live on in a cycle
+
+        def tell(what: str) -> None:
+            if tells:
+                warn_user(what)
+
+        members = Membership(Listed(addresses), own, budget, arena, secrets, tell)
+        # Who is not there now the loader's process has told: not each worker of each epoch.
+        members.look()
+        tells.append(True)
+        self._look = None  # a fork: it is the parent's
+        self._members, self._looked_at = members, time.monotonic()
+        self._pid = os.getpid()  # last: from now on others take what is there
 
 
 class OwnersCache:

@@ -8,7 +8,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ from coordl.fetch.folder import find_folder
 from coordl.fetch.item import identify
 from coordl.peers import client as client_module
 from coordl.peers import exchange as exchange_module
+from coordl.peers.address import split
+from coordl.peers.asking import Asking
+from coordl.peers.membership import Membership
 from coordl.peers.node import own_server, running
 from coordl.peers.ownership import owners
 
@@ -353,6 +358,24 @@ def test_python_samples_ask_the_owner_too(pair, folder, workers, held) -> None:
         assert first["remote_hits"] == held * pair.theirs.sum()
         assert (second["remote_hits"], second["misses"]) == (pair.theirs.sum(), 0)
     assert "asked before storage, by Python" in loader.plan()
+
+
+def test_threads_that_ask_first_at_once_know_all_servers(pair, monkeypatch) -> None:
+    # given a server that is found slowly, and threads that fetch a minibatch's objects together
+    pair.other.start()
+    looked = Membership.look
+
+    def look(members: Any) -> bool:
+        time.sleep(0.3)
+        return looked(members)
+
+    monkeypatch.setattr(Membership, "look", look)
+    own_server(pair.other.name, *split(pair.own))
+    asking = Asking(pair.other.name, pair.own, pair.peers, 1 << 20, "auto")
+    key = pair.items.keys[np.flatnonzero(pair.theirs)[0]]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: asking.owner(key), range(4)))
+    assert [client and client.address for client in found] == [pair.other.address] * 4
 
 
 @pytest.mark.parametrize("workers", [0, 2])
