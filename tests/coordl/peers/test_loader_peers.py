@@ -388,7 +388,8 @@ def test_objects_of_remote_storage_are_shared_as_files_are(
     for path in folder.rglob("*.jpg"):
         memory.pipe(f"/peers/{path.relative_to(folder)}", path.read_bytes())
     data = coordl.ImageFolder("memory://peers", transform())
-    other = make_node(find_folder(data).cache_name).start()
+    size = sum(path.stat().st_size for path in folder.rglob("*.jpg"))
+    other = make_node(find_folder(data).cache_name, budget=int(1.8 * size)).start()  # as ours
     own = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("COORDL_PEERS_SELF", own)
     options: Any = {"seed": 3, "num_workers": workers, "multiprocessing_context": None}
