@@ -20,12 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dsanalyzer.job import GRACE_S, bound_to_tool, environment
+from dsanalyzer.job import Running, bound_to_tool, environment
 from dsanalyzer.measure.throttle import ReadThrottle
 
 
-class ForkedJob:
-    """A running loop; context manager that leaves no process behind. `Job`'s twin."""
+class ForkedJob(Running):
+    """A running loop."""
 
     def __init__(
         self,
@@ -43,25 +43,8 @@ class ForkedJob:
         self.pid = self._process.pid
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Exit code, or None when it still runs after `timeout_s`."""
         self._process.join(timeout_s)
         return self._process.exitcode
-
-    def end(self) -> None:
-        """Interrupt, then terminate, then kill the whole session."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
-            if self.wait(GRACE_S) is not None:
-                break
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # workers that outlived their parent
-
-    def __enter__(self) -> ForkedJob:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
 
 def _run(loop: Callable[[], None], run_dir: Path, prepare: Callable[[], None], output: Any) -> None:

@@ -6,6 +6,7 @@ the read throttle's control group where there is one, and dies with the tool (PR
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import ctypes
 import os
@@ -14,7 +15,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from dsanalyzer.measure.throttle import ReadThrottle
 
@@ -47,8 +48,38 @@ def bound_to_tool(throttle: ReadThrottle | None) -> Callable[[], None]:
     return before_exec
 
 
-class Job:
-    """A running training command; context manager that leaves no process behind."""
+class Running(abc.ABC):
+    """What leads a session of its own; context manager that leaves no process of it behind.
+
+    Attributes:
+        pid: of the leader.
+    """
+
+    pid: int
+
+    @abc.abstractmethod
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Exit code, or None when it still runs after `timeout_s`."""
+
+    def end(self) -> None:
+        """Interrupt, then terminate, then kill the whole session."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+            if self.wait(GRACE_S) is not None:
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)  # workers that outlived their parent
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+
+class Job(Running):
+    """A running training command."""
 
     def __init__(
         self,
@@ -70,27 +101,10 @@ class Job:
         self.pid = self._process.pid
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Exit code, or None when it still runs after `timeout_s`."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
-
-    def end(self) -> None:
-        """Interrupt, then terminate, then kill the whole session."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
-            if self.wait(GRACE_S) is not None:
-                break
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # workers that outlived their parent
-
-    def __enter__(self) -> Job:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
 
 @contextlib.contextmanager

@@ -120,14 +120,4 @@ def main(
 
 if __name__ == "__main__":
     _, where, size, pixels, which, count, named, speed, *more = sys.argv
-    main(
-        where,
-        int(size),
-        pixels,
-        which,
-        int(count),
-        named,
-        float(speed),
-        *more[:2],
-        *map(int, more[2:]),
-    )
+    main(where, int(size), pixels, which, int(count), named, float(speed), *more)

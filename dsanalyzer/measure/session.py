@@ -18,8 +18,7 @@ from typing import Any, Protocol
 import psutil
 
 from dsanalyzer import ranks, stalls
-from dsanalyzer.forked import ForkedJob
-from dsanalyzer.job import Job, bound_to_tool
+from dsanalyzer.job import Job, Running, bound_to_tool
 from dsanalyzer.measure import plan, timing
 from dsanalyzer.measure.plan import MOST_EPOCHS, MOST_ROUNDS, MOST_SAMPLES, Plan, Speeds
 from dsanalyzer.measure.policy import PageCachePolicy
@@ -43,7 +42,7 @@ class Progress(Protocol):
 
 
 # (folder of the run, throttle, file for the output) -> the running job
-Start = Callable[[Path, ReadThrottle | None, Any], Job | ForkedJob]
+Start = Callable[[Path, ReadThrottle | None, Any], Running]
 
 
 class NotMeasured(Exception):
@@ -291,7 +290,7 @@ class Session:
         return Job(self.command, run_dir, throttle=throttle, output=log)
 
     @staticmethod
-    def _wait(job: Job | ForkedJob, observer: Observer) -> int | None:
+    def _wait(job: Running, observer: Observer) -> int | None:
         while (code := job.wait(0.1)) is None:
             if observer.done.is_set():
                 return job.wait(10.0)  # a job that does not end by itself is ended

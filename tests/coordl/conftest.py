@@ -6,6 +6,7 @@ import gc
 import importlib
 import io
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -53,6 +54,22 @@ def reads_ended() -> Iterator[None]:
         if thread.name.startswith("coordl-ahead"):
             thread.join(timeout=60)
             assert not thread.is_alive(), "it should end with the loader"
+
+
+@pytest.fixture
+def class_folder(tmp_path: Path, photos: list[Path]) -> Callable[..., Path]:
+    """class_folder(count, classes=2) -> an image folder of that many photographs: copies of the
+    four."""
+
+    def make(count: int, classes: int = 2) -> Path:
+        root = tmp_path / "pictures"
+        for number in range(count):
+            home = root / f"class{number % classes}"
+            home.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(photos[number % len(photos)], home / f"{number:03}.jpg")
+        return root
+
+    return make
 
 
 @pytest.fixture(scope="session")

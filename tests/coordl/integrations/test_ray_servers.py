@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,8 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, photos: list[Path]) -> Path:
-    root = tmp_path / "pictures"
-    for number in range(PICTURES):
-        home = root / f"class{number % 2}"
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(photos[number % len(photos)], home / f"{number:03}.jpg")
-    return root
+def folder(class_folder: Callable[..., Path]) -> Path:
+    return class_folder(PICTURES)
 
 
 @pytest.fixture

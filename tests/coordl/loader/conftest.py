@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,9 @@ PICTURES = 22
 
 
 @pytest.fixture
-def folder(tmp_path: Path, photos: list[Path]) -> Path:
-    """An image folder: 22 photographs (copies of the four) in 3 classes."""
-    root = tmp_path / "pictures"
-    for number in range(PICTURES):
-        home = root / f"class{number % CLASSES}"
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(photos[number % len(photos)], home / f"{number:03}.jpg")
-    return root
+def folder(class_folder: Callable[..., Path]) -> Path:
+    """An image folder: 22 photographs in 3 classes."""
+    return class_folder(PICTURES, CLASSES)
 
 
 @pytest.fixture

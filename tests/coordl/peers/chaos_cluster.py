@@ -39,9 +39,6 @@ class Loopback:
     def enter(self, number: int | None) -> list[str]:
         return []
 
-    def link(self, number: int, up: bool) -> None:
-        raise NotImplementedError
-
 
 class Spaces:
     """Each server in a network namespace of its own, joined by a switch; a link can be cut."""

@@ -61,14 +61,9 @@ def make_node() -> Iterator[Callable[..., Node]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, photos: list[Path]) -> Path:
-    """An image folder: 22 photographs (copies of the four) in 2 classes."""
-    root = tmp_path / "pictures"
-    for number in range(PICTURES):
-        home = root / f"class{number % 2}"
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(photos[number % len(photos)], home / f"{number:03}.jpg")
-    return root
+def folder(class_folder: Callable[..., Path]) -> Path:
+    """An image folder: 22 photographs in 2 classes."""
+    return class_folder(PICTURES)
 
 
 @pytest.fixture

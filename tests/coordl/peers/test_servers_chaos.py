@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -329,13 +329,8 @@ class Chaos:
 
 
 @pytest.fixture
-def many(tmp_path: Path, photos: list[Path]) -> Path:
-    root = tmp_path / "pictures"
-    for number in range(PICTURES):
-        home = root / f"class{number % 2}"
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(photos[number % len(photos)], home / f"{number:03}.jpg")
-    return root
+def many(class_folder: Callable[..., Path]) -> Path:
+    return class_folder(PICTURES)
 
 
 @pytest.fixture(params=["loopback", "namespaces"])
