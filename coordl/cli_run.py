@@ -100,6 +100,9 @@ def run(
             except OSError as error:
                 _end(running, signal.SIGTERM)
                 raise _cannot(f"{words[0]}: {error.strerror}") from None
+        for signalled in received:  # one that came while a job was being started missed that
+            if signalled != signal.SIGINT:
+                _end(running, signalled)
         print(f"{jobs} jobs in group {its.name}; what they print: {logs}", file=sys.stderr)
         while not all([job.has_ended() for job in running]):
             if time.monotonic() - looked > _LOOK_S:

@@ -8,9 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from group_jobs import PICTURES
+
+from coordl import cli_run
 
 SAYS = "import os, sys; print(os.environ['COORDL_GROUP'], os.environ['COORDL_JOB'], sys.argv[1])"
 
@@ -68,6 +72,24 @@ def test_no_job_outlives_a_run_that_is_ended(tmp_path: Path, number: signal.Sign
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and out.count(f"signal {number}") == 2
+
+
+def test_a_signal_while_a_job_is_being_started_ends_that_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_one, started = cli_run._start, []
+
+    def start_and_be_ended(*given: Any) -> Any:
+        started.append(start_one(*given))
+        if len(started) == 2:  # before it is known
+            os.kill(os.getpid(), signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr(cli_run, "_start", start_and_be_ended)
+    with pytest.raises(typer.Exit) as ended:
+        cli_run.run(["sleep", "100"], jobs=3, logs=tmp_path)
+    assert ended.value.exit_code == 1
+    assert [job.code for job in started] == [-signal.SIGTERM] * 2  # and the third was not begun
 
 
 @pytest.mark.slow
