@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import selectors
 import socket
 import threading
@@ -20,6 +21,7 @@ import psutil
 from dsanalyzer import ranks
 from dsanalyzer.hooks.wire import MESSAGE_BYTES, address_of
 from dsanalyzer.measure import residency
+from dsanalyzer.measure.load import Load
 from dsanalyzer.measure.plan import Plan
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle
@@ -27,6 +29,8 @@ from dsanalyzer.measure.throttle import ReadThrottle
 BLOCKS = {  # phases that read nothing, and what is said of them
     "ingestion": "ingestion: minibatches from memory",
     "delivery": "ingestion: the same out of workers",
+    "interference": "ingestion: beside as much load as the loader makes",
+    "copy": "ingestion: from pinned memory",
 }
 # Of minibatches, summed over workers (hooks/workers.py).
 LOADED = ("samples", "wall_s", "cpu_s", "queued_s", "collate_s")
@@ -110,8 +114,9 @@ class Observer:
         self._on_progress = on_progress
         self._on_watched_report = on_watched
         self._policy: PageCachePolicy | None = None
+        self._load: Load | None = None  # beside a block of ingestion
         self._followed: dict[str, None] | None = None  # files opened, while a stream is followed
-        self._loaded = dict.fromkeys(LOADED, 0.0)  # by workers in a pass
+        self._begin_loaded()
         self._gathered = ranks.Gathered()
         self._rank_of: dict[socket.socket, int] = {}
         self._stop_read, self._stop_write = socket.socketpair()
@@ -128,6 +133,7 @@ class Observer:
     def close(self) -> None:
         self._stop_write.send(b"x")
         self._thread.join()
+        self._end_load()
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
         self._selector.close()
@@ -215,9 +221,17 @@ class Observer:
         if self._followed is not None:
             self._followed[message["path"]] = None
 
+    def _begin_loaded(self) -> None:
+        """Nothing has been loaded by workers yet in this pass."""
+        self._loaded = dict.fromkeys(LOADED, 0.0)
+        self._parts: dict[str, list[float]] = {}
+
     def _on_loaded(self, message: dict[str, Any]) -> None:
         for name in self._loaded:
             self._loaded[name] += message[name]
+        for name, seconds in message["parts"].items():
+            sums = self._parts.setdefault(name, [0.0, 0.0])
+            sums[:] = [one + more for one, more in zip(sums, seconds, strict=True)]
         if "at_s" in message:
             self.timeline.append(message)
 
@@ -262,6 +276,10 @@ class Observer:
             self._drain_events()
             self._followed = {}
             return {}
+        if message["phase"] == "interference":
+            cores, processes = self._loaders_load()
+            self._load = Load(cores, processes)
+            return {}
         sizes = self._sizes()
         if message["phase"] != "fetch":
             self._on_progress("prep: reading the subset into memory")
@@ -280,7 +298,7 @@ class Observer:
         self._before = residency.residency(sizes)
         self._expected_before = expected
         self._drain_events()  # of what led in
-        self._loaded = dict.fromkeys(LOADED, 0.0)
+        self._begin_loaded()
         self._on_progress(f"{message['phase']}: pass over {len(sizes)} files")
         self._counters = Counters(self.root_pid)
         self._device_bytes = self._throttle.device_read_bytes() if self._throttle else None
@@ -298,6 +316,9 @@ class Observer:
             kept = ("phase", "round", "steps_s", "waits_s")
             self.timeline.append({"op": "pass", "at_s": at_s, **{k: record[k] for k in kept}})
         if message["phase"] in BLOCKS:
+            if message["phase"] == "interference":
+                record["load_cores"] = self._loaders_load()[0]
+                self._end_load()
             self.passes.append(record)
             self._on_progress(BLOCKS[message["phase"]])
             return {}
@@ -307,7 +328,11 @@ class Observer:
             record["device_bytes"] = None if now is None else now - self._device_bytes
         self._drain_events()
         if self._loaded["samples"]:
-            record["loaded"] = dict(self._loaded)
+            parts = [
+                {"name": name, "wall_s": wall_s, "cpu_s": cpu_s}
+                for name, (wall_s, cpu_s) in self._parts.items()
+            ]
+            record["loaded"] = {**self._loaded, "parts": parts}
         if self._policy is not None:
             self._policy.end_pass()
             record |= {
@@ -326,6 +351,26 @@ class Observer:
         }
         self.passes.append(record)
         return {}
+
+    def _loaders_load(self) -> tuple[float, int]:
+        """Cores that the loader kept busy in the last prep pass, and processes to make as much."""
+        prep, ingestion = (
+            [one for one in self.passes if one["phase"] == phase][-1]
+            for phase in ("prep", "ingestion")
+        )
+        if "loaded" in prep:
+            cpu_s = prep["loaded"]["cpu_s"]
+        else:  # all that the job computed, but for what training alone takes
+            alone_s = ingestion["cpu_s"] * prep["samples"] / ingestion["samples"]
+            cpu_s = max(0.0, prep["cpu_s"] - alone_s)
+        cores = float(cpu_s / prep["wall_s"])
+        assert self.ordinal is not None
+        return cores, max(ranks.readers(self.loaders[self.ordinal]), math.ceil(cores))
+
+    def _end_load(self) -> None:
+        if self._load is not None:
+            self._load.end()
+            self._load = None
 
     def _on_done(self, message: dict[str, Any]) -> dict[str, Any]:
         self.emulated = message["emulated"] or self.emulated

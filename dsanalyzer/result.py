@@ -21,6 +21,7 @@ from dsanalyzer.report.units import exact_percent, percent, seconds
 
 SCHEMA = "dsanalyzer.result/1"
 STRAY_BYTES = 1 << 20  # of interpreters and libraries, that a pass may read besides its data
+BESIDES = ("delivery", "interference", "copy")  # ways of ingestion, where they could be measured
 FILES_KEPT = 512  # paths kept in the result, for what-if questions that need real items
 
 
@@ -50,6 +51,13 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
         for number, record in enumerate(by_phase["fetch"])
     ]
     summary = parts(steady)
+    summary |= {
+        f"{name}_s": stalls.beyond(ingestion, timed[name], samples)
+        for name in ("interference", "copy")
+        if name in timed
+    }
+    if loads := [one["load_cores"] for one in by_phase.get("interference", [])]:
+        summary["load_cores"] = float(np.mean(loads))
     _doubt(summary, checks)
     read_share = float(np.mean([epoch["read_share"] for epoch in epochs[1:]]))
     found = _rates(measured, ingestion, timed["drain"], read_share, random)
@@ -83,6 +91,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
             "measured_samples": len(subset["indices"]),
             "measured_bytes": sum(sizes),
             "mean_item_bytes": sum(sizes) / len(subset["indices"]),
+            "mean_read_bytes": whole_device_bytes / len(subset["indices"]),
             "files": list(subset["sizes"])[:FILES_KEPT],
         },
         "rates": found,
@@ -99,6 +108,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
             }
             for row in measured.storage["cold"]
         ],
+        "storage_latency_s": measured.storage.get("latency_s"),
         "model": {
             "predicted_speed": predicted,
             "measured_speed": 1 / steady.value,
@@ -122,8 +132,7 @@ def _times(
         "drain": by_phase["drain"],
         "steady": fetch[1:],
     }
-    if "delivery" in by_phase:
-        phases["delivery"] = by_phase["delivery"]
+    phases |= {name: by_phase[name] for name in BESIDES if name in by_phase}
     found = rates.time_phases(phases, block, random)
     parts = {f"epoch {number}": [record] for number, record in enumerate(fetch)}
     parts |= {

@@ -96,6 +96,13 @@ def _pooled(one: Timed, other: Timed) -> Timed:
     )
 
 
+def beyond(ingestion: Timed, other: Timed, samples: int) -> dict[str, float]:
+    """Seconds of an epoch of `samples` that `other` takes longer than ingestion; at least 0."""
+    draws = other.minus(ingestion) * samples
+    longer = Interval.of((other.value - ingestion.value) * samples, draws).json()
+    return {name: max(0.0, bound) for name, bound in longer.items()}
+
+
 def epoch(
     ingestion: Timed,
     prep: Timed,

@@ -22,7 +22,7 @@ from typing import Any
 from dsanalyzer.hooks import delivery, streams, subset, training
 from dsanalyzer.hooks.wire import Connection
 from dsanalyzer.measure import timing
-from dsanalyzer.measure.plan import INGESTION_STEPS
+from dsanalyzer.measure.plan import INGESTION_STEPS, drains
 from dsanalyzer.ranks import Rank, ingestion_steps
 from dsanalyzer.wrapping import Wrapped
 
@@ -193,15 +193,22 @@ class Conductor:
         yield from self._warm_up()
         most = INGESTION_STEPS[1] if self._steps is None else self._steps
         delivered = delivery.opened(loader, self._recorded, plan["rounds"] * most)
+        pinned = subset.pinned(self._recorded)
+        beside = bool(indices) and not delivery.in_the_loop(loader)
         for number in range(plan["rounds"]):
             yield from self._ingestion(number)
+            if pinned is not None:
+                yield from self._block("copy", number, itertools.cycle(pinned))
             if delivered is not None:
                 yield from self._block("delivery", number, delivered)
             if indices:
                 yield from self._loader_pass("prep", number, loader, open_loader, indices)
+            if beside:
+                self._ask("begin", phase="interference")
+                yield from self._block("interference", number, self._from_memory())
         del delivered  # and so its workers
         if indices:
-            self._drain(loader, open_loader, indices)
+            self._drain(loader, open_loader, indices, plan["rounds"])
             self._sweep(loader, open_loader, indices)
         self._finish()
 
@@ -332,9 +339,9 @@ class Conductor:
         self._report(phase, number, recorder)
         self._close_pass(loader, batches)
 
-    def _drain(self, loader: Any, open_loader: OpenLoader, indices: list[int]) -> None:
+    def _drain(self, loader: Any, open_loader: OpenLoader, indices: list[int], rounds: int) -> None:
         """The loader alone, nobody training: the prep rate itself."""
-        for number in range(2):
+        for number in range(drains(rounds)):
             self._drain_once("drain", number, loader, open_loader, indices)
 
     def _sweep(self, loader: Any, open_loader: OpenLoader, indices: list[int]) -> None:

@@ -29,6 +29,18 @@ class Ready:
         return tree_map_only(torch.Tensor, torch.clone, self._batches[index % len(self._batches)])
 
 
+def in_the_loop(loader: Any) -> bool:
+    """Whether torch's loader fetches and prepares in the training process, with no worker."""
+    return _is_torchs(loader) and not loader.num_workers
+
+
+def _is_torchs(loader: Any) -> bool:
+    from torch.utils.data import dataloader
+
+    theirs = getattr(type(loader), "_get_iterator", None)
+    return theirs is dataloader.DataLoader._get_iterator
+
+
 def opened(loader: Any, batches: list[Any], count: int) -> Iterator[Any] | None:
     """`count` minibatches from workers like the loader's own; they have started when it returns.
 
@@ -39,8 +51,7 @@ def opened(loader: Any, batches: list[Any], count: int) -> Iterator[Any] | None:
     from torch.utils._pytree import tree_leaves
     from torch.utils.data import dataloader
 
-    theirs = getattr(type(loader), "_get_iterator", None)
-    if theirs is not dataloader.DataLoader._get_iterator or not loader.num_workers:
+    if not _is_torchs(loader) or not loader.num_workers:
         return None
     if any(isinstance(leaf, torch.Tensor) and leaf.is_cuda for leaf in tree_leaves(batches)):
         return None

@@ -76,14 +76,30 @@ def sample_shape(batch: Any) -> list[int] | None:
     return None
 
 
+def _has_device() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available() and torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 def on_device(batch: Any) -> Any:
     """The batch in device memory where the job uses one, so that ingestion pays no copy."""
     import torch
     from torch.utils._pytree import tree_map_only
 
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):  # type: ignore[no-untyped-call]
+    if not _has_device():
         return batch
     return tree_map_only(torch.Tensor, lambda t: t.cuda(), batch)
+
+
+def pinned(batches: list[Any]) -> list[Any] | None:
+    """The batches in pinned host memory, from which the job copies them; None without a device."""
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    if not _has_device():
+        return None
+    return [tree_map_only(torch.Tensor, lambda t: t.cpu().pin_memory(), one) for one in batches]
 
 
 def choose(loader: Any, wanted: int) -> dict[str, Any]:

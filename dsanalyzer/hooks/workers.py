@@ -2,7 +2,8 @@
 
 torch's workers (and its loader without any) load map-style minibatches in one place, which is
 timed here: the samples, then collation. What is neither core nor queue is mostly storage; so the
-passes from memory and from storage show by their difference what fetch costs a sample.
+passes from memory and from storage show by their difference what fetch costs a sample. Where the
+data set has a loader and transforms as torchvision's have, a worker times each of them, too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from types import ModuleType
 from typing import Any
 
+from dsanalyzer.hooks.parts import Parts
 from dsanalyzer.hooks.wire import Connection
 
 
@@ -38,8 +40,13 @@ def patch(module: ModuleType, config: dict[str, Any]) -> None:
     fetcher = module._MapDatasetFetcher
     load = fetcher.fetch
     traced = bool(config.get("trace"))
+    parts: Parts | None = None
 
     def fetch(self: Any, asked: Any) -> Any:
+        nonlocal parts
+        # In the training process the data set is the job's own, which is left as it is.
+        if parts is None and _worker() is not None:
+            parts = Parts(self.dataset)
         collate, collated_s, collated_at = self.collate_fn, 0.0, 0.0
 
         def timed(samples: Any) -> Any:
@@ -63,6 +70,7 @@ def patch(module: ModuleType, config: dict[str, Any]) -> None:
             "cpu_s": time.thread_time() - on_core,
             "queued_s": queued_s() - queued,
             "collate_s": collated_s,
+            "parts": parts.take() if parts is not None else {},
         }
         if traced:
             message |= {"at_s": begin, "collate_at_s": collated_at, "pid": os.getpid()}

@@ -12,9 +12,14 @@ WINDOWS = 8  # a pass should be so many prefetch windows long
 MOST_SAMPLES = 2048
 MOST_ROUNDS, FEWEST_ROUNDS = 3, 2
 MOST_EPOCHS, FEWEST_EPOCHS = 4, 2
-DRAINS = 2
 STORAGE_S = 6.0  # the tool's own reads
+BLOCKS = 3  # of ingestion in a round: alone, out of workers, beside a load
 INGESTION_STEPS = (20, 400)  # fewest and most per block
+
+
+def drains(rounds: int) -> int:
+    """Passes of the loader alone: as many as of the loader with training, and at least two."""
+    return max(2, rounds)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Plan:
-    """Over `samples` samples: `rounds` of ingestion, delivery and prep, `epochs` of fetch."""
+    """Over `samples` samples: `rounds` of ingestion and prep, `epochs` of fetch."""
 
     samples: int
     rounds: int
@@ -66,7 +71,10 @@ class Plan:
         drain_s = self._pass_s(speeds.loader, 0.0)
         swept_s = sum(drain_s / min(1.0, share) for share in speeds.sweep)  # more are no slower
         return (
-            (2 * self.rounds + 1) * self.block_s + self.rounds * prep_s + DRAINS * drain_s + swept_s
+            (BLOCKS * self.rounds + 1) * self.block_s
+            + self.rounds * prep_s
+            + drains(self.rounds) * drain_s
+            + swept_s
         )
 
     def fetch_s(self, speeds: Speeds) -> float:
@@ -84,7 +92,7 @@ class Plan:
         """Training steps that the longer of the two runs takes, at most."""
         a_pass = -(-self.samples // max(1, batch))
         ingestion = INGESTION_STEPS[1]
-        first = (2 * self.rounds + 1) * ingestion + self.rounds * a_pass
+        first = (BLOCKS * self.rounds + 1) * ingestion + self.rounds * a_pass
         return max(first, self.epochs * (ingestion + a_pass)) + 10
 
 

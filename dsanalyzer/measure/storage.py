@@ -7,6 +7,7 @@ Runs as a process of its own so that it can join the job's read throttle:
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import threading
@@ -76,14 +77,19 @@ def _read_bytes() -> int:
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """`request`: paths, depths, limit_s per depth, seed. Cold at each depth, then warm once."""
-    paths = list(request["paths"])
-    random.Random(request["seed"]).shuffle(paths)
+    """`request`: paths, depths, limit_s per depth, seed. Cold at each depth, then warm once.
+
+    Every depth has its own part of the files, of sizes like all the others': dealt out by size.
+    """
+    by_size = sorted(request["paths"], key=lambda path: (os.path.getsize(path), path))
+    rng = random.Random(request["seed"])
     cold = []
-    share = max(1, len(paths) // max(1, len(request["depths"])))
     for number, depth in enumerate(request["depths"]):
-        part = paths[number * share : (number + 1) * share] or paths
+        part = by_size[number :: len(request["depths"])] or by_size
+        rng.shuffle(part)
         cold.append(deliver(part, depth, request["limit_s"], cold=True))
+    paths = list(request["paths"])
+    rng.shuffle(paths)
     buffer = bytearray(1 << 20)
     resident = paths[: min(len(paths), 512)]
     for path in resident:

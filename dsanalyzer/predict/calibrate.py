@@ -25,6 +25,7 @@ from dsanalyzer.report.document import Result
 SATURATED = 0.9  # share of the cores in use from which on they are what prep is bound by
 MOST_SPREAD = 1.0
 READ_AHEAD_BYTES = 64 << 20  # coordl fetches so far ahead of prep
+NEARLY = 0.9  # of a limit: then it is what binds, and not the disk behind it
 CORRECTION = (0.5, 1.5)  # measured over simulated; beyond it the simulator does not know the job
 
 
@@ -52,6 +53,9 @@ def setup_of(result: Result) -> Setup:
         ),
         spread=_spread(result, loader["num_workers"]),
         storage=_storage_table(result, rates["S"]["value"]),
+        limited=_is_limit(result),
+        latency_s=result.get("storage_latency_s") or 0.0,
+        burst_s=0.0 if result["options"].get("storage_method") == "pacing" else Setup.burst_s,
         cores=cores,
         policy=policy,
         cached_fraction=fraction,
@@ -118,10 +122,32 @@ def _storage_table(result: Result, at_workers: float | None) -> tuple[tuple[int,
     return tuple(sorted((depth, rate) for depth, rate in table.items() if rate > 0))
 
 
+def _is_limit(result: Result) -> bool:
+    """Whether what storage was held to is what it gave: else the disk itself was slower."""
+    options, loader = result["options"], dict(result["loader"])
+    held = options.get("storage_bytes_per_s")
+    if held is None or options.get("storage_method") == "pacing":  # which is a queue, as a disk is
+        return False
+    at_readers = [row for row in result["storage"] if row["queue_depth"] == readers(loader)]
+    least = NEARLY * held / read_bytes(result)
+    return any(row["samples_per_s"] >= least for row in at_readers or result["storage"])
+
+
+def read_bytes(result: Result) -> float:
+    """Bytes of storage that a sample takes, of whole pages where the result says so."""
+    data = result["dataset"]
+    return float(data.get("mean_read_bytes") or data["mean_item_bytes"])
+
+
 def changed(
     setup: Setup, change: Change, item_bytes: float, loader_rates: dict[str, Any] | None
 ) -> Setup:
-    """`setup` after `change`. `loader_rates` is what `coordl rates` wrote, needed for coordl."""
+    """`setup` after `change`.
+
+    Args:
+        item_bytes: of a sample, as storage is asked for it.
+        loader_rates: what `coordl rates` wrote, needed for coordl.
+    """
     new: dict[str, Any] = {}
     if change.loader:
         assert loader_rates is not None
@@ -160,7 +186,7 @@ def changed(
             if new["workers"] > setup.cores:
                 new["prep_s"], new["blocked_s"] = setup.cores / rate, 0.0
     if change.storage_bytes_per_s is not None:
-        new["storage"] = ((1, change.storage_bytes_per_s / item_bytes),)
+        new |= {"storage": ((1, change.storage_bytes_per_s / item_bytes),), "limited": True}
     if (faster := (change.gpu_speedup or 1.0) * (change.gpus or 1)) != 1.0:
         new |= {"gpu_rate": setup.gpu_rate * faster}
         if math.isinf(setup.gpu_rate):

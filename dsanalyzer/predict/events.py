@@ -1,4 +1,4 @@
-"""A clock for simulations, and what several users share: cores, a disk, a network link."""
+"""A clock for simulations, and what users share: cores, a disk, a link, a limited volume."""
 
 from __future__ import annotations
 
@@ -106,3 +106,33 @@ class Shared:
         self._set_timer()
         for done in finished:
             done()
+
+
+class Limited:
+    """A resource that is fast but held to a rate, as cloud volumes and throttled disks are.
+
+    What it has not given for up to `burst_s` it may give at once, so that users who pause, as
+    workers do while they prepare, lose nothing by it: where a disk's idle moment is gone, a limit's
+    is credit.
+
+    Source: the generic cell rate algorithm (ITU-T I.371).
+    """
+
+    def __init__(self, clock: Clock, rate: float, burst_s: float) -> None:
+        self.work_done = 0.0
+        self.busy_s = 0.0  # what the work takes at the rate
+        self._clock = clock
+        self._rate = rate
+        self._burst_s = burst_s
+        self._due = -burst_s  # when all work so far is given, had it begun with no credit
+
+    def use(self, work: float, done: Event) -> None:
+        """`done` is called when the limit lets `work` through; no work, or with credit, at once."""
+        if work <= 0:
+            done()
+            return
+        lasts = work / self._rate
+        self._due = max(self._due, self._clock.now - self._burst_s) + lasts
+        self.work_done += work
+        self.busy_s += lasts
+        self._clock.at(self._due, done)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsanalyzer.predict.caches import Origin
-from dsanalyzer.predict.events import Clock, Event, Shared
+from dsanalyzer.predict.events import Clock, Event, Limited, Shared
 from dsanalyzer.predict.setup import Setup
 
 GRANULES = 8  # parts of a minibatch
@@ -29,7 +29,7 @@ class World:
     random: random.Random
     origin: Callable[[int, int], Origin]
     cores: list[Shared]
-    storage: list[Shared]
+    storage: list[Shared | Limited]
     network: list[Shared]
     reads: dict[Origin, int]
     gpu_s: float = 0.0
@@ -110,7 +110,17 @@ class Producer:
         network = world.network[server]
         # A network without a limit costs nothing.
         received = sent if math.isfinite(self.setup.network) else 0
-        storage.use(missed, lambda: network.use(received, done))
+
+        def read() -> None:
+            network.use(received, done)
+
+        def let_through() -> None:
+            if missed and self.setup.limited and self.setup.latency_s:
+                world.clock.at(world.clock.now + missed * self.setup.latency_s, read)
+            else:
+                read()
+
+        storage.use(missed, let_through)
 
     def prepare(self, items: list[int], effort: float, done: Event) -> None:
         setup, clock, world = self.setup, self.world.clock, self.world

@@ -24,6 +24,8 @@ class Setup:
         prep_table: (workers, samples/s of prep) as measured, fewest first; empty without a sweep.
         spread: standard deviation over mean of the prep time of a minibatch.
         storage: (queue depth, rate) pairs; the rate between two depths is interpolated.
+        limited: storage is held to its rate rather than as slow as that, and may give at once what
+            it has not given for `burst_s` seconds. latency_s: what a read takes the disk behind.
         cores: per server.
         policy, cached_fraction: of each server's memory for data; the fraction is of the data set.
         jobs: on one server, each with accelerators of its own. coordinated: fetch and prep are done
@@ -45,6 +47,9 @@ class Setup:
     cores: int
     policy: str
     cached_fraction: float
+    limited: bool = False
+    burst_s: float = 0.1  # the kernel's throttle, measured on 85 KB files at 10 to 120 MB/s
+    latency_s: float = 0.0
     prefetch_factor: int = 2
     blocked_s: float = 0.0
     prep_table: tuple[tuple[int, float], ...] = ()

@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, field
 
 from dsanalyzer.predict import caches
-from dsanalyzer.predict.events import Clock, Shared
+from dsanalyzer.predict.events import Clock, Limited, Shared
 from dsanalyzer.predict.pipeline import Barrier, Consumer, Producer, World
 from dsanalyzer.predict.setup import Setup
 
@@ -77,14 +77,25 @@ class _Simulation:
             random.Random(seed),
             caches.lookup(held, setup.partitioned),
             [Shared(clock, lambda n: min(n, setup.cores)) for _ in held],
-            [Shared(clock, setup.storage_rate, in_turn=True) for _ in range(disks)],
+            [self._storage(clock) for _ in range(disks)],
             [Shared(clock, lambda _: setup.network) for _ in held],
             {"memory": 0, "peer": 0, "storage": 0},
         )
 
+    def _storage(self, clock: Clock) -> Shared | Limited:
+        setup = self.setup
+        if setup.limited and setup.burst_s > 0:
+            readers = setup.fetch_depth if setup.staged else max(1, setup.workers) * setup.jobs
+            return Limited(clock, setup.storage_rate(readers), setup.burst_s)
+        return Shared(clock, setup.storage_rate, in_turn=True)
+
     def run(self) -> Simulated:
         epochs_s, usage = [], []
+        clock = self.world.clock
         for _ in range(self.epochs):
+            # Between two epochs storage rests, as between a profile's passes.
+            clock.at(clock.now + self.setup.burst_s, lambda: None)
+            clock.run()
             begin = self.world.clock.now
             self._epoch()
             self.world.clock.run()

@@ -13,6 +13,7 @@ from dsanalyzer.predict.calibrate import (
     changed,
     correction_of,
     expansion,
+    read_bytes,
     setup_of,
 )
 from dsanalyzer.predict.change import Change
@@ -79,7 +80,7 @@ def predict(
             f"the rates are of {(loader_rates or {}).get('form', 'original')} items, not "
             f"{change.form}: run `coordl rates --form {change.form}`"
         )
-    item_bytes = result["dataset"]["mean_item_bytes"]
+    item_bytes = read_bytes(result)
     setup = changed(basis.setup, change, item_bytes, loader_rates)
     if change.loader and change.storage_bytes_per_s is None:
         deepest = max(setup.storage)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 Policy = Literal["lru", "never-evict", "pagecache"]
 Bound = Literal["fetch", "prep", "gpu"]
-Phase = Literal["ingestion", "delivery", "prep", "drain", "sweep", "fetch"]
+Phase = Literal["ingestion", "delivery", "interference", "copy", "prep", "drain", "sweep", "fetch"]
 Verdict = Literal["stall", "none", "inconclusive"]
 
 
@@ -63,12 +63,23 @@ class Steady(TypedDict):
     time_s: Interval
     compute_s: Interval
     delivery_s: NotRequired[Interval]  # of minibatches out of workers, where it was measured
+    interference_s: NotRequired[Interval]  # that compute takes longer beside the loader's load
+    load_cores: NotRequired[float]  # that the loader kept busy, and the load as many
+    copy_s: NotRequired[Interval]  # that compute takes longer from pinned memory, on a GPU
     prep_stall_s: Stall
     fetch_stall_s: Stall
     speed: Interval
     bound_by: Bound
     noise_floor: NotRequired[float]  # share by which two equal phases differed (A/A)
     threshold: NotRequired[float]  # share of the epoch below which a stall is of no relevance
+
+
+class Part(TypedDict):
+    """What opens and decodes a file (loader), or one transform; seconds, and those on a core."""
+
+    name: str
+    wall_s: float
+    cpu_s: float
 
 
 class Loaded(TypedDict):
@@ -79,6 +90,7 @@ class Loaded(TypedDict):
     cpu_s: float
     queued_s: float
     collate_s: float
+    parts: NotRequired[list[Part]]  # where the data set shows them, in the order they ran
 
 
 class Pass(TypedDict):
@@ -157,6 +169,7 @@ class Dataset(TypedDict):
     measured_samples: int
     measured_bytes: int
     mean_item_bytes: float
+    mean_read_bytes: NotRequired[float]  # of whole pages, as storage is asked for them
     files: list[str]
 
 
@@ -197,6 +210,7 @@ class Result(TypedDict):
     steady: Steady
     passes: list[Pass]
     storage: list[StorageRate]
+    storage_latency_s: NotRequired[float | None]  # of one sample at the disk behind held storage
     model: Model | None
     checks: list[Check]
     diverted: list[str]

@@ -22,7 +22,7 @@ from dsanalyzer.report.verdict import (
     steady_read_share,
     steady_storage_bytes,
 )
-from dsanalyzer.report.workers import sample_costs
+from dsanalyzer.report.workers import part_costs, sample_costs
 
 
 def checks(result: Result) -> str:
@@ -95,6 +95,37 @@ def samples(result: Result) -> str:
         for phase, c in sample_costs(result).items()
     ]
     heads = ["phase", "a sample", "on a core", "waiting for one", "the rest", "of it, collating"]
+    return table(heads, rows, text_columns=1) if rows else ""
+
+
+def parts(result: Result) -> str:
+    """What each part of preparing a sample took a worker; empty where the data set has none."""
+    rows = [
+        [
+            name,
+            milliseconds(cost.memory_s),
+            milliseconds(cost.core_s),
+            "–" if cost.storage_s is None else milliseconds(cost.storage_s),
+        ]
+        for name, cost in part_costs(result).items()
+    ]
+    heads = ["part", "a sample from memory", "of it, on a core", "a sample in later epochs"]
+    return table(heads, rows, text_columns=1) if rows else ""
+
+
+def besides(result: Result) -> str:
+    """What else makes compute longer, beside what the bars show; empty where none was measured."""
+    steady = result["steady"]
+    cores = f"beside {steady.get('load_cores', 0.0):.1f} busy cores, as the loader keeps them"
+    rows = [
+        [name, *(seconds(longer[bound]) for bound in ("value", "low", "high"))]  # type: ignore[literal-required]
+        for name, longer in (
+            (cores, steady.get("interference_s")),
+            ("copies from pinned memory to the GPU", steady.get("copy_s")),
+        )
+        if longer is not None
+    ]
+    heads = ["compute takes longer", "an epoch", "from", "to"]
     return table(heads, rows, text_columns=1) if rows else ""
 
 

@@ -22,7 +22,7 @@ from dsanalyzer.report import evidence, panels
 from dsanalyzer.report.charts import Figure, figures
 from dsanalyzer.report.document import Result, WhatIf
 from dsanalyzer.report.verdict import command_line, emulation, headline, repeat_advice, setting
-from dsanalyzer.report.workers import contention
+from dsanalyzer.report.workers import contention, crowding
 
 
 class ReportExtraMissing(ImportError):
@@ -71,8 +71,8 @@ def _body(result: Result, drawn: dict[str, Figure], whatif: WhatIf | None) -> st
     parts.append(f"<h1>{escape(headline(result))}</h1>")
     if advice := repeat_advice(result):
         parts.append(f'<p class="lead ask">{with_code(advice)}</p>')
-    if contended := contention(result):
-        parts.append(f'<p class="lead ask">{escape(contended)}</p>')
+    for told in filter(None, (contention(result), crowding(result))):
+        parts.append(f'<p class="lead ask">{escape(told)}</p>')
     parts.append(f'<p class="lead">{escape(setting(result))}</p>')
     parts.append(panels.tiles(result))
     parts.append('<div class="grid">')
@@ -157,6 +157,10 @@ def _evidence(result: Result) -> str:
     ]
     if costs := evidence.samples(result):
         parts += ['<h3 class="sub">What a sample takes a worker</h3>', costs]
+    if costs := evidence.parts(result):
+        parts += ['<h3 class="sub">What its parts take</h3>', costs]
+    if besides := evidence.besides(result):
+        parts += ['<h3 class="sub">Compute that is not alone</h3>', besides]
     if result["storage"]:
         parts += ['<h3 class="sub">Storage alone</h3>', evidence.storage(result)]
     if result["diverted"]:

@@ -37,7 +37,7 @@ from dsanalyzer.report.verdict import (
     steady_read_share,
     steady_storage_bytes,
 )
-from dsanalyzer.report.workers import contention, sample_costs, workers_knee
+from dsanalyzer.report.workers import contention, crowding, part_costs, sample_costs, workers_knee
 
 PARTS = (
     ("compute", "compute_s", "compute"),
@@ -46,6 +46,7 @@ PARTS = (
     ("fetch", "fetch_stall_s", "fetch stall"),
 )
 RATES = (("G", "GPU", "gpu"), ("P", "prep", "prep"), ("F", "fetch", "fetch"))
+PARTS_TOLD = 4
 LABEL = 23  # columns left of a bar
 
 
@@ -61,8 +62,9 @@ def summary(result: Result, console: Console, *, path: str = "result.json") -> N
     screen.paragraph(headline(result), "bold")
     if advice := repeat_advice(result):
         screen.paragraph(advice, "yellow")
-    if contended := contention(result):
-        screen.paragraph(contended, "yellow")
+    for told in (contention(result), crowding(result)):
+        if told:
+            screen.paragraph(told, "yellow")
     screen.paragraph(f"Setting: {setting(result)}.", "dim")
     _epoch_bars(result, screen)
     _rate_ladder(result, screen)
@@ -161,7 +163,16 @@ def _evidence(result: Result, screen: Screen) -> None:
         text = f"{milliseconds(cost.total_s)} of a worker: {milliseconds(cost.core_s)} on a core, "
         text += f"{milliseconds(cost.queued_s)} waiting for one, {milliseconds(cost.else_s)} else"
         _fact(screen, f"sample, {phase}", text)
+    if costs := part_costs(result):
+        longest = [f"{name} {milliseconds(c.memory_s)}" for name, c in costs.items()][:PARTS_TOLD]
+        _fact(screen, "of it, longest", ", ".join(longest))
     steady = result["steady"]
+    if (longer := steady.get("interference_s")) is not None:
+        text = f"compute takes {seconds(longer['value'])} of an epoch longer beside "
+        text += f"{steady.get('load_cores', 0.0):.1f} cores kept busy as the loader does"
+        _fact(screen, "busy cores", text)
+    if (longer := steady.get("copy_s")) is not None:
+        _fact(screen, "copies", f"{seconds(longer['value'])} of an epoch to the GPU, if pinned")
     if "threshold" in steady and "noise_floor" in steady:
         text = f"a stall counts from {percent(steady['threshold'])} of the epoch; two equal phases "
         text += f"differ by {percent(steady['noise_floor'])} here"
