@@ -43,6 +43,7 @@ from dsanalyzer.report import load  # noqa: E402
 QUESTION = (__doc__ or "").splitlines()[0]
 JOB = HERE / "loaders" / "trainer.py"
 TARGETS = {"median": 0.02, "95th percentile": 0.05, "worst": 0.08}
+BATCH = 24  # a pass over the photographs is then long against two workers' prefetching
 LONG = ("--rounds", "5", "--epochs", "5", "--budget", "6m")  # a base is measured with care
 SHORT = ("--rounds", "1", "--epochs", "3", "--budget", "3m")
 
@@ -130,7 +131,7 @@ def change_of(base: Point, point: Point) -> Change:
 
 
 def job_words(point: Point, folder: Path) -> list[str]:
-    words = [sys.executable, str(JOB), str(folder)]
+    words = [sys.executable, str(JOB), str(folder), "--batch", str(BATCH)]
     words += ["--model", point.model, "--workers", str(point.workers)]
     if point.form:
         words += ["--loader", "coordl", "--cache", f"{point.cached:.0%}", "--form", point.form]
