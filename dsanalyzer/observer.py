@@ -20,8 +20,9 @@ import psutil
 
 from dsanalyzer import ranks
 from dsanalyzer.hooks.wire import MESSAGE_BYTES, address_of
-from dsanalyzer.measure import residency
+from dsanalyzer.measure import residency, timing
 from dsanalyzer.measure.load import Load
+from dsanalyzer.measure.mounts import mount_of
 from dsanalyzer.measure.plan import Plan
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle
@@ -103,6 +104,8 @@ class Observer:
         self.refused: str | None = None
         self.gone: str | None = None  # which rank others wait for
         self.failure: BaseException | None = None
+        self.silent = False
+        self.heard_at = timing.clock()  # when the job last said anything, or was last served
         self.done = threading.Event()
         self.hooked = False
         self.root_pid = 0
@@ -165,6 +168,7 @@ class Observer:
             self._leaves(link)
             link.close()
             return
+        self.heard_at = timing.clock()
         message = json.loads(data)
         if message.get("ranks", 1) == 1 or message["op"] not in ranks.TOGETHER:
             self._answer([link], lambda: message)
@@ -183,6 +187,7 @@ class Observer:
         except Exception as error:  # the job must not wait for ever for an answer
             self.failure = error
             reply = {"error": str(error)}
+        self.heard_at = timing.clock()
         if reply is not None:
             for link in links:
                 with contextlib.suppress(OSError):
@@ -211,6 +216,9 @@ class Observer:
                     busy = True
 
     # -- messages ---------------------------------------------------------------------------------
+
+    def _on_alive(self, message: dict[str, Any]) -> None:
+        """That it came says it."""
 
     def _on_hello(self, message: dict[str, Any]) -> None:
         self.hooked = True
@@ -342,6 +350,8 @@ class Observer:
                 "missed_device_bytes": self._policy.missed_device_bytes,
                 "resident_expected_after": self._policy.expected_share,
             }
+            if mount_of(next(iter(self._sizes()))).served:  # whose reads nobody counts
+                record["read_bytes"] = record["missed_device_bytes"]
         after = residency.residency(self._sizes())
         record |= {
             "resident_before": self._before.share,

@@ -13,7 +13,7 @@ import psutil
 
 import dsanalyzer
 from dsanalyzer import ranks, rates, stalls
-from dsanalyzer.measure import residency
+from dsanalyzer.measure import mounts, residency
 from dsanalyzer.measure.session import Measured, Options
 from dsanalyzer.predict import model
 from dsanalyzer.report.document import Result
@@ -349,7 +349,7 @@ def _doubt(summary: dict[str, Any], checks: list[dict[str, Any]]) -> None:
 
 
 def _notes(options: Options, measured: Measured) -> list[str]:
-    notes = []
+    notes = mounts.remarks(next(iter(measured.subset["sizes"])))
     if measured.storage_method == "pacing":
         notes.append(
             "storage was slowed down by the tool's own pacing (no control group to be had): opens "

@@ -85,6 +85,9 @@ def profile(
     threshold: Annotated[
         str, typer.Option(help="Share of the epoch from which a stall is of relevance.")
     ] = "2%",
+    patience: Annotated[
+        str, typer.Option(help="Silence after which the job is taken to hang, and ended.")
+    ] = "10m",
     seed: Annotated[int, typer.Option(help="Seed of sample order and bootstrap.")] = 0,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Let the job write its checkpoints.")
@@ -118,6 +121,7 @@ def profile(
             sweep=quantity.counts(sweep),
             threshold=quantity.fraction(threshold),
             trace=trace is not None,
+            patience_s=quantity.duration_s(patience),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

@@ -30,6 +30,7 @@ LEARN_STEPS = 3  # optimizer steps seen before a loader counts as the training l
 RECORDED_BATCHES = 4
 PROBED_BATCHES = 3  # per worker, to see how fast the loader is
 LEAD_IN_STEPS = 6
+ALIVE_S = 1.0  # the tool hears of steps so often
 
 _NO_MORE = object()
 OpenLoader = Callable[[], Iterator[Any]]
@@ -47,6 +48,8 @@ class Conductor:
         self.traced = bool(config.get("trace"))
         self.pid = os.getpid()
         self._control = Connection(config["socket"], "control")
+        self._events = Connection(config["socket"], "events")
+        self._told_at = 0.0  # that the job is alive
         self._seen: list[Any] = []  # loaders in the order in which they were first iterated
         self._learned: dict[int, int] = {}  # loader -> training steps seen
         self._recorded: list[Any] = []
@@ -65,6 +68,13 @@ class Conductor:
     def _ask(self, op: str, **facts: Any) -> dict[str, Any]:
         rank = self._rank or Rank()
         return self._control.ask({"op": op, "rank": rank.number, "ranks": rank.count, **facts})
+
+    def alive(self) -> None:
+        """A step was made: the job does not hang."""
+        now = timing.clock()
+        if now - self._told_at >= ALIVE_S:
+            self._told_at = now
+            self._events.event({"op": "alive"})
 
     def observe(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
         """The iterator behind one `iter(loader)` of the job."""
@@ -124,6 +134,7 @@ class Conductor:
             except StopIteration:
                 return
             before, given = training.steps(), timing.clock()
+            self.alive()
             yield batch
             if training.steps() == before:
                 continue
@@ -469,6 +480,7 @@ class _Recorder:
         if self.at_s is not None:
             self.at_s.append(asked)
         self.samples += subset.samples_in(batch)
+        self._conductor.alive()
         yield batch
         now = timing.clock()
         self.steps_s.append(now - self._mark - self._conductor.take_gap_s())

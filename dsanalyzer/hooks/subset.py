@@ -13,6 +13,7 @@ from dsanalyzer.hooks import opens
 PROBED_SAMPLES = 8  # loaded to check what a data set's own list of files claims
 # Bytes of the files behind the samples, each time they are opened, over bytes of the files once.
 MOST_REPEATED = 4
+FROM_NETWORK = 1024  # bytes received per sample from which on samples come from there
 
 
 class NotMeasurable(Exception):
@@ -144,13 +145,31 @@ def _files(dataset: Any, indices: list[int]) -> list[list[str]]:
     opened = {n: _opened_by(dataset, indices[n]) for n in range(0, len(indices), step)}
     if all(claimed[n] in opened[n] for n in opened):
         return [opened[n] if n in opened else [str(claimed[n])] for n in range(len(indices))]
+    before = _received_bytes()
     files = [opened.get(n) or _opened_by(dataset, i) for n, i in enumerate(indices)]
     if not any(files):
+        if (received := _received_bytes() - before) >= FROM_NETWORK * len(indices):
+            raise NotMeasurable(
+                f"loading a sample opens no file, and {received / 1e6:.3g} MB came over the "
+                f"network while {len(indices)} were loaded: the tool can put what a client reads "
+                "neither into memory nor out of it, so it cannot tell fetch from prep. "
+                "`dsanalyzer watch` tells how long the job waits for both; or profile a part of "
+                "the data copied to a disk"
+            )
         raise NotMeasurable(
             "loading a sample opens no file (data in memory, or one archive opened beforehand), so "
             "there is no fetch to measure that the tool could make cold"
         )
     return files
+
+
+def _received_bytes() -> int:
+    """By this machine's (or container's) network interfaces so far, its own to itself included."""
+    try:
+        with open("/proc/self/net/dev") as file:
+            return sum(int(line.partition(":")[2].split()[0]) for line in file if ":" in line)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _check_files_are_whole(files: list[list[str]], sizes: dict[str, int]) -> None:

@@ -26,6 +26,12 @@ from dsanalyzer.measure.throttle import ReadThrottle, reap_stale
 from dsanalyzer.observer import Observer
 from dsanalyzer.predict.model import hit_rate
 
+_NO_GPU = (
+    "Torch not compiled with CUDA enabled",
+    "Found no NVIDIA driver",
+    "No CUDA GPUs are available",
+    "no CUDA-capable device",
+)
 MEMORY_SHARE = 0.5  # of the available memory that the measured subset may occupy
 STORAGE_LIMIT_S = 3.0
 MOST_WORKERS = 1024
@@ -64,6 +70,23 @@ def cannot_run(command: Sequence[str]) -> Iterator[None]:
         raise NotMeasured(f"cannot run {command[0]!r}: {error.strerror}") from error
 
 
+def hint(log: str) -> str:
+    """What to do about a script's own error that a profile makes likely; else nothing."""
+    last = log[-2000:]
+    if "EOFError" in last:
+        return (
+            ": it asked for input, and a profiled job, which runs twice, has none. Give its "
+            "answers as arguments, or profile `bash -c 'yes | python train.py'`"
+        )
+    if any(words in last for words in _NO_GPU):
+        return (
+            ": it wants a GPU and there is none here. Let it train on the CPU (most scripts have "
+            "an option for that) and name the GPU's speed with --gpu-rate N samples/s, which "
+            "stands in for it"
+        )
+    return ""
+
+
 @dataclass(frozen=True)
 class Options:
     """What to measure, and under which conditions.
@@ -85,6 +108,7 @@ class Options:
         sweep: numbers of workers with which prep alone is measured besides the job's own.
         trace: whether to keep what happened when, for a Chrome trace.
         threshold: share of the epoch below which a stall is of no relevance, above 0 and below 1.
+        patience_s: seconds of silence after which the job is taken to hang.
     """
 
     policy: str = "lru"
@@ -102,6 +126,7 @@ class Options:
     sweep: tuple[int, ...] = ()
     threshold: float = stalls.THRESHOLD
     trace: bool = False
+    patience_s: float = 600.0
 
     def __post_init__(self) -> None:
         if self.policy not in ("lru", "never-evict"):
@@ -110,7 +135,7 @@ class Options:
             raise ValueError(
                 f"cached fraction is {self.cached_fraction}; give 0 to 1, or 0% to 100%"
             )
-        for name in ("storage_bytes_per_s", "gpu_rate", "block_s", "budget_s"):
+        for name in ("storage_bytes_per_s", "gpu_rate", "block_s", "budget_s", "patience_s"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}; give a positive number")
@@ -199,6 +224,7 @@ class Session:
         self.options = options
         self._directory = directory
         self._progress = progress
+        self._phase = ""
         self._passes: list[dict[str, Any]] = []
         self._diverted: list[str] = []
         self._timelines: list[tuple[str, list[dict[str, Any]]]] = []
@@ -279,7 +305,7 @@ class Session:
                 "pace_bytes_per_s": throttle.bytes_per_s,
             }
         (run_dir / "config.json").write_text(json.dumps(config))
-        self._progress(f"{kind}: starting the job")
+        self._say(f"{kind}: starting the job")
         self._started = timing.clock()
         observer = Observer(
             run_dir / "socket",
@@ -288,7 +314,7 @@ class Session:
             throttle=throttle,
             make_plan=self._make_plan,
             limit_samples=self._limit_samples,
-            on_progress=self._progress,
+            on_progress=self._say,
         )
         try:
             with cannot_run(self.command), open(run_dir / "job.log", "wb") as log:
@@ -308,13 +334,15 @@ class Session:
     def _start_command(self, run_dir: Path, throttle: ReadThrottle | None, log: Any) -> Job:
         return Job(self.command, run_dir, throttle=throttle, output=log)
 
-    @staticmethod
-    def _wait(job: Running, observer: Observer) -> int | None:
+    def _wait(self, job: Running, observer: Observer) -> int | None:
         while (code := job.wait(0.1)) is None:
             if observer.done.is_set():
                 return job.wait(10.0)  # a job that does not end by itself is ended
             if observer.failure is not None or observer.refused or observer.gone:
                 return job.wait(2.0)
+            if timing.clock() - observer.heard_at > self.options.patience_s:
+                observer.silent = True
+                return job.wait(0.0)
         return code
 
     def _check(self, observer: Observer, code: int | None, run_dir: Path) -> None:
@@ -323,6 +351,8 @@ class Session:
             raise NotMeasured(f"{observer.failure}", log) from observer.failure
         if observer.refused is not None:
             raise NotMeasured(observer.refused)
+        if observer.silent:
+            raise NotMeasured(self._silence(), log)
         if observer.done.is_set():
             return
         if observer.gone is not None:
@@ -332,13 +362,15 @@ class Session:
             )
         if not observer.hooked:
             if code:
-                raise NotMeasured(f"the command failed with exit code {code} before it began", log)
+                raise NotMeasured(
+                    f"the command failed with exit code {code} before it began{hint(log)}", log
+                )
             raise NotMeasured(
                 "no Python process of the command loaded the hooks. Does it run python with -I, -E "
                 "or -S, or inside a container or on another machine? Profile it there."
             )
         if code:
-            raise NotMeasured(f"the training script failed with exit code {code}", log)
+            raise NotMeasured(f"the training script failed with exit code {code}{hint(log)}", log)
         if not observer.loaders:
             raise NotMeasured(
                 "the script ended without iterating a torch DataLoader, so there was nothing to "
@@ -354,6 +386,18 @@ class Session:
         raise NotMeasured(
             f"the script ended before the profile did. {self._steps_advice()}",
             log,
+        )
+
+    def _say(self, text: str) -> None:
+        self._phase = text
+        self._progress(text)
+
+    def _silence(self) -> str:
+        waited = f"{self.options.patience_s / 60:.3g} minutes"
+        return (
+            f"nothing has come from the job for {waited}, last: {self._phase}. It hangs, or waits "
+            "for something, or its imports or a step take that long: then wait longer with "
+            "--patience"
         )
 
     def _steps_advice(self) -> str:
@@ -393,7 +437,7 @@ class Session:
         )
         if speeds.loader:
             self._progress.total_s = self.plan.seconds(speeds)
-        self._progress(
+        self._say(
             f"{self.plan.samples} samples, {self.plan.rounds} rounds, {self.plan.epochs} epochs"
         )
         return self.plan
@@ -423,7 +467,7 @@ class Session:
     def _storage(
         self, subset: dict[str, Any], loader: dict[str, Any], throttle: ReadThrottle | None
     ) -> dict[str, Any]:
-        self._progress("storage: reading items without the job")
+        self._say("storage: reading items without the job")
         depths = sorted({1, ranks.readers(loader), 16})
         paths = list(subset["sizes"])
         measured = self._read(paths, depths, STORAGE_LIMIT_S, throttle)

@@ -14,20 +14,25 @@ import threading
 from typing import Any
 
 from dsanalyzer.measure import residency, timing
+from dsanalyzer.measure.mounts import mount_of
 
 
 def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[str, Any]:
     """Read whole files with `depth` threads until they run out or `limit_s` has passed.
 
     Returns samples_per_s and bytes_per_s, and `read_bytes`, what the block layer was asked for:
-    for a cold run it must be at least the bytes read, else memory answered.
+    for a cold run it must be at least the bytes read, else memory answered. Where nobody counts
+    that (mounts.py), it is the pages that were not in memory.
     """
+    absent: dict[str, int] | None = None
     if cold:
         for path in paths:
             residency.evict(path)
+        if paths and mount_of(paths[0]).served:
+            absent = {path: _absent_bytes(path) for path in paths}
     queue = iter(paths)
     lock = threading.Lock()
-    done = [0, 0]
+    done = [0, 0, 0]
     finished_s: list[float] = []
     before = _read_bytes()
     started = timing.clock()
@@ -43,6 +48,7 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
             with lock:
                 done[0] += 1
                 done[1] += count
+                done[2] += absent[path] if absent else 0
                 finished_s.append(timing.clock() - started)
 
     threads = [threading.Thread(target=read) for _ in range(depth)]
@@ -57,7 +63,7 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
         "bytes_per_s": done[1] / elapsed,
         "samples": done[0],
         "bytes": done[1],
-        "read_bytes": _read_bytes() - before,
+        "read_bytes": _read_bytes() - before if absent is None else done[2],
         "slices": slices(finished_s, elapsed),
     }
 
@@ -69,6 +75,11 @@ def slices(finished_s: list[float], elapsed_s: float, count: int = 10) -> list[f
     for moment in finished_s:
         filled[min(count - 1, int(moment / width))] += 1
     return [number / width for number in filled]
+
+
+def _absent_bytes(path: str) -> int:
+    resident, total, _ = residency.resident_pages(path)
+    return (total - resident) * residency.PAGE_BYTES
 
 
 def _read_bytes() -> int:

@@ -1,21 +1,17 @@
-"""Photographs re-encoded in every way a data set may hold, and torchvision where it imports."""
+"""Photographs re-encoded in every way a data set may hold."""
 
 from __future__ import annotations
 
 import gc
-import importlib
 import io
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from coordl import _native
@@ -108,28 +104,3 @@ def mixed_folder(tmp_path: Path, photos: list[Path], encode: Callable[..., bytes
     photo = photos[2].read_bytes()
     (root / "zü" / "cut.jpg").write_bytes(photo[: len(photo) // 2])
     return root
-
-
-@pytest.fixture(scope="session")
-def torchvision() -> ModuleType:
-    """The real torchvision, also its CUDA build beside a CPU torch; skips where it is absent."""
-    try:
-        return _with_transforms()
-    except ModuleNotFoundError as error:
-        pytest.skip(f"torchvision is not installed: {error}")
-    except RuntimeError:  # its compiled operators cannot load; transforms need none of them
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _kept.append(library)
-        return _with_transforms()
-
-
-_kept: list[Any] = []  # a library's definitions end with the object
-
-
-def _with_transforms() -> ModuleType:
-    importlib.import_module("torchvision.transforms.v2")
-    return importlib.import_module("torchvision")

@@ -175,6 +175,40 @@ def test_a_script_that_raises_shows_its_own_traceback_and_exits_2(cli):
     assert cli.leftovers() == []
 
 
+@pytest.mark.parametrize(
+    ("when", "phase"), [("before", "starting the job"), ("within", "learning the training loop")]
+)
+def test_a_job_that_hangs_is_ended_and_where_is_said(cli, on_disk, when, phase):
+    job = cli.job("bad.py", on_disk, "hangs", when)
+    done = cli("profile", "--patience", "4s", *BRIEF, *job)
+
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2
+    assert "nothing has come from the job" in said and phase in said and "--patience" in said
+    assert cli.leftovers() == []
+
+
+def test_a_job_that_executes_itself_anew_is_measured(cli, on_disk):
+    done = cli("profile", *BRIEF, "-o", "r.json", *cli.job("bad.py", on_disk, "again"))
+
+    assert done.returncode == 0, done.stderr
+    assert cli.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("mistake", "advice"), [("asks", "Give its answers as arguments"), ("gpu", "--gpu-rate N")]
+)
+def test_a_job_that_wants_what_is_not_there_is_told_what_to_do(cli, on_disk, mistake, advice):
+    import torch
+
+    if mistake == "gpu" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = cli("profile", *BRIEF, *cli.job("bad.py", on_disk, mistake))
+
+    assert done.returncode == 2
+    assert advice in " ".join(done.stderr.split())
+
+
 def test_a_script_without_a_loader_says_so_whatever_the_temporary_folder(cli):
     cli.scratch /= "/".join(["a temporary folder"] * 8)  # longer than a socket's address
     cli.scratch.mkdir(parents=True)

@@ -1,7 +1,9 @@
 """Training loops of other shapes than train.py's: shapes.py SHAPE FOLDER."""
 
 import glob
+import io
 import sys
+import urllib.request
 
 import numpy as np
 import torch
@@ -24,6 +26,14 @@ class Pictures(Dataset):
 
     def __getitem__(self, index):
         return load(self.paths[index])
+
+
+class Remote(Pictures):
+    """From a server, through its own client."""
+
+    def __getitem__(self, index):
+        with urllib.request.urlopen(self.paths[index]) as answer:
+            return load(io.BytesIO(answer.read()))
 
 
 class Stream(IterableDataset):
@@ -93,6 +103,9 @@ def loaders(shape, folder):
         from torchdata.stateful_dataloader import StatefulDataLoader
 
         return [StatefulDataLoader(Pictures(paths), batch_size=16, shuffle=True, num_workers=2)]
+    if shape == "remote":
+        urls = [f"{folder}/{number:03}" for number in range(160)]
+        return [DataLoader(Remote(urls), batch_size=16, num_workers=2)]
     if shape == "wrapped":
         import dsanalyzer
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dsanalyzer.predict.calibrate import Correction, setup_of
+from dsanalyzer.predict.calibrate import Correction, changed, read_bytes, setup_of
+from dsanalyzer.predict.change import Change
 
 
 def profile(*, workers=2, cores=2, prep=200.0, cpu_s=0.0, queued_s=0.0, gpu="some GPU", steps=()):
@@ -71,3 +72,33 @@ def test_a_correction_is_linear_between_what_was_measured_and_bounded():
     assert correction.at(0.5) == pytest.approx(0.8)
     assert Correction(((0.0, 9.0),)).at(0.5) == 1.5
     assert Correction().at(0.3) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("held", "method", "reached", "limited"),
+    [
+        (None, None, 80.0, False),  # as it is: a disk
+        (8e6, "blkio cgroup", 80.0, True),
+        (8e6, "blkio cgroup", 40.0, False),  # the disk is slower than its limit
+        (8e6, "pacing", 80.0, False),  # which is a queue, as a disk is
+    ],
+)
+def test_storage_that_gives_what_it_is_held_to_is_limited(held, method, reached, limited):
+    result = profile()
+    result["options"] |= {"storage_bytes_per_s": held, "storage_method": method}
+    result["dataset"]["mean_item_bytes"] = 1e5
+    result["storage"][0]["samples_per_s"] = reached
+
+    setup = setup_of(result)
+    assert setup.limited == limited
+    asked = changed(setup, Change(storage_bytes_per_s=2e7), read_bytes(result), None)
+    assert asked.limited and asked.storage == ((1, 200.0),)
+    assert (asked.burst_s > 0) == (method != "pacing")  # with which it would be verified
+
+
+def test_storage_is_asked_for_whole_pages():
+    result = profile()
+    result["dataset"]["mean_item_bytes"] = 1e5
+    assert read_bytes(result) == 1e5
+    result["dataset"]["mean_read_bytes"] = 1.02e5
+    assert read_bytes(result) == 1.02e5

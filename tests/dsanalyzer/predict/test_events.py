@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsanalyzer.predict.events import Clock, Shared
+from dsanalyzer.predict.events import Clock, Limited, Shared
 
 
 def finish_times(shared, clock, arrivals):
@@ -54,3 +54,30 @@ def test_what_was_cancelled_does_not_hold_up_the_clock():
     clock.run()
 
     assert clock.now == 1.0
+
+
+def test_a_limit_lets_through_at_once_what_it_did_not_give_before():
+    clock = Clock()
+    volume = Limited(clock, rate=10.0, burst_s=0.5)  # 5 at once after half a second of rest
+
+    ends = finish_times(volume, clock, {"a": (1, 5.0), "b": (1, 5.0), "c": (9, 7.0)})
+
+    assert ends["a"] == pytest.approx(1.0)
+    assert ends["b"] == pytest.approx(1.5)
+    assert ends["c"] == pytest.approx(9.2)
+    assert volume.work_done == 17 and volume.busy_s == pytest.approx(1.7)
+
+
+def test_users_who_pause_get_all_of_a_limit_and_not_of_a_disk():
+    def speed(resource, clock):
+        def use():
+            resource.use(1, lambda: clock.at(clock.now + 0.1, use) if clock.now < 20 else None)
+
+        use()
+        clock.run()
+        return resource.work_done / clock.now
+
+    clock = Clock()
+    assert speed(Limited(clock, 10.0, 0.2), clock) == pytest.approx(10, rel=0.05)
+    clock = Clock()
+    assert speed(Shared(clock, lambda _: 10.0, in_turn=True), clock) == pytest.approx(5, rel=0.05)

@@ -49,6 +49,16 @@ def test_stages_of_their_own_overlap_where_workers_that_do_both_cannot():
     assert 400 < job().speed < 475
 
 
+def test_workers_that_take_turns_lose_nothing_of_a_volume_that_is_held_to_its_rate():
+    """Each fetches and then prepares: a disk is idle meanwhile, a limit is saved up."""
+    fast = {"cached_fraction": 0.0, "storage": ((1, 400.0),), "workers": 2}
+
+    assert job(**fast, limited=True).speed == pytest.approx(400, rel=0.03)
+    assert job(**fast).speed < 350
+    slow_behind = job(**fast, limited=True, latency_s=0.002)
+    assert slow_behind.speed == pytest.approx(2 / (0.004 + 0.002), rel=0.05)
+
+
 def test_without_workers_everything_is_one_after_the_other():
     found = job(workers=0, cached_fraction=0.0, gpu_rate=300, device_ahead=0)
 
