@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coordl import _native
-from coordl.cores import cpu_quota
+from coordl.cgroups import cpu_quota
 from coordl.fetch.budget import format_bytes
 
 _GIB = 1024**3

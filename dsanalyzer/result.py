@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import platform
 from importlib import metadata
@@ -12,6 +13,7 @@ import numpy as np
 import psutil
 
 import dsanalyzer
+from coordl.cgroups import cpu_quota, memory_limit
 from dsanalyzer import ranks, rates, stalls
 from dsanalyzer.measure import mounts, residency
 from dsanalyzer.measure.session import Measured, Options
@@ -104,6 +106,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
                 "queue_depth": row["queue_depth"],
                 "samples_per_s": row["samples_per_s"],
                 "bytes_per_s": row["bytes_per_s"],
+                "by_size": row["by_size"],
                 **{k: v for k, v in rates.mean_rate(row, random).json().items() if k != "value"},
             }
             for row in measured.storage["cold"]
@@ -391,13 +394,19 @@ def _first_epoch_shorter(epochs: list[dict[str, Any]], steady: dict[str, Any]) -
     ]
 
 
+def cores() -> int:
+    """Cores that a job here may use: by affinity, and by the quota of its control groups."""
+    count, quota = len(os.sched_getaffinity(0)), cpu_quota()
+    return count if quota is None else max(1, min(count, int(quota)))
+
+
 def _machine() -> dict[str, Any]:
     with open("/proc/cpuinfo") as file:
         names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     return {
         "cpu": names[0] if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": psutil.virtual_memory().total,
+        "cores": cores(),
+        "memory_bytes": min(psutil.virtual_memory().total, memory_limit() or math.inf),
         "gpu": _gpu_name(),
         "kernel": platform.release(),
         "python": platform.python_version(),

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from coordl.cgroups import memory_limit
 from dsanalyzer import ranks, stalls
 from dsanalyzer.job import Job, Running, bound_to_tool
 from dsanalyzer.measure import plan, timing
@@ -202,6 +203,8 @@ def _hold(row: dict[str, Any], throttle: ReadThrottle) -> None:
     for name in ("bytes_per_s", "samples_per_s"):
         row[name] *= by
     row["slices"] = [rate * by for rate in row["slices"]]
+    for one in row["by_size"]:
+        one["read_s"] /= by
     if throttle.method == "pacing":
         row["slices"] = [row["samples_per_s"]]
 
@@ -456,7 +459,8 @@ class Session:
         """As many of the chosen samples as memory can hold beside the job."""
         count = len(chosen["indices"])
         total = sum(chosen["sizes"].values())
-        room = MEMORY_SHARE * psutil.virtual_memory().available
+        available = psutil.virtual_memory().available
+        room = MEMORY_SHARE * min(available, memory_limit() or available)
         if total <= room or not count:
             return count
         raise NotMeasured(

@@ -34,6 +34,7 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
     lock = threading.Lock()
     done = [0, 0, 0]
     finished_s: list[float] = []
+    reads: list[tuple[int, float]] = []
     before = _read_bytes()
     started = timing.clock()
 
@@ -44,8 +45,10 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
                 path = next(queue, None)
             if path is None:
                 return
+            asked = timing.clock()
             count = residency.warm(path, buffer)
             with lock:
+                reads.append((count, timing.clock() - asked))
                 done[0] += 1
                 done[1] += count
                 done[2] += absent[path] if absent else 0
@@ -65,7 +68,27 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
         "bytes": done[1],
         "read_bytes": _read_bytes() - before if absent is None else done[2],
         "slices": slices(finished_s, elapsed),
+        "by_size": by_size(reads),
     }
+
+
+def by_size(reads: list[tuple[int, float]], classes: int = 3) -> list[dict[str, float]]:
+    """Mean bytes and seconds of a read, for so many classes of equally many items, smallest first.
+
+    `reads` holds the bytes and the seconds of each. Fewer classes where there are few reads.
+    """
+    ordered = sorted(reads)
+    count = min(classes, len(ordered))
+    parts = [
+        ordered[len(ordered) * n // count : len(ordered) * (n + 1) // count] for n in range(count)
+    ]
+    return [
+        {
+            "item_bytes": sum(size for size, _ in part) / len(part),
+            "read_s": sum(lasted for _, lasted in part) / len(part),
+        }
+        for part in parts
+    ]
 
 
 def slices(finished_s: list[float], elapsed_s: float, count: int = 10) -> list[float]:
@@ -92,11 +115,11 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
     Every depth has its own part of the files, of sizes like all the others': dealt out by size.
     """
-    by_size = sorted(request["paths"], key=lambda path: (os.path.getsize(path), path))
+    sorted_by_size = sorted(request["paths"], key=lambda path: (os.path.getsize(path), path))
     rng = random.Random(request["seed"])
     cold = []
     for number, depth in enumerate(request["depths"]):
-        part = by_size[number :: len(request["depths"])] or by_size
+        part = sorted_by_size[number :: len(request["depths"])] or sorted_by_size
         rng.shuffle(part)
         cold.append(deliver(part, depth, request["limit_s"], cold=True))
     paths = list(request["paths"])

@@ -180,12 +180,20 @@ class WorkersRate(TypedDict):
     high: float
 
 
+class SizeClass(TypedDict):
+    """Means of a third of the items, by size: bytes, and seconds of one read."""
+
+    item_bytes: float
+    read_s: float
+
+
 class StorageRate(TypedDict):
     queue_depth: int
     samples_per_s: float
     low: float  # 95 % interval of samples_per_s
     high: float
     bytes_per_s: float
+    by_size: NotRequired[list[SizeClass]]
 
 
 class Model(TypedDict):

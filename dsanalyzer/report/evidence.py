@@ -132,10 +132,19 @@ def besides(result: Result) -> str:
 def storage(result: Result) -> str:
     """Storage alone by queue depth."""
     rows = [
-        [str(s["queue_depth"]), figure(s["samples_per_s"]), f"{size(s['bytes_per_s'])}/s"]
+        [
+            str(s["queue_depth"]),
+            figure(s["samples_per_s"]),
+            f"{size(s['bytes_per_s'])}/s",
+            "; ".join(
+                f"{size(one['item_bytes'])} in {milliseconds(one['read_s'])}"
+                for one in s.get("by_size", ())
+            ),
+        ]
         for s in result["storage"]
     ]
-    return table(["queue depth", "samples/s", "bandwidth"], rows, text_columns=0)
+    heads = ["queue depth", "samples/s", "bandwidth", "reads of small, middle, large items"]
+    return table(heads, rows, text_columns=0)
 
 
 def table(heads: list[str], rows: list[list[str]], text_columns: int) -> str:

@@ -12,7 +12,8 @@ import torch.utils.data
 
 import coordl
 from coordl import transforms as T
-from coordl.cores import auto_workers, cpu_quota, measure_cores, usable_cores
+from coordl.cgroups import cpu_quota, memory_limit
+from coordl.cores import auto_workers, measure_cores, usable_cores
 
 V2 = "30 23 0:26 {base} {place} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "31 23 0:27 {base} {place} rw,nosuid - cgroup cgroup rw,cpu,cpuacct"
@@ -35,10 +36,13 @@ class Machine:
         home = self.root / folder.lstrip("/")
         home.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (home / name.replace("cpu_", "cpu.", 1)).write_text(text)
+            (home / name.replace("_", ".", 1)).write_text(text)
 
     def quota(self) -> float | None:
         return cpu_quota(str(self.process), str(self.root))
+
+    def memory(self) -> int | None:
+        return memory_limit(str(self.process), str(self.root))
 
 
 @pytest.fixture
@@ -167,3 +171,17 @@ def test_a_worker_process_starts_none_of_its_own() -> None:
 def test_other_words_are_refused_as_torch_refuses_them() -> None:
     with pytest.raises(TypeError):
         coordl.DataLoader([1], num_workers="automatic")
+
+
+def test_memory_is_limited_by_the_tightest_group_of_either_version(machine: Machine) -> None:
+    machine.sees("0::/jobs/mine\n", V2.format(base="/", place="/sys/fs/cgroup"))
+    machine.grants("/sys/fs/cgroup/jobs", memory_max="max\n")
+    assert machine.memory() is None
+    machine.grants("/sys/fs/cgroup/jobs/mine", memory_max="4000000\n")
+    assert machine.memory() == 4_000_000
+
+    machine.sees("9:memory:/mine\n", OTHER)
+    machine.grants("/sys/fs/cgroup/memory", memory_limit_in_bytes="9223372036854771712\n")
+    assert machine.memory() is None  # which is how version 1 says that there is none
+    machine.grants("/sys/fs/cgroup/memory/mine", memory_limit_in_bytes="8000000\n")
+    assert machine.memory() == 8_000_000

@@ -28,6 +28,16 @@ def test_every_depth_reads_a_part_like_all_the_others(tmp_path, monkeypatch):
     assert sum(row["samples"] for row in found["cold"]) == 60
 
 
+def test_reads_are_told_by_size_of_the_item():
+    reads = [(size, size / 1e6) for size in (300, 100, 200, 600, 500, 400)]
+
+    classes = storage.by_size(reads)
+    assert [one["item_bytes"] for one in classes] == [150, 350, 550]
+    assert [one["read_s"] for one in classes] == pytest.approx([150e-6, 350e-6, 550e-6])
+    assert storage.by_size(reads[:1]) == [{"item_bytes": 300, "read_s": pytest.approx(300e-6)}]
+    assert storage.by_size([]) == []
+
+
 @pytest.mark.parametrize(
     ("method", "reached", "held"),
     [
@@ -45,6 +55,7 @@ def test_storage_that_reached_its_limit_has_that_rate(method, reached, held):
         "bytes_per_s": reached / 1.25,
         "samples_per_s": reached / 1e5,
         "slices": [reached / 1e5] * 3,
+        "by_size": [],
     }
     session._hold(row, SimpleNamespace(bytes_per_s=20e6, method=method))
 
