@@ -95,7 +95,7 @@ class Observer:
     ) -> None:
         self.loaders: list[dict[str, Any]] = []
         self.passes: list[dict[str, Any]] = []
-        # For a trace: what every pass and every minibatch of a worker was doing when.
+        # What every pass and every minibatch of a worker was doing when.
         self.timeline: list[dict[str, Any]] = []
         self.diverted: list[str] = []
         self.ordinal: int | None = None
@@ -240,8 +240,7 @@ class Observer:
         for name, seconds in message["parts"].items():
             sums = self._parts.setdefault(name, [0.0, 0.0])
             sums[:] = [one + more for one, more in zip(sums, seconds, strict=True)]
-        if "at_s" in message:
-            self.timeline.append(message)
+        self.timeline.append(message)
 
     def _on_diverted(self, message: dict[str, Any]) -> None:
         self.diverted.append(message["path"])
@@ -320,9 +319,9 @@ class Observer:
             self._followed = None
             return {}
         record = json.loads((self._run_dir / message["record"]).read_text())
-        if (at_s := record.pop("at_s", None)) is not None:
-            kept = ("phase", "round", "steps_s", "waits_s")
-            self.timeline.append({"op": "pass", "at_s": at_s, **{k: record[k] for k in kept}})
+        kept = ("phase", "round", "steps_s", "waits_s")
+        whole = {key: record[key] for key in kept}
+        self.timeline.append({"op": "pass", "at_s": record.pop("at_s"), **whole})
         if message["phase"] in BLOCKS:
             if message["phase"] == "interference":
                 record["load_cores"] = self._loaders_load()[0]

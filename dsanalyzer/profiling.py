@@ -80,7 +80,6 @@ def profile(
         sweep=tuple(sweep),
         threshold=_number(threshold, quantity.fraction),
         seed=seed,
-        trace=trace is not None,
     )
     for path in (output, trace):
         if path is not None and os.path.exists(path):

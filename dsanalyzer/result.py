@@ -18,6 +18,7 @@ from dsanalyzer import ranks, rates, stalls
 from dsanalyzer.measure import mounts, residency
 from dsanalyzer.measure.session import Measured, Options
 from dsanalyzer.predict import model
+from dsanalyzer.report import timeline
 from dsanalyzer.report.document import Result
 from dsanalyzer.report.units import exact_percent, percent, seconds
 
@@ -101,6 +102,7 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
         "epochs": epochs,
         "steady": {**summary, "bound_by": bound, "noise_floor": floor, "threshold": rule.threshold},
         "passes": [_pass(record) for record in measured.passes],
+        "timeline": timeline.spans(measured.timelines),
         "storage": [
             {
                 "queue_depth": row["queue_depth"],

@@ -120,7 +120,6 @@ def profile(
             divert=not keep_checkpoints,
             sweep=quantity.counts(sweep),
             threshold=quantity.fraction(threshold),
-            trace=trace is not None,
             patience_s=quantity.duration_s(patience),
         )
     except ValueError as error:

@@ -45,7 +45,6 @@ class Conductor:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
-        self.traced = bool(config.get("trace"))
         self.pid = os.getpid()
         self._control = Connection(config["socket"], "control")
         self._events = Connection(config["socket"], "events")
@@ -203,21 +202,21 @@ class Conductor:
         training.settle()
         yield from self._warm_up()
         most = INGESTION_STEPS[1] if self._steps is None else self._steps
-        delivered = delivery.opened(loader, self._recorded, plan["rounds"] * most)
         pinned = subset.pinned(self._recorded)
         beside = bool(indices) and not delivery.in_the_loop(loader)
         for number in range(plan["rounds"]):
             yield from self._ingestion(number)
             if pinned is not None:
                 yield from self._block("copy", number, itertools.cycle(pinned))
-            if delivered is not None:
+            # Opened anew in each round: beside its idle workers prep passes were a fifth slower.
+            if (delivered := delivery.opened(loader, self._recorded, most)) is not None:
                 yield from self._block("delivery", number, delivered)
+                del delivered
             if indices:
                 yield from self._loader_pass("prep", number, loader, open_loader, indices)
             if beside:
                 self._ask("begin", phase="interference")
                 yield from self._block("interference", number, self._from_memory())
-        del delivered  # and so its workers
         if indices:
             self._drain(loader, open_loader, indices, plan["rounds"])
             self._sweep(loader, open_loader, indices)
@@ -459,8 +458,7 @@ class _Recorder:
         self.samples = 0
         self.start_s = start_s
         self._cpu_before_s = timing.process_clock()
-        # When each minibatch was asked for, where a trace is wanted.
-        self.at_s: list[float] | None = [] if conductor.traced else None
+        self.at_s: list[float] = []  # when each minibatch was asked for
         self.waits_s: list[float] = []
         self.steps_s: list[float] = []
         self._mark = timing.clock()
@@ -477,8 +475,7 @@ class _Recorder:
 
     def _deliver(self, batch: Any, asked: float) -> Iterator[Any]:
         self.waits_s.append(timing.clock() - asked)
-        if self.at_s is not None:
-            self.at_s.append(asked)
+        self.at_s.append(asked)
         self.samples += subset.samples_in(batch)
         self._conductor.alive()
         yield batch
@@ -494,8 +491,8 @@ class _Recorder:
         self._mark = now
 
     def record(self) -> dict[str, Any]:
-        traced = {} if self.at_s is None else {"at_s": self.at_s}
-        return traced | {
+        return {
+            "at_s": self.at_s,
             "samples": self.samples,
             "wall_s": sum(self.steps_s),
             "steps_s": self.steps_s,

@@ -39,7 +39,6 @@ def patch(module: ModuleType, config: dict[str, Any]) -> None:
     events = Connection(config["socket"], "events")
     fetcher = module._MapDatasetFetcher
     load = fetcher.fetch
-    traced = bool(config.get("trace"))
     parts: Parts | None = None
 
     def fetch(self: Any, asked: Any) -> Any:
@@ -71,10 +70,12 @@ def patch(module: ModuleType, config: dict[str, Any]) -> None:
             "queued_s": queued_s() - queued,
             "collate_s": collated_s,
             "parts": parts.take() if parts is not None else {},
+            "at_s": begin,
+            "collate_at_s": collated_at,
+            "pid": os.getpid(),
+            "worker": _worker(),
+            "rank": int(os.environ.get("RANK", "0")),
         }
-        if traced:
-            message |= {"at_s": begin, "collate_at_s": collated_at, "pid": os.getpid()}
-            message |= {"worker": _worker(), "rank": int(os.environ.get("RANK", "0"))}
         events.event(message)
         return data
 

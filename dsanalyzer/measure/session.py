@@ -107,7 +107,6 @@ class Options:
         seed: of the order of samples and of the bootstrap.
         divert: whether checkpoints the job writes go elsewhere.
         sweep: numbers of workers with which prep alone is measured besides the job's own.
-        trace: whether to keep what happened when, for a Chrome trace.
         threshold: share of the epoch below which a stall is of no relevance, above 0 and below 1.
         patience_s: seconds of silence after which the job is taken to hang.
     """
@@ -126,7 +125,6 @@ class Options:
     divert: bool = True
     sweep: tuple[int, ...] = ()
     threshold: float = stalls.THRESHOLD
-    trace: bool = False
     patience_s: float = 600.0
 
     def __post_init__(self) -> None:
@@ -155,8 +153,7 @@ class Options:
 class Measured:
     """Everything the two runs saw, before any arithmetic.
 
-    `rounds` of the first run, as planned. `timelines` of both runs, for report/chrome.py: empty
-    unless a trace was asked for.
+    `rounds` of the first run, as planned. `timelines` of both runs: what happened when.
     """
 
     loader: dict[str, Any]
@@ -295,7 +292,6 @@ class Session:
             "gpu_rate": self.options.gpu_rate,
             "gpu_trace": self.options.gpu_trace,
             "divert": self.options.divert,
-            "trace": self.options.trace,
             "sweep": sorted(set(self.options.sweep)),
             "divert_dir": str(diverted),
             "started_ns": diverted.stat().st_ctime_ns,
@@ -329,8 +325,7 @@ class Session:
         self._check(observer, code, run_dir)
         self._passes += observer.passes
         self._diverted += observer.diverted
-        if self.options.trace:
-            self._timelines.append((kind, observer.timeline))
+        self._timelines.append((kind, observer.timeline))
         self._emulated = observer.emulated or self._emulated
         return observer
 

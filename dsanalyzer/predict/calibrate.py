@@ -26,6 +26,7 @@ SATURATED = 0.9  # share of the cores in use from which on they are what prep is
 MOST_SPREAD = 1.0
 READ_AHEAD_BYTES = 64 << 20  # coordl fetches so far ahead of prep
 NEARLY = 0.9  # of a limit: then it is what binds, and not the disk behind it
+PREP_BY = (0.7, 1.5)  # how much faster or slower prep may be beside a training
 CORRECTION = (0.5, 1.5)  # measured over simulated; beyond it the simulator does not know the job
 
 
@@ -226,15 +227,51 @@ class Correction:
         return float(np.clip(np.interp(misses, x, y), *CORRECTION))
 
 
+def _from_memory(result: Result) -> float | None:
+    """Samples/s of an epoch whose reads all hit, as measured; None where that is not known."""
+    steady = result["steady"]
+    if "compute_s" not in steady or not result["dataset"]["samples"]:
+        return None
+    seconds = steady["compute_s"]["value"] + steady["prep_stall_s"]["value"]
+    seconds += steady["delivery_s"]["value"] if "delivery_s" in steady else 0.0
+    return result["dataset"]["samples"] / seconds
+
+
+def with_training(result: Result, setup: Setup) -> Setup:
+    """`setup` whose prep is as slow as it was beside the training, not alone.
+
+    The drain gives what prep costs while nobody trains. Beside a training it costs more (caches,
+    memory, cores at a lower clock), and a factor on the whole speed would be wrong wherever prep
+    is not what binds. So prep is scaled until an epoch from memory is simulated as fast as it was
+    measured; where it does not bind there, nothing can be told of it, and it stays.
+    """
+    measured = _from_memory(result)
+    if measured is None:
+        return setup
+
+    def slower(by: float) -> Setup:
+        return replace(setup, prep_s=by * setup.prep_s, blocked_s=by * setup.blocked_s)
+
+    def speed(by: float) -> float:
+        whole = replace(slower(by), cached_fraction=1.0, policy="never-evict")
+        return simulate(whole).speed
+
+    low, high = PREP_BY
+    if not speed(high) <= measured <= speed(low):
+        return setup
+    for _ in range(10):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if speed(middle) > measured else (low, middle)
+    return slower(math.sqrt(low * high))
+
+
 def correction_of(result: Result, setup: Setup) -> Correction:
     """How far off the simulator is at the settings that were measured."""
     steady = result["steady"]
     measured: list[tuple[Simulated, float]] = []
-    if "compute_s" in steady and result["dataset"]["samples"]:
-        seconds = steady["compute_s"]["value"] + steady["prep_stall_s"]["value"]
-        seconds += steady["delivery_s"]["value"] if "delivery_s" in steady else 0.0
+    if (from_memory := _from_memory(result)) is not None:
         whole = simulate(replace(setup, cached_fraction=1.0, policy="never-evict"))
-        measured.append((whole, result["dataset"]["samples"] / seconds))
+        measured.append((whole, from_memory))
     measured.append((simulate(setup), steady["speed"]["value"]))
     cold = [e for e in result["epochs"] if e["epoch"] == 0 and "speed" in e]
     if cold:

@@ -15,6 +15,7 @@ from dsanalyzer.predict.calibrate import (
     expansion,
     read_bytes,
     setup_of,
+    with_training,
 )
 from dsanalyzer.predict.change import Change
 from dsanalyzer.predict.setup import Setup, without
@@ -37,7 +38,7 @@ class Basis:
 
     @classmethod
     def of(cls, result: Result) -> Basis:
-        setup = setup_of(result)
+        setup = with_training(result, setup_of(result))
         return cls(result, setup, correction_of(result, setup))
 
 

@@ -36,6 +36,8 @@ def figures(result: Result) -> dict[str, Figure]:
         "workers-chart": workers_chart(result),
         "wait-chart": wait_chart(result["passes"]),
         "step-chart": step_chart(result["passes"]),
+        "prep-timeline": timeline_chart(result, "prep"),
+        "fetch-timeline": timeline_chart(result, "fetch"),
     }
     return {name: chart for name, chart in drawn.items() if chart is not None}
 
@@ -225,6 +227,33 @@ def step_chart(passes: list[Pass]) -> Figure | None:
             )  # fmt: skip
     layout = _layout("step, in the order run", "ms")
     layout["yaxis"].update(rangemode="tozero")
+    return {"data": data, "layout": layout}
+
+
+def timeline_chart(result: Result, phase: Phase) -> Figure | None:
+    """The training loop and its workers over a few steps, a bar for each span; None without."""
+    spans = [one for one in result.get("timeline", ()) if one["phase"] == phase]
+    if not spans:
+        return None
+    colours = {"wait": "bad", "step": "compute", "samples": phase, "collate": "muted"}
+    data = []
+    for what, colour in colours.items():
+        own = [one for one in spans if one["what"] == what]
+        if own:
+            data.append(
+                {
+                    "type": "bar", "orientation": "h", "name": what,
+                    "y": [one["track"] for one in own],
+                    "base": [_round(one["begin_s"] * 1000) for one in own],
+                    "x": [_round(one["lasts_s"] * 1000) for one in own],
+                    "marker": {"color": f"@{colour}", "line": {"color": "@card", "width": 1}},
+                    "hovertemplate": "%{y}: " + what + ", %{x:.3~g} ms<extra></extra>",
+                }
+            )  # fmt: skip
+    layout = _layout("ms", "")
+    tracks = list(dict.fromkeys(one["track"] for one in spans))
+    layout["yaxis"].update(categoryorder="array", categoryarray=tracks[::-1])
+    layout["barmode"] = "overlay"
     return {"data": data, "layout": layout}
 
 

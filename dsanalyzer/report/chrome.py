@@ -55,7 +55,7 @@ def _times(one: dict[str, Any]) -> list[float]:
 def _run(number: int, name: str, timeline: Timeline, origin: float) -> Iterator[dict[str, Any]]:
     """Events of one run, its tracks named first."""
     passes = [one for one in timeline if one["op"] == "pass"]
-    lanes = _lanes([one for one in timeline if one["op"] == "loaded"])
+    lanes = lanes_of([one for one in timeline if one["op"] == "loaded"])
     places = {lane: WORKERS + place for place, lane in enumerate(sorted(lanes))}
 
     def meta(kind: str, track: int, **values: Any) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _run(number: int, name: str, timeline: Timeline, origin: float) -> Iterator[
 
     yield meta("process_name", 0, name=name)
     named = {PHASES: "phases", LOOP: "training loop"}
-    named |= {place: _words(lane) for lane, place in places.items()}
+    named |= {place: words_of(lane) for lane, place in places.items()}
     for track, words in named.items():
         yield meta("thread_name", track, name=words)
         yield meta("thread_sort_index", track, sort_index=track)
@@ -92,7 +92,7 @@ def _run(number: int, name: str, timeline: Timeline, origin: float) -> Iterator[
 Lane = tuple[int, int, int]  # rank, worker (-1: the training process itself), which of several
 
 
-def _lanes(loaded: list[dict[str, Any]]) -> dict[Lane, list[dict[str, Any]]]:
+def lanes_of(loaded: list[dict[str, Any]]) -> dict[Lane, list[dict[str, Any]]]:
     """Minibatches by track. Each pass starts workers anew, and those of one number follow one
     another; where two of them overlap (of two loaders) the later one gets a track of its own."""
     lanes: dict[Lane, list[dict[str, Any]]] = {}
@@ -106,7 +106,8 @@ def _lanes(loaded: list[dict[str, Any]]) -> dict[Lane, list[dict[str, Any]]]:
     return lanes
 
 
-def _words(lane: Lane) -> str:
+def words_of(lane: Lane) -> str:
+    """The name of a worker's track."""
     rank, worker, number = lane
     text = f"worker {worker}" if worker >= 0 else "samples in the training process"
     text += f" of rank {rank}" if rank else ""

@@ -112,6 +112,16 @@ class Pass(TypedDict):
     rank_waits_s: NotRequired[list[float]]  # of each rank, where there are several
 
 
+class Span(TypedDict):
+    """What the training loop or a worker did for a while, in the few steps that are kept."""
+
+    phase: Phase
+    track: str
+    what: Literal["wait", "step", "samples", "collate"]
+    begin_s: float
+    lasts_s: float
+
+
 class Check(TypedDict):
     name: str
     ok: bool
@@ -217,6 +227,7 @@ class Result(TypedDict):
     epochs: list[Epoch]
     steady: Steady
     passes: list[Pass]
+    timeline: NotRequired[list[Span]]
     storage: list[StorageRate]
     storage_latency_s: NotRequired[float | None]  # of one sample at the disk behind held storage
     model: Model | None

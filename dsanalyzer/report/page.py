@@ -141,6 +141,16 @@ def _sections(result: Result, drawn: dict[str, Figure], whatif: WhatIf | None) -
             _place("step-chart", drawn, "No step times were recorded."),
             "half",
         ),
+        *(
+            panels.section(
+                f"A few steps from close: {phase}",
+                f"The training loop and its workers in the middle of the last {phase} pass"
+                + (", from storage." if phase == "fetch" else ", all in memory."),
+                _place(f"{phase}-timeline", drawn, ""),
+            )
+            for phase in ("prep", "fetch")
+            if f"{phase}-timeline" in drawn
+        ),
         panels.section("Evidence", "What the figures above rest on.", _evidence(result)),
         panels.section("Provenance", "What it takes to run it again.", evidence.provenance(result)),
     ]
