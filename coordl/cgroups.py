@@ -6,6 +6,7 @@ seen from here: the tightest binds. Of both packages; it imports nothing of eith
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -51,7 +52,7 @@ def _group_folders(groups: list[str], mounts: list[str], controller: str) -> Ite
             continue
         for mount in mounts:
             left, _, right = mount.partition(" - ")
-            base, place = (_unescaped(field) for field in left.split()[3:5])
+            base, place = (unescaped(field) for field in left.split()[3:5])
             kind, *_, options = right.split()
             if kind != ("cgroup" if controllers else "cgroup2"):
                 continue
@@ -92,5 +93,9 @@ def _limit_of(folder: Path) -> float | None:
     return None
 
 
-def _unescaped(field: str) -> str:
-    return field.encode().decode("unicode_escape") if "\\" in field else field
+def unescaped(field: str) -> str:
+    """A path of mountinfo, where blanks and backslashes are octal."""
+    plain = field.encode(errors="surrogateescape")
+    return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), plain).decode(
+        errors="surrogateescape"
+    )

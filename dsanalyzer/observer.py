@@ -22,7 +22,6 @@ from dsanalyzer import ranks
 from dsanalyzer.hooks.wire import MESSAGE_BYTES, address_of
 from dsanalyzer.measure import residency, timing
 from dsanalyzer.measure.load import Load
-from dsanalyzer.measure.mounts import mount_of
 from dsanalyzer.measure.plan import Plan
 from dsanalyzer.measure.policy import PageCachePolicy
 from dsanalyzer.measure.throttle import ReadThrottle
@@ -120,6 +119,7 @@ class Observer:
         self._load: Load | None = None  # beside a block of ingestion
         self._followed: dict[str, None] | None = None  # files opened, while a stream is followed
         self._begin_loaded()
+        self._absent_bytes: int | None = None  # not in memory when opened, where that is counted
         self._gathered = ranks.Gathered()
         self._rank_of: dict[socket.socket, int] = {}
         self._stop_read, self._stop_write = socket.socketpair()
@@ -168,7 +168,6 @@ class Observer:
             self._leaves(link)
             link.close()
             return
-        self.heard_at = timing.clock()
         message = json.loads(data)
         if message.get("ranks", 1) == 1 or message["op"] not in ranks.TOGETHER:
             self._answer([link], lambda: message)
@@ -179,6 +178,7 @@ class Observer:
             self._answer([each for each, _ in waiting], lambda: ranks.together(said, self._run_dir))
 
     def _answer(self, links: list[socket.socket], say: Callable[[], dict[str, Any]]) -> None:
+        self.heard_at = math.inf  # the job waits for us
         try:
             message = say()
             reply = getattr(self, "_on_" + message["op"])(message)
@@ -226,6 +226,8 @@ class Observer:
     def _on_open(self, message: dict[str, Any]) -> None:
         if self._policy is not None:
             self._policy.touch(message["path"])
+        if "absent_bytes" in message:
+            self._absent_bytes = (self._absent_bytes or 0) + message["absent_bytes"]
         if self._followed is not None:
             self._followed[message["path"]] = None
 
@@ -285,7 +287,7 @@ class Observer:
             return {}
         if message["phase"] == "interference":
             cores, processes = self._loaders_load()
-            self._load = Load(cores, processes)
+            self._load = Load(cores, processes, message["cores"])
             return {}
         sizes = self._sizes()
         if message["phase"] != "fetch":
@@ -306,6 +308,7 @@ class Observer:
         self._expected_before = expected
         self._drain_events()  # of what led in
         self._begin_loaded()
+        self._absent_bytes = None
         self._on_progress(f"{message['phase']}: pass over {len(sizes)} files")
         self._counters = Counters(self.root_pid)
         self._device_bytes = self._throttle.device_read_bytes() if self._throttle else None
@@ -324,8 +327,7 @@ class Observer:
         self.timeline.append({"op": "pass", "at_s": record.pop("at_s"), **whole})
         if message["phase"] in BLOCKS:
             if message["phase"] == "interference":
-                record["load_cores"] = self._loaders_load()[0]
-                self._end_load()
+                record["load_cores"] = self._end_load()
             self.passes.append(record)
             self._on_progress(BLOCKS[message["phase"]])
             return {}
@@ -349,8 +351,8 @@ class Observer:
                 "missed_device_bytes": self._policy.missed_device_bytes,
                 "resident_expected_after": self._policy.expected_share,
             }
-            if mount_of(next(iter(self._sizes()))).served:  # whose reads nobody counts
-                record["read_bytes"] = record["missed_device_bytes"]
+            if self._absent_bytes is not None:  # nobody counts reads of such a mount
+                record["read_bytes"] = self._absent_bytes
         after = residency.residency(self._sizes())
         record |= {
             "resident_before": self._before.share,
@@ -369,17 +371,19 @@ class Observer:
         )
         if "loaded" in prep:
             cpu_s = prep["loaded"]["cpu_s"]
-        else:  # all that the job computed, but for what training alone takes
+            wall_s = prep["wall_s"]
+        else:  # all that the job computed since its workers began, but for what training takes
             alone_s = ingestion["cpu_s"] * prep["samples"] / ingestion["samples"]
             cpu_s = max(0.0, prep["cpu_s"] - alone_s)
-        cores = float(cpu_s / prep["wall_s"])
+            wall_s = prep["wall_s"] + prep["start_s"]
+        cores = float(cpu_s / wall_s)
         assert self.ordinal is not None
         return cores, max(ranks.readers(self.loaders[self.ordinal]), math.ceil(cores))
 
-    def _end_load(self) -> None:
-        if self._load is not None:
-            self._load.end()
-            self._load = None
+    def _end_load(self) -> float:
+        """Cores that it kept busy."""
+        load, self._load = self._load, None
+        return 0.0 if load is None else load.end()
 
     def _on_done(self, message: dict[str, Any]) -> dict[str, Any]:
         self.emulated = message["emulated"] or self.emulated

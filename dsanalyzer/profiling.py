@@ -34,6 +34,7 @@ def profile(
     block: float = 2.0,
     sweep: Sequence[int] = (),
     threshold: str | float = "2%",
+    patience: str | float = "10m",
     seed: int = 0,
 ) -> Result:
     """Measures `for minibatch in loader: step(minibatch)` as `dsanalyzer profile` does a script.
@@ -51,8 +52,8 @@ def profile(
         trace: also write there what happened when, as a Chrome trace (for ui.perfetto.dev).
         show: tell the phases on stderr, and print the table in the end.
         cached, policy, storage, gpu_rate, budget, samples, rounds, epochs, block, sweep,
-            threshold, seed: as the options of `dsanalyzer profile`. Shares, rates and times are
-            numbers (shares of 1, bytes/s, seconds) or text ("65%", "15MB/s", "90s").
+            threshold, patience, seed: as the options of `dsanalyzer profile`. Shares, rates and
+            times are numbers (shares of 1, bytes/s, seconds) or text ("65%", "15MB/s", "90s").
 
     Returns the result as the command writes it: a dict (report/schema/result.schema.json).
 
@@ -79,6 +80,7 @@ def profile(
         epochs=epochs,
         sweep=tuple(sweep),
         threshold=_number(threshold, quantity.fraction),
+        patience_s=_number(patience, quantity.duration_s),
         seed=seed,
     )
     for path in (output, trace):

@@ -86,6 +86,8 @@ def together(messages: list[dict[str, Any]], run_dir: Path) -> dict[str, Any]:
             "batch": sum(one["batch"] for one in messages),
             "available": None if None in available else sum(available),
         }
+    if op == "begin" and "cores" in first:
+        return first | {"cores": sorted({core for one in messages for core in one["cores"]})}
     if op == "subset":
         join_subsets(len(messages), run_dir)
     elif op == "end" and "record" in first:

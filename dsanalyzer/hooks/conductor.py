@@ -178,7 +178,7 @@ class Conductor:
         assert self._rank is not None
         rank, plan = self._rank, self._plan(loader, open_loader)
         if not streams.is_stream(loader):
-            chosen = subset.choose(loader, plan["samples"])
+            chosen = subset.choose(loader, plan["samples"], self.alive)
         elif rank.count == 1:
             chosen = self._follow(loader, open_loader, plan["samples"])
         else:
@@ -189,6 +189,9 @@ class Conductor:
             )
         with open(rank.path(self._config["subset_file"]), "w") as file:
             json.dump(chosen, file)
+        # Out of what workers share with this process: else ingestion differs from the second run's,
+        # whose minibatches come from a file, by what reading small pages costs.
+        self._recorded = [subset.private(batch) for batch in self._recorded]
         self._save_recorded()
         answer = self._ask(
             "subset",
@@ -203,7 +206,7 @@ class Conductor:
         yield from self._warm_up()
         most = INGESTION_STEPS[1] if self._steps is None else self._steps
         pinned = subset.pinned(self._recorded)
-        beside = bool(indices) and not delivery.in_the_loop(loader)
+        beside = bool(indices) and loader.num_workers > 0  # else prep is never beside compute
         for number in range(plan["rounds"]):
             yield from self._ingestion(number)
             if pinned is not None:
@@ -215,7 +218,8 @@ class Conductor:
             if indices:
                 yield from self._loader_pass("prep", number, loader, open_loader, indices)
             if beside:
-                self._ask("begin", phase="interference")
+                cores = sorted(os.sched_getaffinity(0))
+                self._ask("begin", phase="interference", cores=cores)
                 yield from self._block("interference", number, self._from_memory())
         if indices:
             self._drain(loader, open_loader, indices, plan["rounds"])

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from dsanalyzer.hooks import subset
+
 
 class Ready:
     """A map-style data set of `count` whole minibatches, copies of a few recorded ones."""
@@ -29,18 +31,6 @@ class Ready:
         return tree_map_only(torch.Tensor, torch.clone, self._batches[index % len(self._batches)])
 
 
-def in_the_loop(loader: Any) -> bool:
-    """Whether torch's loader fetches and prepares in the training process, with no worker."""
-    return _is_torchs(loader) and not loader.num_workers
-
-
-def _is_torchs(loader: Any) -> bool:
-    from torch.utils.data import dataloader
-
-    theirs = getattr(type(loader), "_get_iterator", None)
-    return theirs is dataloader.DataLoader._get_iterator
-
-
 def opened(loader: Any, batches: list[Any], count: int) -> Iterator[Any] | None:
     """`count` minibatches from workers like the loader's own; they have started when it returns.
 
@@ -48,12 +38,12 @@ def opened(loader: Any, batches: list[Any], count: int) -> Iterator[Any] | None:
     torchdata), `dsanalyzer.wrap`, or minibatches that workers cannot send (on a GPU).
     """
     import torch
-    from torch.utils._pytree import tree_leaves
     from torch.utils.data import dataloader
 
-    if not _is_torchs(loader) or not loader.num_workers:
+    theirs = getattr(type(loader), "_get_iterator", None)
+    if theirs is not dataloader.DataLoader._get_iterator or not loader.num_workers:
         return None
-    if any(isinstance(leaf, torch.Tensor) and leaf.is_cuda for leaf in tree_leaves(batches)):
+    if subset.on_gpu(batches):
         return None
     ahead = loader.num_workers * loader.prefetch_factor
     ready: Any = Ready(batches, count + ahead)

@@ -6,6 +6,7 @@ raise it too, and coordl does. The hook is cheap for everything else: one string
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dsanalyzer.hooks.wire import Connection
+from dsanalyzer.measure import residency
 
 _NOT_DATA = (".py", ".pyc", ".so", ".pth", ".pyd")
 _SYSTEM = ("/proc/", "/sys/", "/etc/", "/usr/lib", "/usr/bin", sys.prefix + os.sep)
@@ -22,6 +24,7 @@ _NO_READS = os.O_WRONLY | os.O_RDWR | os.O_DIRECTORY
 _local = threading.local()
 _events: Connection | None = None
 _pace: Callable[[str], None] | None = None
+_served: frozenset[str] = frozenset()  # data files whose reads the kernel does not count
 
 
 class recording:
@@ -55,7 +58,12 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         if into is not None:
             into.append(path)
         elif _events is not None:
-            _events.event({"op": "open", "path": path})
+            message: dict[str, Any] = {"op": "open", "path": path}
+            if path in _served:
+                resident, total, method = residency.resident_pages(path)
+                if method != "unknown":
+                    message["absent_bytes"] = (total - resident) * residency.PAGE_BYTES
+            _events.event(message)
             if _pace is not None:
                 _pace(path)
     finally:
@@ -63,7 +71,10 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 
 
 def install(config: dict[str, Any]) -> None:
-    global _events, _pace
+    global _events, _pace, _served
+    if config.get("served"):
+        with open(config["subset_file"]) as file:
+            _served = frozenset(json.load(file)["sizes"])
     _events = Connection(config["socket"], "events")
     if config.get("pace_bytes_per_s"):
         from dsanalyzer.hooks.pacing import Pacer

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 Taken = dict[str, list[float]]  # by name: seconds, and those of them on a core
+_OWN = ("_called", "_name", "_taken")
 _ATTRIBUTES = ("loader", "transform", "transforms")
 
 
@@ -36,22 +37,32 @@ class Timed:
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_called"), name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._called, name, value)
+
 
 class Parts:
     """The parts of one worker's data set, from now on timed."""
 
     def __init__(self, dataset: Any) -> None:
         self._taken: Taken = {}
+        self._seen: set[int] = set()
         self._wrap(dataset)
 
     def _wrap(self, dataset: Any) -> None:
+        if id(dataset) in self._seen:
+            return
+        self._seen.add(id(dataset))
         own = getattr(dataset, "__dict__", {})
-        for inner in [own.get("dataset"), *(own.get("datasets") or ())]:  # Subset, ConcatDataset
-            if inner is not None:
-                self._wrap(inner)
+        several = own.get("datasets")  # of a ConcatDataset; `dataset` is a Subset's
+        for inner in [own.get("dataset"), *(several if isinstance(several, list | tuple) else ())]:
+            self._wrap(inner)
         for attribute in _ATTRIBUTES:
-            called = own.get(attribute)
-            if callable(called) and not isinstance(called, Timed):
+            called: Any = own.get(attribute)
+            if _is_called_only(called):
                 own[attribute] = self._timed(called, attribute)
 
     def _timed(self, called: Callable[..., Any], attribute: str) -> Callable[..., Any]:
@@ -60,7 +71,9 @@ class Parts:
         theirs = type(called).__module__.startswith("torchvision.transforms")
         if theirs and type(called).__name__ == "Compose" and isinstance(inside, list | tuple):
             timed = copy.copy(called)
-            timed.transforms = [self._timed(one, attribute) for one in inside]  # type: ignore[attr-defined]
+            timed.transforms = [  # type: ignore[attr-defined]
+                self._timed(one, attribute) if _is_called_only(one) else one for one in inside
+            ]
             return timed
         return Timed(called, _name_of(called, attribute), self._taken)
 
@@ -69,6 +82,13 @@ class Parts:
         taken = dict(self._taken)
         self._taken.clear()
         return taken
+
+
+def _is_called_only(called: Any) -> bool:
+    """Not what a data set may also iterate or index, as a ModuleList of transforms."""
+    kind = type(called)
+    used_otherwise = any(hasattr(kind, name) for name in ("__iter__", "__getitem__", "__len__"))
+    return callable(called) and not used_otherwise and not isinstance(called, type | Timed)
 
 
 def _name_of(called: Callable[..., Any], attribute: str) -> str:

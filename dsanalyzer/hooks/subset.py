@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from dsanalyzer.hooks import opens
@@ -93,29 +94,51 @@ def on_device(batch: Any) -> Any:
     return tree_map_only(torch.Tensor, lambda t: t.cuda(), batch)
 
 
-def pinned(batches: list[Any]) -> list[Any] | None:
-    """The batches in pinned host memory, from which the job copies them; None without a device."""
+def private(batch: Any) -> Any:
+    """The batch in memory of this process alone, where it lies in host memory."""
     import torch
     from torch.utils._pytree import tree_map_only
 
-    if not _has_device():
+    return tree_map_only(torch.Tensor, lambda t: t if t.is_cuda else t.clone(), batch)
+
+
+def pinned(batches: list[Any]) -> list[Any] | None:
+    """The batches in pinned host memory, from which the job copies them to its GPU.
+
+    None where it has none, or its loader has copied them already: then the job would not.
+    """
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    if not _has_device() or on_gpu(batches):
         return None
-    return [tree_map_only(torch.Tensor, lambda t: t.cpu().pin_memory(), one) for one in batches]
+    try:
+        return [tree_map_only(torch.Tensor, lambda t: t.pin_memory(), one) for one in batches]
+    except RuntimeError:  # sparse tensors, say
+        return None
 
 
-def choose(loader: Any, wanted: int) -> dict[str, Any]:
+def on_gpu(batches: list[Any]) -> bool:
+    """Whether any tensor of the batches lies in a GPU's memory."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    return any(isinstance(leaf, torch.Tensor) and leaf.is_cuda for leaf in tree_leaves(batches))
+
+
+def choose(loader: Any, wanted: int, alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """A random subset of the loader's own samples, whole minibatches, and the files of each.
 
     Returns a JSON-able dict: indices, files (a list of paths per index), sizes (bytes per path),
-    why (None, or the reason why there are no indices).
+    why (None, or the reason why there are no indices). `alive` is called beside long work.
     """
     try:
-        return _choose(loader, wanted)
+        return _choose(loader, wanted, alive)
     except NotMeasurable as reason:
         return {"indices": [], "files": [], "sizes": {}, "why": str(reason)}
 
 
-def _choose(loader: Any, wanted: int) -> dict[str, Any]:
+def _choose(loader: Any, wanted: int, alive: Callable[[], None]) -> dict[str, Any]:
     if loader.batch_sampler is None:
         raise NotMeasurable(
             "the training loader has no batch sampler (batch_size=None: the data set makes its own "
@@ -132,13 +155,13 @@ def _choose(loader: Any, wanted: int) -> dict[str, Any]:
             f"the data set has {len(available)} samples, fewer than two minibatches of {size}"
         )
     indices = available[: count // size * size]
-    files = _files(loader.dataset, indices)
+    files = _files(loader.dataset, indices, alive)
     sizes = {path: os.path.getsize(path) for paths in files for path in paths}
     _check_files_are_whole(files, sizes)
     return {"indices": indices, "files": files, "sizes": sizes, "why": None}
 
 
-def _files(dataset: Any, indices: list[int]) -> list[list[str]]:
+def _files(dataset: Any, indices: list[int], alive: Callable[[], None]) -> list[list[str]]:
     """Files each sample is read from: the data set's list where it proves true, else by loading."""
     claimed = [_claimed_path(dataset, index) for index in indices]
     step = max(1, len(indices) // PROBED_SAMPLES)
@@ -146,7 +169,10 @@ def _files(dataset: Any, indices: list[int]) -> list[list[str]]:
     if all(claimed[n] in opened[n] for n in opened):
         return [opened[n] if n in opened else [str(claimed[n])] for n in range(len(indices))]
     before = _received_bytes()
-    files = [opened.get(n) or _opened_by(dataset, i) for n, i in enumerate(indices)]
+    files = []
+    for number, index in enumerate(indices):
+        files.append(opened.get(number) or _opened_by(dataset, index))
+        alive()
     if not any(files):
         if (received := _received_bytes() - before) >= FROM_NETWORK * len(indices):
             raise NotMeasurable(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from coordl.cgroups import unescaped
+
 _MEMORY = ("tmpfs", "ramfs", "devtmpfs", "hugetlbfs")
 _SERVED = (
     "fuse", "nfs", "cifs", "smb", "9p", "virtiofs", "ceph", "lustre", "gpfs", "beegfs", "afs",
@@ -42,18 +44,13 @@ def mount_of(path: str) -> Mount:
     with open("/proc/self/mountinfo") as file:
         for line in file:
             before, _, after = line.partition(" - ")
-            place = _unescaped(before.split()[4])
+            place = unescaped(before.split()[4])
             inside = real == place or real.startswith(place.rstrip("/") + "/")
             if inside and len(place) >= len(
                 best.place
             ):  # of two at one place the later lies on top
                 best = Mount(place, after.split()[0])
     return best
-
-
-def _unescaped(text: str) -> str:
-    """Blanks and backslashes are octal in mountinfo."""
-    return text.encode().decode("unicode_escape").encode("latin-1").decode(errors="surrogateescape")
 
 
 def remarks(path: str) -> list[str]:

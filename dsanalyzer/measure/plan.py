@@ -14,6 +14,7 @@ MOST_ROUNDS, FEWEST_ROUNDS = 3, 2
 MOST_EPOCHS, FEWEST_EPOCHS = 4, 2
 STORAGE_S = 6.0  # the tool's own reads
 BLOCKS = 3  # of ingestion in a round: alone, out of workers, beside a load
+ON_A_GPU = 1  # more: from pinned memory
 INGESTION_STEPS = (20, 400)  # fewest and most per block
 
 
@@ -92,7 +93,7 @@ class Plan:
         """Training steps that the longer of the two runs takes, at most."""
         a_pass = -(-self.samples // max(1, batch))
         ingestion = INGESTION_STEPS[1]
-        first = (BLOCKS * self.rounds + 1) * ingestion + self.rounds * a_pass
+        first = ((BLOCKS + ON_A_GPU) * self.rounds + 1) * ingestion + self.rounds * a_pass
         return max(first, self.epochs * (ingestion + a_pass)) + 10
 
 

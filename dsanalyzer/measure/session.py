@@ -21,9 +21,10 @@ from coordl.cgroups import memory_limit
 from dsanalyzer import ranks, stalls
 from dsanalyzer.job import Job, Running, bound_to_tool
 from dsanalyzer.measure import plan, timing
+from dsanalyzer.measure.mounts import mount_of
 from dsanalyzer.measure.plan import MOST_EPOCHS, MOST_ROUNDS, MOST_SAMPLES, Plan, Speeds
 from dsanalyzer.measure.policy import PageCachePolicy
-from dsanalyzer.measure.throttle import ReadThrottle, reap_stale
+from dsanalyzer.measure.throttle import NEARLY, ReadThrottle, reap_stale
 from dsanalyzer.observer import Observer
 from dsanalyzer.predict.model import hit_rate
 
@@ -37,7 +38,6 @@ MEMORY_SHARE = 0.5  # of the available memory that the measured subset may occup
 STORAGE_LIMIT_S = 3.0
 MOST_WORKERS = 1024
 LATENCY_ITEMS = 128
-NEARLY = 0.9  # of the rate that storage is held to: then it is held by that
 TYPICAL_ITEM_BYTES = 110_000
 _RUN_PREFIX = "dsanalyzer-"
 
@@ -74,7 +74,7 @@ def cannot_run(command: Sequence[str]) -> Iterator[None]:
 def hint(log: str) -> str:
     """What to do about a script's own error that a profile makes likely; else nothing."""
     last = log[-2000:]
-    if "EOFError" in last:
+    if "EOF when reading a line" in last:
         return (
             ": it asked for input, and a profiled job, which runs twice, has none. Give its "
             "answers as arguments, or profile `bash -c 'yes | python train.py'`"
@@ -193,6 +193,8 @@ def _hold(row: dict[str, Any], throttle: ReadThrottle) -> None:
     The reader has no hooks, so pacing did not hold it; and a control group lets a tenth of a second
     through at once, which is much of a short run.
     """
+    if not row["read_bytes"]:  # memory answered, which a check says
+        return
     reached = row["read_bytes"] / row["bytes"] * row["bytes_per_s"]  # of whole pages
     by = throttle.bytes_per_s / reached
     if by > 1 / NEARLY or (by > 1 and throttle.method == "pacing"):
@@ -254,6 +256,7 @@ class Session:
                 "step_s": rates.step_s,
                 "epochs": self.plan.epochs,
                 "samples": len(subset["indices"]),
+                "served": mount_of(next(iter(subset["sizes"]))).served,
             }
             self._run("fetch", fetch, throttle)
         return Measured(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup/blkio")
 _PREFIX = "dsanalyzer-"
+NEARLY = 0.9  # of a limit: then it is what binds, and not the disk behind it
 _REMOVAL_S = 2.0  # a killed process stays in its group until the kernel has taken it down
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dsanalyzer.measure.throttle import NEARLY
 from dsanalyzer.predict import model
 from dsanalyzer.predict.change import Change
 from dsanalyzer.predict.setup import Setup
@@ -25,7 +26,6 @@ from dsanalyzer.report.document import Result
 SATURATED = 0.9  # share of the cores in use from which on they are what prep is bound by
 MOST_SPREAD = 1.0
 READ_AHEAD_BYTES = 64 << 20  # coordl fetches so far ahead of prep
-NEARLY = 0.9  # of a limit: then it is what binds, and not the disk behind it
 PREP_BY = (0.7, 1.5)  # how much faster or slower prep may be beside a training
 CORRECTION = (0.5, 1.5)  # measured over simulated; beyond it the simulator does not know the job
 
@@ -141,14 +141,14 @@ def read_bytes(result: Result) -> float:
 
 
 def changed(
-    setup: Setup, change: Change, item_bytes: float, loader_rates: dict[str, Any] | None
+    setup: Setup, change: Change, result: Result, loader_rates: dict[str, Any] | None
 ) -> Setup:
     """`setup` after `change`.
 
-    Args:
-        item_bytes: of a sample, as storage is asked for it.
-        loader_rates: what `coordl rates` wrote, needed for coordl.
+    `result` says how large items are; `loader_rates` is what `coordl rates` wrote, needed for
+    coordl.
     """
+    item_bytes = result["dataset"]["mean_item_bytes"]
     new: dict[str, Any] = {}
     if change.loader:
         assert loader_rates is not None
@@ -187,7 +187,8 @@ def changed(
             if new["workers"] > setup.cores:
                 new["prep_s"], new["blocked_s"] = setup.cores / rate, 0.0
     if change.storage_bytes_per_s is not None:
-        new |= {"storage": ((1, change.storage_bytes_per_s / item_bytes),), "limited": True}
+        rate = change.storage_bytes_per_s / read_bytes(result)
+        new |= {"storage": ((1, rate),), "limited": setup.burst_s > 0}
     if (faster := (change.gpu_speedup or 1.0) * (change.gpus or 1)) != 1.0:
         new |= {"gpu_rate": setup.gpu_rate * faster}
         if math.isinf(setup.gpu_rate):

@@ -85,7 +85,7 @@ class _Simulation:
     def _storage(self, clock: Clock) -> Shared | Limited:
         setup = self.setup
         if setup.limited and setup.burst_s > 0:
-            readers = setup.fetch_depth if setup.staged else max(1, setup.workers) * setup.jobs
+            readers = setup.fetch_depth if setup.staged else self._threads()
             return Limited(clock, setup.storage_rate(readers), setup.burst_s)
         return Shared(clock, setup.storage_rate, in_turn=True)
 

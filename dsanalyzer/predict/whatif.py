@@ -81,8 +81,7 @@ def predict(
             f"the rates are of {(loader_rates or {}).get('form', 'original')} items, not "
             f"{change.form}: run `coordl rates --form {change.form}`"
         )
-    item_bytes = read_bytes(result)
-    setup = changed(basis.setup, change, item_bytes, loader_rates)
+    setup = changed(basis.setup, change, result, loader_rates)
     if change.loader and change.storage_bytes_per_s is None:
         deepest = max(setup.storage)
         setup = _with_storage(setup, deepest)
@@ -111,7 +110,7 @@ def predict(
         "speedup": speed / result["steady"]["speed"]["value"],
         "epoch_s": samples / speed,
         "first_epoch_s": samples / (simulated.first_speed * factor) if simulated else None,
-        "storage_bytes_per_epoch": (1 - hits) * samples * item_bytes,
+        "storage_bytes_per_epoch": (1 - hits) * samples * read_bytes(result),
         "bound_by": closed.bound if by_formula or not simulated else simulated.bound_by,
         "busy": simulated.busy if simulated else None,
         "model": shown,
@@ -323,7 +322,7 @@ def rates_of(change: Change, loader_rates: dict[str, Any] | None) -> dict[str, A
 def usual_changes(result: Result, coordl: bool) -> list[Change]:
     """The questions people ask first."""
     cores = result["machine"]["cores"]
-    storage = max(row["bytes_per_s"] for row in result["storage"])
+    storage = max(row["samples_per_s"] for row in result["storage"]) * read_bytes(result)
     changes = [
         Change(cached_fraction=1.0),
         Change(cores=2 * cores),

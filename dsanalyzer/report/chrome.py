@@ -131,8 +131,7 @@ def _pass(one: dict[str, Any], span: Any) -> Iterator[dict[str, Any]]:
 
 
 def _loaded(one: dict[str, Any], track: int, span: Any) -> Iterator[dict[str, Any]]:
-    """A minibatch of a worker: its samples (fetch and prep, which nobody can see apart there), and
-    within the same span collation."""
+    """A minibatch of a worker: its samples (fetch and prep), and within the same span collation."""
     costs = {f"{name}_ms": one[f"{name}_s"] * 1e3 for name in ("cpu", "queued")}
     rest = max(0.0, one["wall_s"] - one["cpu_s"] - one["queued_s"])
     facts = {"samples": one["samples"], **costs, "else_ms": rest * 1e3, "process": one["pid"]}

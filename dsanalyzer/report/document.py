@@ -109,7 +109,11 @@ class Pass(TypedDict):
     queued_s: NotRequired[float]  # runnable without a core, all processes of the job
     start_s: float  # until the loader's workers were up; not part of wall_s
     loaded: NotRequired[Loaded]
+    load_cores: NotRequired[float]  # of interference: that the load kept busy
     rank_waits_s: NotRequired[list[float]]  # of each rank, where there are several
+
+
+What = Literal["wait", "step", "samples", "collate"]
 
 
 class Span(TypedDict):
@@ -117,7 +121,7 @@ class Span(TypedDict):
 
     phase: Phase
     track: str
-    what: Literal["wait", "step", "samples", "collate"]
+    what: What
     begin_s: float
     lasts_s: float
 

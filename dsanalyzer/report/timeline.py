@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dsanalyzer.report.chrome import Timeline, lanes_of, words_of
-from dsanalyzer.report.document import Phase, Span
+from dsanalyzer.report.document import Phase, Span, What
 
 STEPS = 12  # from the middle of the last pass of a phase
 LOOP = "training loop"
@@ -33,7 +33,7 @@ def _spans(phase: Phase, one: dict[str, Any], timeline: Timeline) -> Iterator[Sp
     last = min(len(at_s) - 1, first + STEPS)
     begin_s, end_s = at_s[first], at_s[last]
 
-    def span(track: str, what: str, at: float, until: float) -> Iterator[Span]:
+    def span(track: str, what: What, at: float, until: float) -> Iterator[Span]:
         at, until = max(at, begin_s), min(until, end_s)
         if until > at:
             yield {

@@ -8,10 +8,11 @@ import shlex
 from dsanalyzer.predict.model import effective_cache, hit_rate
 from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Stall, Steady
 from dsanalyzer.report.units import NBSP, percent, percent_range, rate
-from dsanalyzer.report.workers import contention
+from dsanalyzer.report.workers import contention, crowding
 
 CAUSES = {"fetch": "storage (fetch stall)", "prep": "decoding (prep stall)"}
 CONTENDED = "cores rather than storage (a fetch stall by CPU contention)"
+CROWDED = "busy cores rather than decoding (a prep stall by CPU contention)"
 POLICY_WORDS = {"lru": "LRU", "never-evict": "never-evict", "pagecache": "page cache"}
 THRESHOLD = 0.02  # of results that do not say: what versions before had
 BOUND_WORDS = {"fetch": "fetch", "prep": "prep", "gpu": "GPU"}
@@ -26,6 +27,7 @@ def headline(result: Result) -> str:
     found = {name: stall for name, stall in stalls.items() if stall["verdict"] == "stall"}
     unsettled = {name: s for name, s in stalls.items() if s["verdict"] == "inconclusive"}
     causes = CAUSES | ({"fetch": CONTENDED} if contention(result) else {})
+    causes |= {"prep": CROWDED} if crowding(result) else {}
     delivered = _delivery_words(result)
     if len(found) == 2:
         total = wait_share(result)

@@ -94,6 +94,31 @@ def test_delivery_is_measured_beside_ingestion(once):
 
 
 @pytest.mark.alone
+def test_compute_is_measured_beside_as_much_load_as_the_loader_makes(once):
+    result, shown, _ = once
+    blocks = [one for one in result["passes"] if one["phase"] == "interference"]
+    prep = [one for one in result["passes"] if one["phase"] == "prep"]
+
+    assert [one["round"] for one in blocks] == [0, 1]
+    for block, loading in zip(blocks, prep, strict=True):
+        asked = loading["loaded"]["cpu_s"] / loading["wall_s"]
+        assert 0.3 * asked < block["load_cores"] < 1.3 * asked
+    steady = result["steady"]
+    # An emulated accelerator leaves the cores alone: nearly nothing of the epoch.
+    assert 0 <= steady["interference_s"]["value"] < 0.1 * steady["time_s"]["value"]
+    assert steady["load_cores"] > 0 and "kept busy as the loader does" in " ".join(shown.split())
+
+
+@pytest.mark.alone
+def test_a_few_steps_of_each_phase_are_kept_with_what_workers_did(once):
+    result, _, _ = once
+    for phase in ("prep", "fetch"):
+        spans = [one for one in result["timeline"] if one["phase"] == phase]
+        assert {"training loop", "worker 0", "worker 1"} <= {one["track"] for one in spans}
+        assert {"step", "samples"} <= {one["what"] for one in spans}
+
+
+@pytest.mark.alone
 def test_a_trace_has_each_minibatch_of_each_phase(once):
     result, _, precious = once
     events = json.loads((precious.parent / "t.json").read_text())["traceEvents"]
@@ -176,11 +201,12 @@ def test_a_script_that_raises_shows_its_own_traceback_and_exits_2(cli):
 
 
 @pytest.mark.parametrize(
-    ("when", "phase"), [("before", "starting the job"), ("within", "learning the training loop")]
+    ("when", "phase", "patience"),
+    [("before", "starting the job", "3s"), ("within", "learning the training loop", "15s")],
 )
-def test_a_job_that_hangs_is_ended_and_where_is_said(cli, on_disk, when, phase):
+def test_a_job_that_hangs_is_ended_and_where_is_said(cli, on_disk, when, phase, patience):
     job = cli.job("bad.py", on_disk, "hangs", when)
-    done = cli("profile", "--patience", "4s", *BRIEF, *job)
+    done = cli("profile", "--patience", patience, *BRIEF, *job)
 
     said = " ".join(done.stderr.split())
     assert done.returncode == 2

@@ -27,7 +27,8 @@ def test_data_in_memory_has_no_cold_pass_and_that_is_said(cli, pictures):
         pytest.skip("/dev/shm is no tmpfs here")
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="coordl-test-") as folder:
         shutil.copytree(pictures, Path(folder, "data"))
-        result, shown = profiled(cli, *cli.job("train.py", Path(folder, "data")))
+        held = ("--storage", "20MB/s")  # by pacing, which has nothing to pace
+        result, shown = profiled(cli, *held, *cli.job("train.py", Path(folder, "data")))
 
     assert result["steady"]["fetch_stall_s"]["verdict"] == "inconclusive"
     assert "the data lies in memory (tmpfs on /dev/shm)" in shown
@@ -51,7 +52,8 @@ def test_data_behind_a_daemon_is_measured_by_what_was_not_in_memory(cli, on_disk
     checks = {check["name"]: check for check in result["checks"]}
     assert checks["the first fetch pass is cold"]["ok"], checks
     assert checks["storage was measured cold"]["ok"], checks
-    assert 0.98 <= result["epochs"][0]["read_share"] <= 1.02
+    # What leads in is opened by several workers before any of them has read it.
+    assert 0.98 <= result["epochs"][0]["read_share"] <= 1.06
     assert "behind a server or daemon (fuse" in shown
 
 

@@ -83,3 +83,40 @@ def test_a_transform_that_raises_raises_the_same():
     with pytest.raises(ValueError, match="no such picture"):
         dataset[0]
     assert "broken" in parts.take()
+
+
+class Both:
+    """May be called, and is also iterated."""
+
+    def __call__(self, sample):
+        return sample
+
+    def __iter__(self):
+        return iter([self])
+
+
+def test_what_a_data_set_may_also_iterate_and_odd_attributes_are_left_alone():
+    dataset = Folder(Both())
+    dataset.datasets = 5
+    dataset.dataset = dataset  # round in a circle
+    parts = Parts(dataset)
+
+    assert dataset[3] == 3 and list(dataset.transform) == [dataset.transform]
+    assert set(parts.take()) == {"loader"}
+
+
+def test_a_data_set_that_is_there_twice_is_timed_once():
+    one = Folder(Slow())
+    outer = ConcatDataset([one, one])
+    parts = Parts(outer)
+    assert outer[1] == 10 and type(one.transform).__name__ == "Timed"
+    wall_s, _ = parts.take()["Slow"]
+    assert wall_s < 0.1 and type(one.transform._called) is Slow
+
+
+def test_what_is_set_on_a_transform_is_set_on_the_datas_sets_own():
+    slow = Slow()
+    dataset = Folder(slow)
+    Parts(dataset)
+    dataset.transform.level = 7
+    assert slow.level == 7

@@ -59,4 +59,4 @@ def test_the_estimate_grows_with_what_is_slow():
 def test_the_steps_a_script_must_have_are_said():
     found = plan()
 
-    assert found.steps(batch=32) == max(10 * 400 + 3 * 64, 4 * (400 + 64)) + 10
+    assert found.steps(batch=32) == max(13 * 400 + 3 * 64, 4 * (400 + 64)) + 10

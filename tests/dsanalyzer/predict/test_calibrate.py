@@ -91,8 +91,8 @@ def test_storage_that_gives_what_it_is_held_to_is_limited(held, method, reached,
 
     setup = setup_of(result)
     assert setup.limited == limited
-    asked = changed(setup, Change(storage_bytes_per_s=2e7), read_bytes(result), None)
-    assert asked.limited and asked.storage == ((1, 200.0),)
+    asked = changed(setup, Change(storage_bytes_per_s=2e7), result, None)
+    assert asked.limited == (method != "pacing") and asked.storage == ((1, 200.0),)
     assert (asked.burst_s > 0) == (method != "pacing")  # with which it would be verified
 
 

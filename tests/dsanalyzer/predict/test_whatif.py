@@ -233,5 +233,5 @@ def test_a_question_of_workers_is_answered_with_what_was_measured(result):
     for workers, prep in ((8, 650.0), (12, 662.5)):
         asked = predict(basis, Change(workers=workers), None, simulator=False)
         assert asked["rates"]["P"] == pytest.approx(prep)
-    setup = calibrate.changed(basis.setup, Change(workers=8), 1e5, None)
+    setup = calibrate.changed(basis.setup, Change(workers=8), basis.result, None)
     assert setup.cores / setup.prep_s == pytest.approx(650.0) and setup.blocked_s == 0

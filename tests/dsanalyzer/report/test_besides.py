@@ -50,6 +50,7 @@ def test_a_prep_stall_that_is_busy_cores_is_called_that(result, printed, share, 
     assert bool(told) == said
     shown = " ".join(printed(terminal.summary, found).split())
     assert ("More workers would not help" in shown) == said
+    assert ("prep stall by CPU contention" in shown) == said
     assert "beside 1.7 cores kept busy" in shown  # the figure itself always
 
 
