@@ -26,6 +26,7 @@ from dsanalyzer.report.document import Result
 SATURATED = 0.9  # share of the cores in use from which on they are what prep is bound by
 MOST_SPREAD = 1.0
 READ_AHEAD_BYTES = 64 << 20  # coordl fetches so far ahead of prep
+LEAST_MISSED = 0.1  # share of the samples; what fewer of them cost is lost in the noise
 PREP_BY = (0.7, 1.5)  # how much faster or slower prep may be beside a training
 CORRECTION = (0.5, 1.5)  # measured over simulated; beyond it the simulator does not know the job
 
@@ -49,6 +50,7 @@ def setup_of(result: Result) -> Setup:
         host_cores=host_cores,
         prep_s=prep_s,
         blocked_s=blocked_s,
+        read_s=_read_cost(result),
         prep_table=tuple(
             (one["workers"] * ranks, one["value"]) for one in result.get("prep_by_workers") or ()
         ),
@@ -73,6 +75,17 @@ def _cpu_s(passes: list[Any]) -> float | None:
     if not passes or any(one.get("cpu_s") is None for one in passes):
         return None
     return float(sum(one["cpu_s"] for one in passes) / sum(one["samples"] for one in passes))
+
+
+def _read_cost(result: Result) -> float:
+    """Core seconds that a sample takes the job longer from storage than from memory."""
+    fetch = [one for one in _passes(result, "fetch") if one["epoch"]] or _passes(result, "fetch")
+    from_storage, from_memory = _cpu_s(fetch), _cpu_s(_passes(result, "prep"))
+    if from_storage is None or from_memory is None:
+        return 0.0
+    samples = sum(one["samples"] for one in fetch)
+    missed = sum(one["read_bytes"] for one in fetch) / read_bytes(result) / samples
+    return max(0.0, from_storage - from_memory) / missed if missed > LEAST_MISSED else 0.0
 
 
 def _prep_cost(result: Result, cores: int, workers: int) -> tuple[float, float]:

@@ -110,13 +110,15 @@ class Producer:
         network = world.network[server]
         # A network without a limit costs nothing.
         received = sent if math.isfinite(self.setup.network) else 0
+        setup = self.setup
 
         def read() -> None:
-            network.use(received, done)
+            cores = world.cores[server]
+            cores.use(missed * setup.read_s, lambda: network.use(received, done))
 
         def let_through() -> None:
-            if missed and self.setup.limited and self.setup.latency_s:
-                world.clock.at(world.clock.now + missed * self.setup.latency_s, read)
+            if missed and setup.limited and setup.latency_s:
+                world.clock.at(world.clock.now + missed * setup.latency_s, read)
             else:
                 read()
 

@@ -20,6 +20,7 @@ class Setup:
         gpu_rate: samples/s that the accelerators of one server take.
         prep_s: core seconds of prep. blocked_s: what a worker waits beside them (neither core nor
             storage).
+        read_s: core seconds of reading a sample from storage, beside its prep.
         host_s: core seconds of the training process. host_cores: that it uses at once.
         prep_table: (workers, samples/s of prep) as measured, fewest first; empty without a sweep.
         spread: standard deviation over mean of the prep time of a minibatch.
@@ -53,6 +54,7 @@ class Setup:
     prefetch_factor: int = 2
     blocked_s: float = 0.0
     prep_table: tuple[tuple[int, float], ...] = ()
+    read_s: float = 0.0
     host_s: float = 0.0
     host_cores: float = 1.0
     spread: float = 0.0
