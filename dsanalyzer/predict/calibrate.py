@@ -1,8 +1,9 @@
 """From a profile to what the simulator needs, and how far the simulator is off on that profile.
 
 Costs per sample come from the profile's own passes: core seconds of prep from the drain (the loader
-alone), of the training process from ingestion, the spread of minibatches from the drain's steps.
-The simulator is then run at the settings that were measured (all in memory, the steady epochs,
+alone), scaled to what they are beside the training, of the training process from ingestion, of
+reading from the fetch passes, the spread of minibatches from the drain's steps. The simulator is
+then run at the settings that were measured (all in memory, the steady epochs,
 nothing in memory); measured over simulated speed is kept by miss rate and applied to every
 prediction of the job's own loader.
 """

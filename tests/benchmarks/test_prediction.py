@@ -55,6 +55,7 @@ def predicted_then_run(monkeypatch, tmp_path):
         method = "blkio cgroup" if point.cached < 1 else "pacing"
         return {
             "steady": {"speed": {"value": 110.0}},
+            "rates": {"P": {"value": 600.0}},
             "options": {"storage_method": method},
             "checks": [{"name": "cold", "ok": False}],
         }
@@ -100,3 +101,35 @@ def test_the_page_tells_targets_met_and_missed_and_every_point(predicted_then_ru
     assert "| worst | 8% | 9.1% | **missed** |" in page
     assert all(f"| {Point().name.replace('x50', x)} |" in page for x in ("x0", "x100"))
     assert prediction.plot(rows).count("<circle") == 3
+
+
+@pytest.mark.parametrize(
+    ("rates", "runs", "drift"),
+    [
+        ([610.0], 1, False),
+        ([500.0, 590.0], 2, False),  # the machine was slower, and is not any more
+        ([500.0, 700.0], 2, True),  # it stays another
+    ],
+)
+def test_a_run_on_a_machine_that_changed_is_done_again(monkeypatch, tmp_path, rates, runs, drift):
+    left = list(rates)
+
+    def profile(point, folder, output, care):
+        output.write_text("{}")
+        return {"rates": {"P": {"value": left.pop(0)}}}
+
+    monkeypatch.setattr(prediction, "profile", profile)
+    base = {"rates": {"P": {"value": 600.0}}}
+    output = tmp_path / "point.json"
+    _, drifted = prediction.steady(Point(cached=0.2), Point(), base, tmp_path, output)
+
+    assert len(rates) - len(left) == runs and output.exists()
+    assert (abs(drifted) > prediction.DRIFT) == drift
+    assert len(list(tmp_path.glob("point.drifted-*.json"))) == runs - 1
+
+
+def test_other_workers_are_no_other_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr(prediction, "profile", lambda *_: {"rates": {"P": {"value": 300.0}}})
+    base = {"rates": {"P": {"value": 600.0}}}
+    for point in (Point(workers=1), Point(form="packed")):
+        assert prediction.steady(point, Point(), base, tmp_path, tmp_path / "p.json")[1] == 0

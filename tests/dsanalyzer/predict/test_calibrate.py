@@ -1,9 +1,18 @@
 """From a profile's passes to the costs that are simulated."""
 
+from dataclasses import replace
+
 import pytest
 
-from dsanalyzer.predict.calibrate import Correction, changed, read_bytes, setup_of
+from dsanalyzer.predict.calibrate import (
+    Correction,
+    changed,
+    read_bytes,
+    setup_of,
+    with_training,
+)
 from dsanalyzer.predict.change import Change
+from dsanalyzer.predict.simulate import simulate
 
 
 def profile(*, workers=2, cores=2, prep=200.0, cpu_s=0.0, queued_s=0.0, gpu="some GPU", steps=()):
@@ -102,3 +111,43 @@ def test_storage_is_asked_for_whole_pages():
     assert read_bytes(result) == 1e5
     result["dataset"]["mean_read_bytes"] = 1.02e5
     assert read_bytes(result) == 1.02e5
+
+
+def fetched(cpu_s, share, prep_cpu_s=0.5):
+    """A profile whose later epochs read `share` of 100 samples from storage."""
+    result = profile()
+    result["dataset"]["mean_item_bytes"] = 1000.0
+    read = {"samples": 100, "cpu_s": cpu_s, "read_bytes": 1000 * share * 100, "steps_s": []}
+    result["passes"] += [
+        {"phase": "prep", "samples": 100, "cpu_s": prep_cpu_s, "steps_s": []},
+        {"phase": "fetch", "epoch": 0, **read, "cpu_s": 9.0},
+        {"phase": "fetch", "epoch": 1, **read},
+    ]
+    return setup_of(result)
+
+
+def test_reading_costs_what_later_epochs_take_the_cores_longer_than_prep():
+    assert fetched(cpu_s=0.6, share=0.5).read_s == pytest.approx(0.002)
+    assert fetched(cpu_s=0.4, share=0.5).read_s == 0.0  # noise
+    assert fetched(cpu_s=0.6, share=0.05).read_s == 0.0  # too few to tell
+    assert setup_of(profile()).read_s == 0.0
+
+
+def test_prep_is_as_slow_as_it_was_beside_the_training():
+    result = profile(cpu_s=1.0)  # alone: two cores, 200 samples/s
+    result["rates"]["G"]["value"] = 1000.0
+    result["dataset"]["samples"] = 1000
+    steady = {name: {"value": 0.0} for name in ("delivery_s", "prep_stall_s")}
+    steady["compute_s"] = {"value": 1.0}
+    result["steady"] = steady
+    alone = setup_of(result)
+
+    steady["prep_stall_s"]["value"] = 1000 / 170 - 1.0  # 170 samples/s in all
+    beside = with_training(result, alone)
+    assert beside.prep_s > 1.05 * alone.prep_s
+    memory = replace(beside, cached_fraction=1.0, policy="never-evict")
+    assert simulate(memory).speed == pytest.approx(170, rel=0.01)
+
+    steady["prep_stall_s"]["value"] = 1000 / 20  # nothing that prep could explain
+    assert with_training(result, alone) == alone
+    assert with_training({**result, "steady": {}}, alone) == alone

@@ -59,6 +59,14 @@ def test_workers_that_take_turns_lose_nothing_of_a_volume_that_is_held_to_its_ra
     assert slow_behind.speed == pytest.approx(2 / (0.004 + 0.002), rel=0.05)
 
 
+def test_reading_takes_cores_from_prep():
+    fast = {"cached_fraction": 0.0, "storage": ((1, 1e6),), "workers": 4}
+
+    assert job(**fast).speed == pytest.approx(500, rel=0.03)
+    assert job(**fast, read_s=0.001).speed == pytest.approx(2 / 0.005, rel=0.03)
+    assert job(cached_fraction=1.0, read_s=0.001).speed == job(cached_fraction=1.0).speed
+
+
 def test_without_workers_everything_is_one_after_the_other():
     found = job(workers=0, cached_fraction=0.0, gpu_rate=300, device_ahead=0)
 
