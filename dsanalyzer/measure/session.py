@@ -394,11 +394,10 @@ class Session:
         self._progress(text)
 
     def _silence(self) -> str:
-        waited = f"{self.options.patience_s / 60:.3g} minutes"
         return (
-            f"nothing has come from the job for {waited}, last: {self._phase}. It hangs, or waits "
-            "for something, or its imports or a step take that long: then wait longer with "
-            "--patience"
+            f"nothing has come from the job for {self.options.patience_s:.0f} s, last: "
+            f"{self._phase}. It hangs, or waits for something, or its imports or a step take that "
+            "long: then wait longer with --patience"
         )
 
     def _steps_advice(self) -> str:
