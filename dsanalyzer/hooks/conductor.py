@@ -458,6 +458,7 @@ class _Recorder:
     """Times the steps of one pass."""
 
     def __init__(self, conductor: Conductor, start_s: float = 0.0) -> None:
+        training.synchronize()  # what led in is no part of it
         self._conductor = conductor
         self.samples = 0
         self.start_s = start_s
