@@ -3,9 +3,9 @@
 Costs per sample come from the profile's own passes: core seconds of prep from the drain (the loader
 alone), scaled to what they are beside the training, of the training process from ingestion, of
 reading from the fetch passes, the spread of minibatches from the drain's steps. The simulator is
-then run at the settings that were measured (all in memory, the steady epochs,
-nothing in memory); measured over simulated speed is kept by miss rate and applied to every
-prediction of the job's own loader.
+then run at the settings that were measured (all in memory, the steady epochs, nothing in memory);
+measured over simulated stall is kept by miss rate and applied to every prediction of the job's own
+loader.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ MOST_SPREAD = 1.0
 READ_AHEAD_BYTES = 64 << 20  # coordl fetches so far ahead of prep
 LEAST_MISSED = 0.1  # share of the samples; what fewer of them cost is lost in the noise
 PREP_BY = (0.7, 1.5)  # how much faster or slower prep may be beside a training
-CORRECTION = (0.5, 1.5)  # measured over simulated; beyond it the simulator does not know the job
+CORRECTION = (0.5, 2.0)  # measured over simulated; beyond it the simulator does not know the job
+LEAST_STALL = 0.02  # of an epoch; less of it tells nothing of how wrong it is
 
 
 def setup_of(result: Result) -> Setup:
@@ -231,7 +232,11 @@ def expansion(loader_rates: dict[str, Any] | None) -> float:
 
 @dataclass(frozen=True)
 class Correction:
-    """Measured over simulated speed of one profile, by miss rate; linear between the points."""
+    """Measured over simulated stall of one profile, by miss rate; linear between the points.
+
+    Of the stall, not of the epoch: while the accelerator works there is nothing to be wrong about,
+    and a factor found where data bound would be wrong where the accelerator does.
+    """
 
     points: tuple[tuple[float, float], ...] = ()
 
@@ -240,6 +245,15 @@ class Correction:
             return 1.0
         x, y = zip(*sorted(self.points), strict=True)
         return float(np.clip(np.interp(misses, x, y), *CORRECTION))
+
+    def factor(self, simulated: Simulated) -> float:
+        """What to multiply the simulated speed with."""
+        stall = _stall_share(simulated)
+        return 1 / (1 - stall + stall * self.at(1 - simulated.hit_rate))
+
+
+def _stall_share(simulated: Simulated) -> float:
+    return min(1.0, max(0.0, 1 - simulated.busy["gpu"]))
 
 
 def _from_memory(result: Result) -> float | None:
@@ -292,6 +306,10 @@ def correction_of(result: Result, setup: Setup) -> Correction:
     if cold:
         nothing = simulate(replace(setup, cached_fraction=0.0))
         measured.append((nothing, cold[0]["speed"]["value"]))
-    return Correction(
-        tuple((1 - simulated.hit_rate, speed / simulated.speed) for simulated, speed in measured)
-    )
+    points = []
+    for simulated, speed in measured:
+        stall = _stall_share(simulated)
+        longer = simulated.speed / speed - 1  # of the simulated epoch
+        by = 1 + longer / stall if stall > LEAST_STALL else 1.0
+        points.append((1 - simulated.hit_rate, by))
+    return Correction(tuple(points))

@@ -92,7 +92,7 @@ def predict(
         shown = {"closed_form": closed.speed, "simulated": None, "shown": "closed form", "why": ""}
     else:
         hits = simulated.hit_rate if closed.speed is None or setup.jobs > 1 else closed.hits
-        factor = 1.0 if change.loader else basis.correction.at(1 - simulated.hit_rate)
+        factor = 1.0 if change.loader else basis.correction.factor(simulated)
         shown = _choose(closed, simulated, factor, setup)
     by_formula = shown["shown"] == "closed form"
     speed = float(shown["closed_form" if by_formula else "simulated"] or 0.0)
@@ -249,7 +249,8 @@ def _notes(
             notes.append(f"items take {larger:.2f} times their file in memory ({how})")
     else:
         notes.append(
-            f"this loader reached {percent(factor)} of the simulator's speed when measured; kept"
+            f"taken to reach {percent(factor)} of the simulator's speed, by how far off that was of "
+            "what was measured"
         )
     if change.cores is not None and change.workers is None:
         notes.append(f"prep taken to scale with cores ({setup.workers} workers to use them)")

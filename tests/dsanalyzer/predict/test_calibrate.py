@@ -12,7 +12,7 @@ from dsanalyzer.predict.calibrate import (
     with_training,
 )
 from dsanalyzer.predict.change import Change
-from dsanalyzer.predict.simulate import simulate
+from dsanalyzer.predict.simulate import Simulated, simulate
 
 
 def profile(*, workers=2, cores=2, prep=200.0, cpu_s=0.0, queued_s=0.0, gpu="some GPU", steps=()):
@@ -79,8 +79,19 @@ def test_a_correction_is_linear_between_what_was_measured_and_bounded():
     correction = Correction(((0.0, 0.9), (1.0, 0.7)))
 
     assert correction.at(0.5) == pytest.approx(0.8)
-    assert Correction(((0.0, 9.0),)).at(0.5) == 1.5
+    assert Correction(((0.0, 9.0),)).at(0.5) == 2.0
     assert Correction().at(0.3) == 1.0
+
+
+def test_a_correction_is_of_the_stall_and_leaves_alone_what_the_accelerator_binds():
+    correction = Correction(((0.0, 1.2), (1.0, 1.2)))
+
+    def simulated(gpu):
+        return Simulated(100.0, 100.0, 0.5, 0.0, {"gpu": gpu})
+
+    assert correction.factor(simulated(gpu=0.0)) == pytest.approx(1 / 1.2)
+    assert correction.factor(simulated(gpu=0.5)) == pytest.approx(1 / 1.1)
+    assert correction.factor(simulated(gpu=1.0)) == 1.0
 
 
 @pytest.mark.parametrize(
