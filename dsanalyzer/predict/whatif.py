@@ -249,7 +249,7 @@ def _notes(
             notes.append(f"items take {larger:.2f} times their file in memory ({how})")
     else:
         notes.append(
-            f"taken to reach {percent(factor)} of the simulator's speed, by how far off that was of "
+            f"taken to reach {percent(factor)} of the simulator's speed, as far as that was off "
             "what was measured"
         )
     if change.cores is not None and change.workers is None:
