@@ -35,7 +35,7 @@ def test_ranks_are_measured_together(cli, on_disk):
     assert loading and all(one["samples"] == 192 for one in loading)
     assert all(len(one["steps_s"]) == 192 // 16 for one in loading)
     blocks = [one for one in result["passes"] if one["phase"] in BLOCKS]
-    assert {one["phase"] for one in blocks} == {"ingestion", "delivery"}
+    assert {one["phase"] for one in blocks} == {"ingestion", "delivery", "interference"}
     assert len({len(one["steps_s"]) for one in blocks}) == 1
     assert all(one["samples"] == 16 * len(one["steps_s"]) for one in blocks)
     checks = {check["name"]: check["ok"] for check in result["checks"]}
