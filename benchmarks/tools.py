@@ -10,7 +10,7 @@ Not measured: a GPU (TraceML and torch.profiler tell more of one); what else the
 Bias: ours. The others run once over the script as it is and cannot know what a wait was for; they
 are not made to.
 
-    python benchmarks/tools.py [--photos 640]
+    python benchmarks/tools.py [--photos 960]
 
 TraceML and DALI live in .venv-peers: see prep.py.
 """
@@ -81,7 +81,7 @@ def run(words: list[str], where: Path) -> str:
 
 
 def ask_dsanalyzer(case: str, folder: Path, where: Path) -> dict[str, Any]:
-    options = ["--cached", "0%", "--rounds", "3", "--epochs", "3", "--samples", "320"]
+    options = ["--cached", "0%", "--rounds", "3", "--epochs", "3"]
     profile = [sys.executable, "-m", "dsanalyzer", "profile", *options, "-o", "r.json", "--"]
     run([*profile, sys.executable, *job_of(case, folder)], where)
     steady = json.loads((where / "r.json").read_text())["steady"]
@@ -194,7 +194,7 @@ def markdown(result: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Measures, writes tools.json and tools.md, prints the latter."""
     parser = question.parser_of(__doc__ or "")
-    parser.add_argument("--photos", type=int, default=640)
+    parser.add_argument("--photos", type=int, default=960)
     options = question.parsed(parser, arguments)
     result = run_all(options)
     question.publish("tools", result, markdown(result), options.output)

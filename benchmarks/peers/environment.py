@@ -32,6 +32,7 @@ WHEELS = {
     "nvImageCodec": "nvidia-nvimgcodec-cu12",
     "DALI": "nvidia-dali-cuda120 astunparse gast six optree nvtx makefun libcst PyYAML wheel",
     "TensorSocket": "tensorsocket pyzmq tornado",
+    "TraceML": "traceml-ai msgspec PyYAML",
     "what FFCV needs": "numba llvmlite terminaltables pytorch-pfn-extras fastargs assertpy tqdm",
 }
 # FFCV includes all of OpenCV's headers and asks pkg-config for it; it uses core and imgproc.
