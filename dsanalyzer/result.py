@@ -242,7 +242,8 @@ def _checks(
     """What must hold for the figures to mean what they say. `doubts`: the stalls it would touch."""
     resident = [*by_phase["prep"], *by_phase["drain"]]
     cold, steady = by_phase["fetch"][0], by_phase["fetch"][1:]
-    stray = sum(p["read_bytes"] for p in resident) / len(resident) / whole_device_bytes
+    # The median: the first pass of a cold machine also reads libraries, which are no data.
+    stray = float(np.median([p["read_bytes"] for p in resident])) / whole_device_bytes
     # A loader with a cache of its own may drop what it holds from the page cache as it reads.
     when = ("before",) if measured.loader["holds_cache"] else ("before", "after")
     least = min(p[f"resident_{moment}"] for p in resident for moment in when)
