@@ -164,13 +164,14 @@ def steady(
     speed has no say in that.
     """
     alike = point.workers == basis.workers and not point.form
-    for tried in range(TRIES):
+    tried = len(list(output.parent.glob(f"{output.stem}.drifted-*")))
+    while True:
         found = profile(point, folder, output, SHORT)
         drift = found["rates"]["P"]["value"] / base["rates"]["P"]["value"] - 1 if alike else 0.0
-        if abs(drift) <= DRIFT or tried == TRIES - 1:
-            break
+        if abs(drift) <= DRIFT or tried >= TRIES - 1:
+            return found, drift
         output.rename(output.with_suffix(f".drifted-{tried}.json"))
-    return found, drift
+        tried += 1
 
 
 def run_jobs(point: Point, folder: Path, output: Path) -> dict[str, Any]:
@@ -183,7 +184,8 @@ def run_jobs(point: Point, folder: Path, output: Path) -> dict[str, Any]:
         told = [json.loads(process.communicate()[0]) for process in running]
         # First epochs start workers and fill caches; last ones see the others end.
         speeds = [one["samples"] * 2 / sum(one["seconds"][1:3]) for one in told]
-        output.write_text(json.dumps({"speed": statistics.mean(speeds), "jobs": told}))
+        written = {"created": now(), "speed": statistics.mean(speeds), "jobs": told}
+        output.write_text(json.dumps(written))
     return dict(json.loads(output.read_text()))
 
 
@@ -200,6 +202,10 @@ def coordl_rates(base: dict[str, Any], place: Path) -> dict[str, Any]:
     return found
 
 
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def write_predictions(family: Family, base: dict[str, Any], place: Path, rates: Any) -> Any:
     """All predictions of a family, on disk before any of its runs."""
     output = place / "predictions.json"
@@ -211,7 +217,7 @@ def write_predictions(family: Family, base: dict[str, Any], place: Path, rates: 
         change = change_of(family.base, point)
         predictions[point.name] = predict(basis, change, rates and rates[point.form or "original"])
     document = {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(),
+        "created": now(),
         "predictions": predictions,
     }
     with open(output, "w") as file:
@@ -242,6 +248,8 @@ def measure(name: str, family: Family, folder: Path, kept: Path) -> Iterator[dic
             if abs(drift) > DRIFT:
                 doubts.append(f"the machine prepared {drift:+.0%} against the base")
         predicted = document["predictions"][point.name]
+        if found["created"] < document["created"]:
+            raise SystemExit(f"prediction: {output} is older than what predicts it; remove {place}")
         yield {
             "family": name,
             **asdict(point),
@@ -251,6 +259,7 @@ def measure(name: str, family: Family, folder: Path, kept: Path) -> Iterator[dic
             "shown": predicted["model"]["shown"],
             "bound_by": predicted["bound_by"],
             "predicted_at": document["created"],
+            "run_at": found["created"],
             "measured": speed,
             "error": predicted["speed"]["value"] / speed - 1,
             "doubts": doubts,

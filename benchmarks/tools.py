@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -102,13 +101,15 @@ def ask_torch(case: str, folder: Path, where: Path) -> dict[str, Any]:
 def ask_traceml(case: str, folder: Path, where: Path) -> dict[str, Any]:
     program = str(PEERS_PYTHON.parent / "traceml")
     script, *arguments = job_of(case, folder)
-    words = [program, "run", script, "--args", *arguments, "--epochs", "1"]
-    text = run(words, where)
-    verdict = re.search(r"Verdict:\s*([A-Z][A-Z -]+)", text)
-    wait = re.search(r"Input Wait\s+[\d.]+ \w+\s+<?(\d+)%", text)
-    if verdict is None or wait is None:
-        raise NoAnswer(f"no verdict in its summary: {text[-200:]!r}")
-    return {"wait": int(wait[1]) / 100, "says": verdict[1].strip().lower()}
+    text = run([program, "run", script, "--args", *arguments, "--epochs", "1"], where)
+    for path in where.rglob("final_summary.json"):
+        summary = json.loads(path.read_text())
+        average = summary["step_time"]["global"]["average"]
+        wait, step = average["input_wait_ms"], average["step_time_ms"]
+        if wait is not None and step:
+            status = summary["primary_diagnosis"]["status"]
+            return {"wait": wait / step, "says": str(status).lower()}
+    raise NoAnswer(f"no step times in its summary: {text[-200:]!r}")
 
 
 def ask_evaluator(case: str, folder: Path, where: Path) -> dict[str, Any]:

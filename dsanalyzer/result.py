@@ -6,7 +6,9 @@ import datetime
 import math
 import os
 import platform
+import re
 from importlib import metadata
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -68,7 +70,13 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "tool": {"name": "dsanalyzer", "version": dsanalyzer.__version__},
+        "tool": {
+            "name": "dsanalyzer",
+            "version": dsanalyzer.__version__,
+            "took_s": measured.took_s,
+            "peak_bytes": _peak_bytes(),
+            "recorded_bytes": measured.recorded_bytes,
+        },
         "command": command,
         "machine": _machine(),
         "options": {
@@ -124,6 +132,12 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
         "notes": [*_notes(options, measured), *_first_epoch_shorter(epochs, summary)],
     }
     return cast(Result, document)
+
+
+def _peak_bytes() -> int:
+    """The most memory this process has held. getrusage would count what it was forked from."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else 0
 
 
 def _times(

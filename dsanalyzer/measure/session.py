@@ -153,7 +153,8 @@ class Options:
 class Measured:
     """Everything the two runs saw, before any arithmetic.
 
-    `rounds` of the first run, as planned. `timelines` of both runs: what happened when.
+    `rounds` of the first run, as planned. `timelines` of both runs: what happened when. `took_s`:
+    all of it. `recorded_bytes`: of the minibatches kept in the job, of all its ranks.
     """
 
     loader: dict[str, Any]
@@ -165,6 +166,8 @@ class Measured:
     diverted: list[str]
     rounds: int
     timelines: list[tuple[str, list[dict[str, Any]]]]
+    took_s: float
+    recorded_bytes: int
 
 
 def _reap_stale_runs(root: Path) -> None:
@@ -236,6 +239,7 @@ class Session:
 
     def measure(self) -> Measured:
         """Raises NotMeasured; KeyboardInterrupt leaves nothing running."""
+        began = timing.clock()
         rates = self._run("rates", {})
         assert rates.ordinal is not None
         subset = self._subset()
@@ -269,6 +273,8 @@ class Session:
             sorted(set(self._diverted)),
             self.plan.rounds,
             self._timelines,
+            timing.clock() - began,
+            sum(file.stat().st_size for file in self._directory.glob("batches*.pt")),
         )
 
     # -- runs -----------------------------------------------------------------------------------

@@ -135,6 +135,9 @@ class Check(TypedDict):
 class Tool(TypedDict):
     name: str
     version: str
+    took_s: NotRequired[float]
+    peak_bytes: NotRequired[int]  # of dsanalyzer's own process
+    recorded_bytes: NotRequired[int]  # of minibatches kept in the job
 
 
 class Machine(TypedDict):
@@ -155,6 +158,7 @@ class Options(TypedDict):
     gpu_rate: float | None
     rounds: int
     samples: int | None
+    budget_s: NotRequired[float]
 
 
 class Emulated(TypedDict):

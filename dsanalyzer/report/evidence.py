@@ -18,6 +18,7 @@ from dsanalyzer.report.verdict import (
     command_line,
     expected_share,
     loader_words,
+    own_cost,
     setting,
     steady_read_share,
     steady_storage_bytes,
@@ -213,6 +214,8 @@ def provenance(result: Result) -> str:
             ),
         ),
     ]
+    if cost := own_cost(result):
+        facts.append(("Profile", escape(cost)))
     if (model := result["model"]) is not None:
         text = (
             f"min(F, P, G) = {rate(model['predicted_speed'])}, measured "

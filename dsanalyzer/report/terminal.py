@@ -31,6 +31,7 @@ from dsanalyzer.report.verdict import (
     headline,
     loader_words,
     next_command,
+    own_cost,
     rate_unit_of,
     repeat_advice,
     setting,
@@ -194,6 +195,8 @@ def _checks(result: Result, screen: Screen) -> None:
     failed = [check for check in result["checks"] if not check["ok"]]
     passed = len(result["checks"]) - len(failed)
     _fact(screen, "checks", f"{passed} passed, {len(failed)} failed")
+    if told := own_cost(result):
+        _fact(screen, "profile", told)
     for check in failed:
         screen.paragraph(f"{check['name']}: {check['detail']}", "red", "  ✗ ")
     if diverted := result["diverted"]:

@@ -7,7 +7,7 @@ import shlex
 
 from dsanalyzer.predict.model import effective_cache, hit_rate
 from dsanalyzer.report.document import Bound, Epoch, Interval, Result, Stall, Steady
-from dsanalyzer.report.units import NBSP, percent, percent_range, rate
+from dsanalyzer.report.units import NBSP, percent, percent_range, rate, seconds, size
 from dsanalyzer.report.workers import contention, crowding
 
 CAUSES = {"fetch": "storage (fetch stall)", "prep": "decoding (prep stall)"}
@@ -237,6 +237,18 @@ def setting(result: Result) -> str:
         held = f"{options['storage_bytes_per_s'] / 1e6:.3g}{NBSP}MB/s"
         text += f", storage held to {held} ({options['storage_method'] or 'method unknown'})"
     return text
+
+
+def own_cost(result: Result) -> str | None:
+    """What the profile itself took; None in results of before it was recorded."""
+    tool, budget = result["tool"], result["options"].get("budget_s")
+    if "took_s" not in tool:
+        return None
+    of = f" of a budget of {seconds(budget)}" if budget else ""
+    return (
+        f"took {seconds(tool['took_s'])}{of}; dsanalyzer held {size(tool['peak_bytes'])} of memory "
+        f"at most, minibatches kept in the job {size(tool['recorded_bytes'])}"
+    )
 
 
 def loader_words(result: Result) -> str:

@@ -44,8 +44,7 @@ def test_a_point_is_asked_for_as_what_it_changes_of_its_base():
     assert change_of(base, base).asked == {}
 
 
-@pytest.fixture
-def predicted_then_run(monkeypatch, tmp_path):
+def measured(monkeypatch, tmp_path, created="9999"):
     """A family measured with runs that are made up; each run sees what was on disk before it."""
     seen = []
 
@@ -54,6 +53,7 @@ def predicted_then_run(monkeypatch, tmp_path):
         seen.append((point, json.loads(found[0].read_text()) if found else None))
         method = "blkio cgroup" if point.cached < 1 else "pacing"
         return {
+            "created": created,
             "steady": {"speed": {"value": 110.0}},
             "rates": {"P": {"value": 600.0}},
             "options": {"storage_method": method},
@@ -71,6 +71,16 @@ def predicted_then_run(monkeypatch, tmp_path):
     family = prediction.Family(base, (Point(cached=0.0), Point(cached=1.0), Point(workers=3)))
     rows = list(prediction.measure("small", family, tmp_path, tmp_path))
     return seen, rows
+
+
+@pytest.fixture
+def predicted_then_run(monkeypatch, tmp_path):
+    return measured(monkeypatch, tmp_path)
+
+
+def test_runs_of_before_the_prediction_are_refused(monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="older than what predicts it"):
+        measured(monkeypatch, tmp_path, created="2026-01-01T00:00:00+00:00")
 
 
 def test_every_prediction_is_on_disk_before_any_of_the_runs(predicted_then_run):

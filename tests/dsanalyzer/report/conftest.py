@@ -93,7 +93,13 @@ def build_result(
     result = {
         "schema": "dsanalyzer.result/1",
         "created": created,
-        "tool": {"name": "dsanalyzer", "version": "0.1.0"},
+        "tool": {
+            "name": "dsanalyzer",
+            "version": "0.1.0",
+            "took_s": 61.0,
+            "peak_bytes": 96_000_000,
+            "recorded_bytes": 154_000_000,
+        },
         "command": ["python", "examples/train_images.py", "--data", "photos", "--epochs", "3"],
         "machine": {
             "cpu": "AMD EPYC 9R45",

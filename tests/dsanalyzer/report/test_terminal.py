@@ -95,6 +95,12 @@ def test_failed_checks_are_shown_as_written_and_passed_ones_counted(result, prin
     assert "data cold before fetch" not in shown
 
 
+def test_what_the_profile_itself_took_is_said(result, edited, printed):
+    shown = " ".join(printed(terminal.summary, result).split())
+    assert "took 61 s; dsanalyzer held 96 MB of memory at most, minibatches kept" in shown
+    assert "dsanalyzer held" not in printed(terminal.summary, edited(result, "tool.took_s"))
+
+
 def test_diverted_checkpoints_are_listed(result, printed):
     shown = printed(terminal.summary, result)
     assert "1 file diverted:" in shown
