@@ -3,6 +3,7 @@
 import sys
 
 import torch
+import usable  # noqa: F401 - before what imports torchvision
 from timm.data import create_dataset, create_loader
 from torch import nn
 

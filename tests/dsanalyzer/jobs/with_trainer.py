@@ -3,6 +3,7 @@
 import glob
 import sys
 
+import usable  # noqa: F401 - before what imports torchvision
 from shapes import Pictures
 from torch import nn
 from transformers import Trainer, TrainingArguments
