@@ -104,6 +104,9 @@ class Observer:
         self.gone: str | None = None  # which rank others wait for
         self.failure: BaseException | None = None
         self.silent = False
+        self.aimless = False  # it goes on, but does not train
+        self.measuring = False  # its training loop is found
+        self.since = timing.clock()  # when it began, or first iterated a loader
         self.heard_at = timing.clock()  # when the job last said anything, or was last served
         self.done = threading.Event()
         self.hooked = False
@@ -156,11 +159,18 @@ class Observer:
                 else:
                     self._receive(key.fileobj)  # type: ignore[arg-type]
             if self._policy is not None:
-                self._policy.evict_due()
+                try:
+                    self._policy.evict_due()
+                except OSError as error:  # a data file is gone, say
+                    self.failure = error
 
     def _receive(self, link: socket.socket) -> None:
+        if link.fileno() < 0:
+            return  # closed while others were handled that became ready with it
         try:
-            data = link.recv(MESSAGE_BYTES)
+            data = link.recv(MESSAGE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return  # taken then
         except OSError:
             data = b""
         if not data:
@@ -258,6 +268,8 @@ class Observer:
     def _on_loader(self, message: dict[str, Any]) -> dict[str, Any]:
         if message.get("rank", 0) > 0:
             return {}  # it is the first rank's twin
+        if not self.loaders:
+            self.since = timing.clock()
         self.loaders.append(message["loader"])
         self._on_progress("learning the training loop")
         return {}
@@ -267,6 +279,7 @@ class Observer:
 
     def _on_plan(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self._make_plan is not None
+        self.measuring = True
         plan = self._make_plan(message)
         return {"samples": plan.samples, "rounds": plan.rounds}
 
@@ -280,6 +293,7 @@ class Observer:
         return {"samples": self._limit_samples(chosen)}
 
     def _on_begin(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.measuring = True
         if message["phase"] == "follow":
             self._on_progress("following the stream to see what it reads")
             self._drain_events()

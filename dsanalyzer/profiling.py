@@ -107,7 +107,9 @@ def profile(
             measured = Session(command, options, directory, progress, start=start).measure()
         except NotMeasured as error:
             said = "\n".join(error.log.rstrip().splitlines()[-LOG_LINES:])
-            raise NotMeasured(f"{error}\n{said}".rstrip(), error.log) from error.__cause__
+            told = NotMeasured(f"{error}\n{said}".rstrip(), error.log)
+            told.part = error.part
+            raise told from error.__cause__
     from dsanalyzer import result as results
 
     result = results.build(command, options, measured)

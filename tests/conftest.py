@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import signal
-import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -40,24 +37,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 def torchvision() -> ModuleType:
     """The real torchvision, also its CUDA build beside a CPU torch; skips where it is absent."""
     try:
-        return _with_transforms()
+        import usable_torchvision
     except ModuleNotFoundError as error:
         pytest.skip(f"torchvision is not installed: {error}")
-    except RuntimeError:  # its compiled operators cannot load; transforms need none of them
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        import torch
-
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _kept.append(library)
-        return _with_transforms()
-
-
-_kept: list[Any] = []  # a library's definitions end with the object
-
-
-def _with_transforms() -> ModuleType:
-    importlib.import_module("torchvision.transforms.v2")
-    return importlib.import_module("torchvision")
+    return usable_torchvision.module

@@ -71,7 +71,7 @@ def profile(
         typer.Option(help="Emulate one with recorded step times (JSON: batch_size, steps_s)."),
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="Time it should take at most: 3m, 90s. Decides the next three.")
+        str, typer.Option(help="Time it should take: 3m, 90s. Decides the next three.")
     ] = "3m",
     samples: Annotated[int | None, typer.Option(help="Samples to measure on.")] = None,
     rounds: Annotated[
@@ -135,7 +135,7 @@ def profile(
         ):
             measured = Session(job, options, directory, progress).measure()
     except NotMeasured as error:
-        _fail(error)
+        _fail(error, job, options, output)
     except KeyboardInterrupt:
         err.print("Interrupted; the job and everything it made were ended.")
         raise typer.Exit(130) from None
@@ -145,7 +145,7 @@ def profile(
     try:
         result = results.build(job, options, measured)
     except NotMeasured as error:
-        _fail(error)
+        _fail(error, job, options, output)
     output.write_text(json.dumps(result, indent=1))
     terminal.summary(result, Console(), path=str(output))
     if html is not None:
@@ -217,12 +217,29 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
-def _fail(error: NotMeasured) -> None:
+def _fail(error: NotMeasured, job: list[str], options: Options, output: Path) -> None:
+    """Says what went wrong, and what was measured until then; exit 2."""
+    from dsanalyzer import partial
+
     lines = error.log.rstrip().splitlines()
     if lines:
         err.print(f"[dim]── the job's own output (last {min(len(lines), LOG_LINES)} lines)[/dim]")
         print("\n".join(lines[-LOG_LINES:]), file=sys.stderr)
-    err.print(f"[bold red]Nothing measured:[/bold red] {error}", highlight=False)
+    part = partial.build(job, options, error)
+    if part is None:
+        err.print(f"[bold red]Nothing measured:[/bold red] {escape(str(error))}", highlight=False)
+        raise typer.Exit(2)
+    err.print(
+        f"[bold red]Not measured to the end:[/bold red] {escape(str(error))}", highlight=False
+    )
+    output.write_text(json.dumps(part, indent=1))
+    err.print(
+        f"[bold]A partial result is in {escape(str(output))}[/bold], without verdicts and without "
+        "fetch:",
+        highlight=False,
+    )
+    for line in partial.lines(part):
+        err.print(f"  {line}", highlight=False)
     raise typer.Exit(2)
 
 
@@ -230,7 +247,7 @@ def _before_start(options: Options) -> str:
     asked = [name for name in ("samples", "rounds", "epochs") if getattr(options, name)]
     fixed = f"; {', '.join(asked)} as asked for" if asked else ""
     return (
-        f"The command runs twice, about {_clock(options.budget_s)} in all at most{fixed}. "
+        f"The command runs twice, planned to take {_clock(options.budget_s)} at most{fixed}. "
         "Ctrl-C ends it and leaves nothing."
     )
 

@@ -23,20 +23,29 @@ def why_not(result: Result, scenario: Scenario) -> str | None:
         return "the kernel's own page cache is not what the tool enforces"
     if result["loader"]["holds_cache"] and {"cached_fraction", "policy"} & set(changes):
         return "the loader's own cache is set in the script"
+    asked, held = changes.get("storage_bytes_per_s"), result["options"]["storage_bytes_per_s"]
+    reached = max(row["bytes_per_s"] for row in result["storage"])
+    if asked is not None and held is None and asked > reached:
+        return f"storage here gives {reached / 1e6:.0f} MB/s at most"
     return None
 
 
 def options_of(result: Result, scenario: Scenario) -> Options:
     """The profile's options with the scenario's changes."""
     asked, changes = result["options"], scenario["changes"]
-    rate = asked["gpu_rate"]
+    rate, faster = asked["gpu_rate"], changes.get("gpu_speedup", 1.0)
+    kept: dict[str, Any] = {
+        name: value for name, value in asked.items() if name in ("epochs", "budget_s", "threshold")
+    }
     return Options(
         policy=changes.get("policy", asked["policy"]),
         cached_fraction=changes.get("cached_fraction", asked["cached_fraction"]),
         storage_bytes_per_s=changes.get("storage_bytes_per_s", asked["storage_bytes_per_s"]),
-        gpu_rate=None if rate is None else rate * changes.get("gpu_speedup", 1.0),
+        gpu_rate=None if rate is None else rate * faster,
+        gpu_trace=tuple(step_s / faster for step_s in asked.get("gpu_trace", ())),
         samples=asked["samples"],
         rounds=asked["rounds"],
+        **kept,
     )
 
 

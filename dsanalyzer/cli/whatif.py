@@ -37,7 +37,9 @@ def whatif(
         str | None, typer.Option(help="Storage rate: 500MB/s, hdd, sata-ssd, nvme.")
     ] = None,
     gpu_speedup: Annotated[str | None, typer.Option(help="A faster GPU: 2x.")] = None,
-    gpus: Annotated[int | None, typer.Option(help="So many GPUs for the job.", min=1)] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="So many GPUs for the job, in all.", min=1)
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Jobs on this server, alone and coordinated.", min=2)
     ] = None,

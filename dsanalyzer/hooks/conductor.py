@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import random
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -52,6 +53,8 @@ class Conductor:
         self._seen: list[Any] = []  # loaders in the order in which they were first iterated
         self._learned: dict[int, int] = {}  # loader -> training steps seen
         self._recorded: list[Any] = []
+        self._lengths: list[int] = []  # samples of each
+        self._learning: set[int] = set()  # loaders that are iterated
         self._phases: Iterator[Any] | None = None
         self._training: Any = None
         self._batches: int | None = None  # of a pass, where the loader takes no indices
@@ -83,7 +86,7 @@ class Conductor:
         training.watch()
         if not any(loader is known for known in self._seen):
             self._seen.append(loader)
-            self._ask("loader", loader=subset.describe(loader) | {"ranks": self._rank.count})
+            self._ask("loader", loader=subset.describe(loader, self._rank.count))
         if self._phases is None and self._is_known_training_loader(loader):
             self._begin(loader, open_loader)
         if loader is self._training:
@@ -126,14 +129,31 @@ class Conductor:
 
     def _learn(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
         """The loader's own minibatches, until training steps show what it is for."""
+        if id(loader) in self._learning:  # a subclass's __iter__ that kept an iterator of its own
+            yield from open_loader()
+            return
+        self._learning.add(id(loader))
+        try:
+            yield from self._learn_from(loader, open_loader)
+        finally:
+            self._learning.discard(id(loader))
+
+    def _learn_from(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
+        from dsanalyzer.hooks.dataloader import stream_of
+
+        lengths: deque[int] | None = None
+        if not streams.is_stream(loader) and loader.batch_sampler is not None:
+            lengths = stream_of(loader).lengths = deque()
         batches = open_loader()
         while True:  # a for loop would keep the iterator, and so its workers, alive below
             try:
                 batch = next(batches)
             except StopIteration:
                 return
+            samples = (lengths.popleft() if lengths else 0) or subset.samples_in(batch)
             before, given = training.steps(), timing.clock()
             self.alive()
+            training.delivered(samples)
             yield batch
             if training.steps() == before:
                 continue
@@ -145,8 +165,11 @@ class Conductor:
             if self._config["kind"] != "rates":
                 continue
             self._recorded = [*self._recorded[-(RECORDED_BATCHES - 1) :], batch]
+            self._lengths = [*self._lengths[-(RECORDED_BATCHES - 1) :], samples]
             if self._learned[id(loader)] >= LEARN_STEPS:
                 del batches  # ends the workers of a non-persistent loader
+                if lengths is not None:
+                    stream_of(loader).lengths = None
                 self._begin(loader, open_loader)
                 yield from self._perform()
                 return
@@ -178,7 +201,7 @@ class Conductor:
         assert self._rank is not None
         rank, plan = self._rank, self._plan(loader, open_loader)
         if not streams.is_stream(loader):
-            chosen = subset.choose(loader, plan["samples"], self.alive)
+            chosen = subset.choose(loader, self._size(loader), plan["samples"], self.alive)
         elif rank.count == 1:
             chosen = self._follow(loader, open_loader, plan["samples"])
         else:
@@ -198,7 +221,7 @@ class Conductor:
             ordinal=self._seen.index(loader),
             emulated=training.emulated(),
             sample_shape=subset.sample_shape(self._recorded[0]),
-            batch_samples=subset.samples_in(self._recorded[0]),
+            batch_samples=self._size(loader),
         )
         indices = chosen["indices"][: answer["samples"]]
         self._batches = chosen.get("batches")
@@ -240,8 +263,9 @@ class Conductor:
         except subset.NotMeasurable as reason:
             self._refuse(str(reason))
         recorded = self._rank.path(self._config["batches_file"])
-        self._recorded = torch.load(recorded, weights_only=False)
+        self._recorded, self._lengths = torch.load(recorded, weights_only=False)
         for step in range(LEAD_IN_STEPS):  # the model's first real steps touch no data file
+            training.delivered(self._lengths[step % len(self._lengths)])
             yield self._recorded[step % len(self._recorded)]
         training.settle()
         for epoch in range(self._config["epochs"]):
@@ -251,10 +275,10 @@ class Conductor:
 
     def _plan(self, loader: Any, open_loader: OpenLoader) -> dict[str, Any]:
         """How much to measure, by what the loader delivers in a short probe."""
-        batch = subset.samples_in(self._recorded[-1])
+        batch = self._size(loader)
         window = max(1, loader.num_workers) * (loader.prefetch_factor or 1) * batch
         rate = self._probe(loader, open_loader, batch) if self._config["probe"] else 0.0
-        available = subset.available(loader)
+        available = None if streams.is_stream(loader) else subset.available(loader)
         return self._ask(
             "plan",
             loader_rate=rate,
@@ -283,7 +307,7 @@ class Conductor:
 
     def _follow(self, loader: Any, open_loader: OpenLoader, wanted: int) -> dict[str, Any]:
         """Goes once through what a pass over a stream will be; the tool sees the files opened."""
-        size = subset.samples_in(self._recorded[-1])
+        size = self._size(loader)
         self._batches = max(1, wanted // size)
         order, batches, _ = self._open_pass("follow", 0, loader, open_loader, [])
         samples = count = 0
@@ -293,6 +317,11 @@ class Conductor:
         self._close_pass(loader, batches)
         self._ask("end", phase="follow")
         return streams.chosen(samples, count, f"{self._config['run_dir']}/opened.json")
+
+    def _size(self, loader: Any) -> int:
+        """Samples of a minibatch: as configured, else the mean of those that were recorded."""
+        mean = round(sum(self._lengths) / len(self._lengths))
+        return subset.batch_size(loader) or max(1, mean)
 
     def _finish(self) -> None:
         self._ask("done", emulated=training.emulated())
@@ -304,7 +333,7 @@ class Conductor:
         # The diverted torch.save would list this as a checkpoint of the job.
         save = getattr(torch.save, "_dsanalyzer_original", torch.save)
         assert self._rank is not None
-        save(self._recorded, self._rank.path(self._config["batches_file"]))
+        save((self._recorded, self._lengths), self._rank.path(self._config["batches_file"]))
 
     # -- passes -------------------------------------------------------------------------------
 
@@ -335,11 +364,12 @@ class Conductor:
     def _steps_of(self, recorder: _Recorder, batches: Iterator[Any]) -> Iterator[Any]:
         """Steps for as long as an ingestion block lasts."""
         started = timing.clock()
+        lengths = itertools.cycle(self._lengths)
         fewest, most = INGESTION_STEPS if self._steps is None else (self._steps, self._steps)
         for step in range(most):
             if step >= fewest and timing.clock() - started > self._config["block_s"]:
                 break
-            yield from recorder.step_from(batches)
+            yield from recorder.step_from(batches, next(lengths))
 
     def _loader_pass(
         self, phase: str, number: int, loader: Any, open_loader: OpenLoader, indices: list[int]
@@ -347,8 +377,8 @@ class Conductor:
         """One epoch of the subset through the job's own loader, stepping as the job does."""
         order, batches, start_s = self._open_pass(phase, number, loader, open_loader, indices)
         recorder = _Recorder(self, start_s)
-        for _ in order:
-            if not (yield from recorder.step_from(batches)):
+        for request in order:
+            if not (yield from recorder.step_from(batches, self._asked_for(request))):
                 break  # a stream that ended earlier than before
         self._report(phase, number, recorder)
         self._close_pass(loader, batches)
@@ -377,11 +407,15 @@ class Conductor:
     ) -> None:
         order, batches, start_s = self._open_pass(phase, number, loader, open_loader, indices)
         recorder = _Recorder(self, start_s)
-        for _ in order:
-            for _ in recorder.step_from(batches):
+        for request in order:
+            for _ in recorder.step_from(batches, self._asked_for(request)):
                 pass
         self._report(phase, number, recorder)
         self._close_pass(loader, batches)
+
+    def _asked_for(self, request: list[int]) -> int | None:
+        """Samples of a minibatch by its indices; None of a stream, which gives what it has."""
+        return None if self._batches is not None else len(request)
 
     def _open_pass(
         self, phase: str, number: int, loader: Any, open_loader: OpenLoader, indices: list[int]
@@ -394,23 +428,31 @@ class Conductor:
         from dsanalyzer.hooks.dataloader import stream_of
 
         if self._batches is not None:
-            cut, single = streams.requests(loader, self._batches), streams.single(loader)
+            cut = streams.requests(loader, self._size(loader), self._batches)
+            single = streams.single(loader)
         else:
             order = list(indices)
             random.Random(f"{self._config['seed']} {phase} {number}").shuffle(order)
-            size = subset.batch_size(loader)
+            size = self._size(loader)
             cut = [order[i : i + size] for i in range(0, len(order), size)]
             single = [order[-1]]
         # As many as are handed out at once: no worker has a real minibatch before the clock starts.
         lead_in = [single] * max(1, loader.num_workers * (loader.prefetch_factor or 1))
         self._ask("begin", phase=phase)
         if not isinstance(loader, Wrapped):
-            stream_of(loader).batches = lead_in + cut
+            stream_of(loader).batches, stream_of(loader).asked = lead_in + cut, False
         started = timing.clock()
         batches = open_loader()
         for _ in lead_in:
             next(batches, None)
         started_s = timing.clock() - started
+        if not (isinstance(loader, Wrapped) or stream_of(loader).asked):
+            self._refuse(
+                f"the job's {type(loader).__name__} goes on with an iterator it has kept when it "
+                "is iterated anew (as timm's MultiEpochsDataLoader does), so the tool cannot say "
+                "what it reads. Profile the job with torch's DataLoader(persistent_workers=True), "
+                "which keeps its workers as well"
+            )
         if isinstance(loader, Wrapped):
             batches = streams.Taken(batches, len(cut))
         return cut, batches, started_s
@@ -469,20 +511,22 @@ class _Recorder:
         self._mark = timing.clock()
         conductor.take_gap_s()
 
-    def step_from(self, batches: Iterator[Any]) -> Generator[Any, None, bool]:
-        """One step; False where there are no more minibatches."""
+    def step_from(self, batches: Iterator[Any], samples: int | None) -> Generator[Any, None, bool]:
+        """One step on a minibatch of so many samples; False where there are no more of them."""
         asked = timing.clock()
         batch = next(batches, _NO_MORE)
         if batch is _NO_MORE:
             return False
-        yield from self._deliver(batch, asked)
+        yield from self._deliver(batch, asked, samples)
         return True
 
-    def _deliver(self, batch: Any, asked: float) -> Iterator[Any]:
+    def _deliver(self, batch: Any, asked: float, samples: int | None) -> Iterator[Any]:
         self.waits_s.append(timing.clock() - asked)
         self.at_s.append(asked)
-        self.samples += subset.samples_in(batch)
+        samples = subset.samples_in(batch) if samples is None else samples
+        self.samples += samples
         self._conductor.alive()
+        training.delivered(samples)
         yield batch
         now = timing.clock()
         self.steps_s.append(now - self._mark - self._conductor.take_gap_s())

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -21,9 +23,24 @@ class IndexStream:
     def __init__(self, own: Any) -> None:
         self._own = own
         self.batches: list[list[int]] | None = None
+        self.asked = False  # since the flag was last cleared
+        # Lengths of the loader's own index batches not yet delivered, where somebody counts them;
+        # 0 of those that do not say.
+        self.lengths: deque[int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._own if self.batches is None else self.batches)
+        self.asked = True
+        if self.batches is not None:
+            return iter(self.batches)
+        if self.lengths is None:
+            return iter(self._own)
+        self.lengths.clear()
+        return map(self._counted, self._own)
+
+    def _counted(self, batch: Any) -> Any:
+        if self.lengths is not None:
+            self.lengths.append(len(batch) if hasattr(batch, "__len__") else 0)
+        return batch
 
     def __len__(self) -> int:
         return len(self._own)
@@ -59,11 +76,34 @@ class Observed:
         return self._length()
 
 
+class _Opened:
+    """The loader's own iterator. Where `__iter__` is a generator it calls super() only in here."""
+
+    def __init__(self, batches: Iterator[Any], inside: Callable[[], Any]) -> None:
+        self._batches = batches
+        self._inside = inside
+
+    def __iter__(self) -> _Opened:
+        return self
+
+    def __next__(self) -> Any:
+        with self._inside():
+            return next(self._batches)
+
+
 def patch(module: ModuleType, conductor: Any) -> None:
     """`module` is torch.utils.data.dataloader."""
     base = module.DataLoader
     entered: set[int] = set()
     owner = os.getpid()
+
+    @contextmanager
+    def inside(loader: Any) -> Iterator[None]:
+        entered.add(id(loader))
+        try:
+            yield
+        finally:
+            entered.discard(id(loader))
 
     def wrap(cls: type) -> None:
         original = cls.__dict__.get("__iter__")
@@ -78,11 +118,8 @@ def patch(module: ModuleType, conductor: Any) -> None:
                 return original(self)
 
             def open_loader() -> Iterator[Any]:
-                entered.add(id(self))
-                try:
-                    return iter(original(self))
-                finally:
-                    entered.discard(id(self))
+                with inside(self):
+                    return _Opened(iter(original(self)), lambda: inside(self))
 
             return Observed(conductor.observe(self, open_loader), lambda: len(self))
 

@@ -25,10 +25,9 @@ class Ready:
 
     def __getitem__(self, index: int) -> Any:
         import torch
-        from torch.utils._pytree import tree_map_only
 
         # A copy: a worker's collation makes new memory for each minibatch too.
-        return tree_map_only(torch.Tensor, torch.clone, self._batches[index % len(self._batches)])
+        return subset.map_tensors(torch.clone, self._batches[index % len(self._batches)])
 
 
 def opened(loader: Any, batches: list[Any], count: int) -> Iterator[Any] | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -63,6 +63,7 @@ class Emulator:
         self.queue = DeviceQueue(samples_per_s, trace)
         self._traced = f", as in a trace of {len(trace)} steps," if trace else ""
         self.how: str | None = None
+        self.owed: float | None = None  # samples of the minibatch that is trained on, until paid
         self._calls: dict[int, tuple[Any, int, Any]] = {}  # outermost: module, batch, output
         self._depth = 0
         self._parked: dict[int, list[tuple[Any, Any]]] = {}  # by optimizer whose model is stubbed
@@ -100,6 +101,14 @@ class Emulator:
     def synchronize(self) -> None:
         self.queue.synchronize()
 
+    def _submit(self, samples: float, learning: bool) -> None:
+        """A step is paid for once, whatever modules it calls: by the first that learns."""
+        if not learning:
+            self.queue.submit(samples * FORWARD_SHARE)
+        elif self.owed != 0:
+            self.queue.submit(samples if self.owed is None else self.owed)
+            self.owed = 0 if self.owed is not None else None
+
     def _before_step(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """Without gradients the optimizer's own loop finds nothing to do: park them."""
         if id(optimizer) not in self._parked:
@@ -119,7 +128,7 @@ class Emulator:
             if held.isdisjoint(id(p) for p in module.parameters()):
                 continue
             del self._calls[id(module)]
-            module.forward = _stub_forward(module, batch, output, self.queue)
+            module.forward = _stub_forward(module, batch, output, self._submit)
             self._parked[id(optimizer)] = []
             self.how = (
                 f"{type(module).__name__}.forward replaced by a device queue of "
@@ -142,7 +151,9 @@ def _batch_size(inputs: Any) -> int:
     return 1
 
 
-def _stub_forward(module: Any, learned_batch: int, kept: Any, queue: DeviceQueue) -> Any:
+def _stub_forward(
+    module: Any, learned_batch: int, kept: Any, submit: Callable[[float, bool], None]
+) -> Any:
     import torch
     from torch.utils._pytree import tree_map_only
 
@@ -166,8 +177,7 @@ def _stub_forward(module: Any, learned_batch: int, kept: Any, queue: DeviceQueue
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         batch = _batch_size((args, kwargs))
-        learning = torch.is_grad_enabled() and module.training
-        queue.submit(batch if learning else batch * FORWARD_SHARE)
+        submit(batch, torch.is_grad_enabled() and module.training)
 
         def sized(values: Any) -> Any:
             if values.dim() and values.shape[0] == learned_batch and batch != learned_batch:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from dsanalyzer.hooks.subset import NotMeasurable, batch_size
+from dsanalyzer.hooks.subset import NotMeasurable
 from dsanalyzer.wrapping import Wrapped
 
 FEWEST_BATCHES = 2
@@ -27,16 +27,15 @@ def is_stream(loader: Any) -> bool:
     return isinstance(loader, Wrapped) or isinstance(loader.dataset, IterableDataset)
 
 
-def requests(loader: Any, count: int) -> list[Any]:
+def requests(loader: Any, size: int, count: int) -> list[Any]:
     """What stands for indices of `count` minibatches: the fetcher only looks at how many."""
-    size = batch_size(loader)
     unbatched = loader.batch_size is None and loader.batch_sampler is None
     return [None if unbatched else [None] * size for _ in range(count)]
 
 
 def single(loader: Any) -> Any:
     """The request for one sample; for a minibatch, where the data set makes those."""
-    return requests(loader, 1)[0] and [None]
+    return requests(loader, 1, 1)[0]
 
 
 class Taken:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 import multiprocessing
 import os
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, UserDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dsanalyzer.hooks import opens
 
+MOST_DRAWN = 1 << 20  # from a sampler that may never end
 PROBED_SAMPLES = 8  # loaded to check what a data set's own list of files claims
 # Bytes of the files behind the samples, each time they are opened, over bytes of the files once.
 MOST_REPEATED = 4
@@ -21,10 +24,9 @@ class NotMeasurable(Exception):
     """Why prep and fetch cannot be told apart on this loader."""
 
 
-def describe(loader: Any) -> dict[str, Any]:
-    """What the report says about a loader."""
+def describe(loader: Any, ranks: int = 1) -> dict[str, Any]:
+    """What the report says about a loader, of `ranks` that have one like it."""
     dataset = loader.dataset
-    sized = hasattr(dataset, "__len__")
     context = loader.multiprocessing_context
     method = context.get_start_method() if context else multiprocessing.get_start_method()
     own = type(dataset) if loader.__class__.__name__ == "Wrapped" else type(loader)
@@ -34,33 +36,64 @@ def describe(loader: Any) -> dict[str, Any]:
         "num_workers": loader.num_workers,
         "prefetch_factor": loader.prefetch_factor,
         "dataset_class": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
-        "dataset_samples": len(dataset) if sized else None,
+        "dataset_samples": _epoch(loader, ranks),
+        "ranks": ranks,
         "start_method": method if loader.num_workers else None,
         "holds_cache": getattr(loader, "cache", None) is not None,
     }
 
 
-def batch_size(loader: Any) -> int:
-    """Samples per minibatch as the job configured them."""
-    return int(loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1)
+def batch_size(loader: Any) -> int | None:
+    """Samples per minibatch as the job configured them; None where its batch sampler decides."""
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    return int(size) if size else None
 
 
 def available(loader: Any) -> int | None:
-    """Samples of an epoch; None where the loader does not know."""
-    try:
-        if getattr(loader, "batch_sampler", None) is None:
-            return None
-        sampler = getattr(loader.batch_sampler, "sampler", None)
-        return len(sampler) if sampler is not None else len(loader) * batch_size(loader)
-    except TypeError:
-        return None
+    """Samples of an epoch of this process; None where the loader does not know."""
+    for sized in (_sampler(loader), loader.dataset):
+        try:
+            return len(sized)  # type: ignore[arg-type]
+        except (TypeError, NotImplementedError):
+            continue
+    return None
+
+
+def _sampler(loader: Any) -> Any:
+    """What draws single indices; what a batch sampler calls so may be one itself, as timm's is."""
+    sampler = getattr(loader, "batch_sampler", None)
+    while (inner := getattr(sampler, "sampler", None)) is not None:
+        sampler = inner
+    return None if sampler is getattr(loader, "batch_sampler", None) else sampler
+
+
+def _epoch(loader: Any, ranks: int) -> int | None:
+    """Samples of an epoch of all ranks; of the data set, where a sampler fills up its last ones."""
+    own = available(loader)
+    if own is None or ranks == 1:
+        return own
+    with contextlib.suppress(TypeError, NotImplementedError):
+        if abs(own * ranks - (whole := len(loader.dataset))) < ranks:
+            return whole
+    return own * ranks
 
 
 def samples_in(batch: Any) -> int:
-    """Length of the first dimension of the first tensor, else of the batch itself."""
+    """Samples of a minibatch, where nobody saw the indices it was made of.
+
+    The length of its fields where they are lists (`tuple(zip(*samples))`, as for detection), its
+    own where it is a list of mappings, else the first dimension of the first tensor.
+    """
     import torch
     from torch.utils._pytree import tree_leaves
 
+    if isinstance(batch, Mapping):
+        batch = list(batch.values())
+    if isinstance(batch, list | tuple) and batch:
+        if all(isinstance(one, Mapping) for one in batch):
+            return len(batch)
+        if all(isinstance(one, list | tuple) for one in batch):
+            return len(batch[0])
     for leaf in tree_leaves(batch):
         if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
             return int(leaf.shape[0])
@@ -78,6 +111,18 @@ def sample_shape(batch: Any) -> list[int] | None:
     return None
 
 
+def map_tensors(change: Callable[[Any], Any], batch: Any) -> Any:
+    """The batch with every tensor changed."""
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    if isinstance(batch, UserDict):  # transformers' BatchEncoding, which pytrees do not know
+        changed = copy.copy(batch)
+        changed.data = map_tensors(change, batch.data)
+        return changed
+    return tree_map_only(torch.Tensor, change, batch)
+
+
 def _has_device() -> bool:
     import torch
 
@@ -86,20 +131,12 @@ def _has_device() -> bool:
 
 def on_device(batch: Any) -> Any:
     """The batch in device memory where the job uses one, so that ingestion pays no copy."""
-    import torch
-    from torch.utils._pytree import tree_map_only
-
-    if not _has_device():
-        return batch
-    return tree_map_only(torch.Tensor, lambda t: t.cuda(), batch)
+    return map_tensors(lambda t: t.cuda(), batch) if _has_device() else batch
 
 
 def private(batch: Any) -> Any:
     """The batch in memory of this process alone, where it lies in host memory."""
-    import torch
-    from torch.utils._pytree import tree_map_only
-
-    return tree_map_only(torch.Tensor, lambda t: t if t.is_cuda else t.clone(), batch)
+    return map_tensors(lambda t: t if t.is_cuda else t.clone(), batch)
 
 
 def pinned(batches: list[Any]) -> list[Any] | None:
@@ -107,13 +144,10 @@ def pinned(batches: list[Any]) -> list[Any] | None:
 
     None where it has none, or its loader has copied them already: then the job would not.
     """
-    import torch
-    from torch.utils._pytree import tree_map_only
-
     if not _has_device() or on_gpu(batches):
         return None
     try:
-        return [tree_map_only(torch.Tensor, lambda t: t.pin_memory(), one) for one in batches]
+        return [map_tensors(lambda t: t.pin_memory(), one) for one in batches]
     except RuntimeError:  # sparse tensors, say
         return None
 
@@ -126,35 +160,43 @@ def on_gpu(batches: list[Any]) -> bool:
     return any(isinstance(leaf, torch.Tensor) and leaf.is_cuda for leaf in tree_leaves(batches))
 
 
-def choose(loader: Any, wanted: int, alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """A random subset of the loader's own samples, whole minibatches, and the files of each.
+def choose(
+    loader: Any, size: int, wanted: int, alive: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """A random subset of the loader's own samples, minibatches of `size`, and the files of each.
 
     Returns a JSON-able dict: indices, files (a list of paths per index), sizes (bytes per path),
     why (None, or the reason why there are no indices). `alive` is called beside long work.
     """
     try:
-        return _choose(loader, wanted, alive)
+        return _choose(loader, size, wanted, alive)
     except NotMeasurable as reason:
         return {"indices": [], "files": [], "sizes": {}, "why": str(reason)}
 
 
-def _choose(loader: Any, wanted: int, alive: Callable[[], None]) -> dict[str, Any]:
+def _choose(loader: Any, size: int, wanted: int, alive: Callable[[], None]) -> dict[str, Any]:
     if loader.batch_sampler is None:
         raise NotMeasurable(
             "the training loader has no batch sampler (batch_size=None: the data set makes its own "
             "minibatches), so the tool cannot choose what is read. Profile it with a batch size, "
             "or as an IterableDataset."
         )
-    sampler = getattr(loader.batch_sampler, "sampler", None)
-    stream = iter(sampler) if sampler is not None else itertools.chain(*loader.batch_sampler)
-    available = list(dict.fromkeys(int(i) for i in stream))
-    count = len(available) if wanted >= 0.8 * len(available) else wanted
-    size = batch_size(loader)
-    if len(available) < 2 * size:
+    sampler = _sampler(loader)
+    stream = sampler if sampler is not None else itertools.chain.from_iterable(loader.batch_sampler)
+    most = MOST_DRAWN if (epoch := available(loader)) is None else max(epoch, wanted)
+    try:
+        drawn = list(dict.fromkeys(int(i) for i in itertools.islice(stream, most)))
+    except (TypeError, ValueError):
         raise NotMeasurable(
-            f"the data set has {len(available)} samples, fewer than two minibatches of {size}"
+            f"the sampler ({type(stream).__name__}) draws what are no numbers, so the tool cannot "
+            "choose what is read"
+        ) from None
+    count = len(drawn) if wanted >= 0.8 * len(drawn) else wanted
+    if len(drawn) < 2 * size:
+        raise NotMeasurable(
+            f"the data set has {len(drawn)} samples, fewer than two minibatches of {size}"
         )
-    indices = available[: count // size * size]
+    indices = drawn[: count // size * size]
     files = _files(loader.dataset, indices, alive)
     sizes = {path: os.path.getsize(path) for paths in files for path in paths}
     _check_files_are_whole(files, sizes)
@@ -166,8 +208,8 @@ def _files(dataset: Any, indices: list[int], alive: Callable[[], None]) -> list[
     claimed = [_claimed_path(dataset, index) for index in indices]
     step = max(1, len(indices) // PROBED_SAMPLES)
     opened = {n: _opened_by(dataset, indices[n]) for n in range(0, len(indices), step)}
-    if all(claimed[n] in opened[n] for n in opened):
-        return [opened[n] if n in opened else [str(claimed[n])] for n in range(len(indices))]
+    if all(opened[n] == [claimed[n]] for n in opened):  # and no mask or caption beside it
+        return [[str(path)] for path in claimed]
     before = _received_bytes()
     files = []
     for number, index in enumerate(indices):

@@ -25,6 +25,12 @@ def count_step() -> None:
     _steps += 1
 
 
+def delivered(samples: int) -> None:
+    """The job has its next minibatch: what the emulated accelerator, if there is one, will owe."""
+    if _emulator is not None:
+        _emulator.owed = samples
+
+
 def watch() -> None:
     """A loader is iterated: from here the emulator, if there is one, learns the models."""
     if _emulator is not None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from dsanalyzer.hooks import subset, training
 from dsanalyzer.hooks.wire import Connection
@@ -22,33 +24,47 @@ class Watcher:
     def __init__(self, config: dict[str, Any]) -> None:
         self.pid = os.getpid()
         self._events = Connection(config["socket"], "events")
-        self._seen: list[Any] = []
+        # By loader, which this does not keep alive: a number, and whether an optimizer has stepped
+        # between its minibatches.
+        self._seen: WeakKeyDictionary[Any, _Seen] = WeakKeyDictionary()
 
     def observe(self, loader: Any, open_loader: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """The loader's own minibatches, their waits counted."""
-        if not any(loader is known for known in self._seen):
-            self._seen.append(loader)
-        number = next(n for n, known in enumerate(self._seen) if known is loader)
-        count = _Count(number, training.steps())
+        """The loader's own minibatches, their waits counted; also where the job breaks off."""
+        seen = self._seen.setdefault(loader, _Seen(len(self._seen)))
+        del loader
+        count = _Count()
         asked = timing.clock()
-        for batch in open_loader():
-            now = timing.clock()
-            count.add(now - asked, subset.samples_in(batch))
-            yield batch
-            asked = timing.clock()
-            if asked - count.since >= REPORT_S:
-                self._events.event(count.message(asked))
-                count = _Count(number, training.steps())
-        self._events.event(count.message(timing.clock()))
+        try:
+            for batch in open_loader():
+                now = timing.clock()
+                count.add(now - asked, subset.samples_in(batch))
+                yield batch
+                asked = timing.clock()
+                if asked - count.since >= REPORT_S and self._report(seen, count, asked):
+                    count = _Count()
+        finally:
+            self._report(seen, count, timing.clock())
+
+    def _report(self, seen: _Seen, count: _Count, now: float) -> bool:
+        """Of a training loop; what nobody has stepped on yet may be validation."""
+        seen.trains = seen.trains or training.steps() > count.steps
+        if seen.trains:
+            self._events.event(count.message(seen.number, now))
+        return seen.trains
+
+
+@dataclass
+class _Seen:
+    number: int
+    trains: bool = False
 
 
 class _Count:
     """Of one loader since the last report."""
 
-    def __init__(self, loader: int, steps: int) -> None:
+    def __init__(self) -> None:
         self.since = timing.clock()
-        self._loader = loader
-        self._steps = steps
+        self.steps = training.steps()
         self._wait_s = 0.0
         self._batches = self._samples = 0
 
@@ -57,14 +73,14 @@ class _Count:
         self._batches += 1
         self._samples += samples
 
-    def message(self, now: float) -> dict[str, Any]:
+    def message(self, loader: int, now: float) -> dict[str, Any]:
         return {
             "op": "watched",
             "pid": os.getpid(),
-            "loader": self._loader,
+            "loader": loader,
             "wall_s": now - self.since,
             "wait_s": self._wait_s,
             "batches": self._batches,
             "samples": self._samples,
-            "steps": training.steps() - self._steps,
+            "steps": training.steps() - self.steps,
         }

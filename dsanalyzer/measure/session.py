@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ import psutil
 from coordl.cgroups import memory_limit
 from dsanalyzer import ranks, stalls
 from dsanalyzer.job import Job, Running, bound_to_tool
-from dsanalyzer.measure import plan, timing
+from dsanalyzer.measure import plan, residency, timing
 from dsanalyzer.measure.mounts import mount_of
 from dsanalyzer.measure.plan import MOST_EPOCHS, MOST_ROUNDS, MOST_SAMPLES, Plan, Speeds
 from dsanalyzer.measure.policy import PageCachePolicy
@@ -55,11 +55,17 @@ Start = Callable[[Path, ReadThrottle | None, Any], Running]
 
 
 class NotMeasured(Exception):
-    """Nothing could be measured; the message says why and what to do."""
+    """There is no result; the message says why and what to do.
+
+    Attributes:
+        log: the job's own output, where that may explain it.
+        part: the training loader and the passes there were until then; see dsanalyzer.partial.
+    """
 
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)
         self.log = log
+        self.part: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
 
 
 @contextlib.contextmanager
@@ -211,6 +217,16 @@ def _hold(row: dict[str, Any], throttle: ReadThrottle) -> None:
         row["slices"] = [row["samples_per_s"]]
 
 
+def _check_pacing(path: str, method: str) -> None:
+    """Pacing charges for the pages that are not in memory, and has to see which."""
+    if method == "pacing" and residency.resident_pages(path)[2] == "unknown":
+        raise NotMeasured(
+            "--storage cannot be held here: there is no control group for it, and for the tool's "
+            f"own pacing the kernel does not show which pages of {path} are in memory, a file you "
+            "neither own nor may write. Leave out --storage, profile as the files' owner, or a copy"
+        )
+
+
 class Session:
     """One profile of one command."""
 
@@ -234,11 +250,20 @@ class Session:
         self._diverted: list[str] = []
         self._timelines: list[tuple[str, list[dict[str, Any]]]] = []
         self._emulated: str | None = None
+        self._loader: dict[str, Any] | None = None  # the training loader, once it is known
         self.plan: Plan | None = None
         self._batch = 1
 
     def measure(self) -> Measured:
         """Raises NotMeasured; KeyboardInterrupt leaves nothing running."""
+        try:
+            return self._measure()
+        except NotMeasured as error:
+            if self._loader is not None:
+                error.part = self._loader, self._passes
+            raise
+
+    def _measure(self) -> Measured:
         began = timing.clock()
         rates = self._run("rates", {})
         assert rates.ordinal is not None
@@ -253,6 +278,7 @@ class Session:
                     ReadThrottle(next(iter(subset["sizes"])), self.options.storage_bytes_per_s)
                 )
                 method = throttle.method
+                _check_pacing(next(iter(subset["sizes"])), method)
             storage = self._storage(subset, rates.loaders[rates.ordinal], throttle)
             assert self.plan is not None
             fetch = {
@@ -331,8 +357,10 @@ class Session:
                     code = self._wait(job, observer)
         finally:
             observer.close()
-        self._check(observer, code, run_dir)
         self._passes += observer.passes
+        if observer.ordinal is not None:
+            self._loader = observer.loaders[observer.ordinal]
+        self._check(observer, code, run_dir)
         self._diverted += observer.diverted
         self._timelines.append((kind, observer.timeline))
         self._emulated = observer.emulated or self._emulated
@@ -347,8 +375,16 @@ class Session:
                 return job.wait(10.0)  # a job that does not end by itself is ended
             if observer.failure is not None or observer.refused or observer.gone:
                 return job.wait(2.0)
-            if timing.clock() - observer.heard_at > self.options.patience_s:
-                observer.silent = True
+            now, patience_s = timing.clock(), self.options.patience_s
+            silence_s = now - observer.heard_at
+            observer.silent = silence_s > patience_s
+            # Messages come, but of files opened or of a loop that does not train.
+            observer.aimless = (
+                not observer.measuring
+                and now - observer.since > patience_s
+                and silence_s < patience_s / 4
+            )
+            if observer.silent or observer.aimless:
                 return job.wait(0.0)
         return code
 
@@ -360,6 +396,8 @@ class Session:
             raise NotMeasured(observer.refused)
         if observer.silent:
             raise NotMeasured(self._silence(), log)
+        if observer.aimless:
+            raise NotMeasured(self._aimless(observer), log)
         if observer.done.is_set():
             return
         if observer.gone is not None:
@@ -406,6 +444,21 @@ class Session:
             "long: then wait longer with --patience"
         )
 
+    def _aimless(self, observer: Observer) -> str:
+        waited = f"after {self.options.patience_s:.0f} s"
+        if not observer.loaders:
+            return (
+                f"{waited} the job still has not iterated a torch DataLoader. If it reads its data "
+                "by other means (arrays, DALI, an iterator of its own), put dsanalyzer.wrap around "
+                "them; if it takes that long to begin, wait longer with --patience"
+            )
+        return (
+            f"{waited} of minibatches no torch optimizer has stepped between three of one loader, "
+            "so nothing says which loop trains. Where none of torch's optimizers steps, measure "
+            "the loop from Python with dsanalyzer.profile(loader, step); where one step takes that "
+            "long, wait longer with --patience"
+        )
+
     def _steps_advice(self) -> str:
         planned = self.plan or Plan(
             self.options.samples or MOST_SAMPLES,
@@ -433,12 +486,13 @@ class Session:
             start_s=timing.clock() - self._started,
         )
         fewest_s = plan.INGESTION_STEPS[0] * self._batch / speeds.step if speeds.step else 0.0
+        self._speeds, self._window = speeds, message["window"]
         self.plan = plan.make(
             options.budget_s,
             max(options.block_s, fewest_s),
             plan.Asked(options.samples, options.rounds, options.epochs),
             speeds,
-            message["window"],
+            self._window,
             message["available"] or plan.MOST_SAMPLES,
         )
         if speeds.loader:
@@ -447,6 +501,22 @@ class Session:
             f"{self.plan.samples} samples, {self.plan.rounds} rounds, {self.plan.epochs} epochs"
         )
         return self.plan
+
+    def _plan_anew(self, samples: int, storage: float, *, chosen: bool) -> None:
+        """More is known: the storage, in samples/s. Fewer epochs, and samples unless `chosen`."""
+        assert self.plan is not None
+        speeds = self._speeds = replace(self._speeds, storage=storage)
+        fixed = samples if chosen else self.options.samples
+        asked = plan.Asked(fixed, self.plan.rounds, self.options.epochs)
+        fits = plan.make(
+            self.options.budget_s, self.plan.block_s, asked, speeds, self._window, samples
+        )
+        self.plan = replace(
+            self.plan,
+            samples=min(samples, fits.samples),
+            epochs=min(self.plan.epochs, fits.epochs),
+        )
+        self._progress.total_s = self.plan.seconds(speeds)
 
     # -- phases the tool does itself --------------------------------------------------------------
 
@@ -462,6 +532,11 @@ class Session:
         """As many of the chosen samples as memory can hold beside the job."""
         count = len(chosen["indices"])
         total = sum(chosen["sizes"].values())
+        if self.options.storage_bytes_per_s is not None and count:
+            read = sum(map(residency.device_bytes, chosen["sizes"].values())) / count
+            self._plan_anew(count, self.options.storage_bytes_per_s / read, chosen=False)
+            assert self.plan is not None
+            count = self.plan.samples // self._batch * self._batch or count
         available = psutil.virtual_memory().available
         room = MEMORY_SHARE * min(available, memory_limit() or available)
         if total <= room or not count:
@@ -491,6 +566,9 @@ class Session:
             row["slices"] = [rate / per_sample for rate in row["slices"]]
         if "latency_s" in measured:
             measured["latency_s"] *= per_sample
+        depth = ranks.readers(loader)
+        cold = next(row for row in measured["cold"] if row["queue_depth"] == depth)
+        self._plan_anew(len(subset["indices"]), cold["samples_per_s"], chosen=True)
         return measured
 
     def _read(

@@ -44,8 +44,8 @@ def watch(
 ) -> tuple[Waited, int | None]:
     """Totals, and the job's exit code.
 
-    Only loops in which an optimizer steps count, so validation is left out. `on_report` is called
-    about once a second and rank.
+    Only loaders between whose minibatches an optimizer has stepped count, so validation is left
+    out. `on_report` is called about once a second and rank.
 
     Raises:
         NotMeasured: the command cannot be run, or its Python did not load the hooks.
@@ -55,9 +55,8 @@ def watch(
     total = Waited()
 
     def watched(message: dict[str, Any]) -> None:
-        if message["steps"]:
-            total.add(message)
-            on_report(message, total)
+        total.add(message)
+        on_report(message, total)
 
     observer = Observer(directory / "socket", directory, on_watched=watched)
     try:

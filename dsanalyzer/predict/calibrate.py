@@ -204,12 +204,12 @@ def changed(
     if change.storage_bytes_per_s is not None:
         rate = change.storage_bytes_per_s / read_bytes(result)
         new |= {"storage": ((1, rate),), "limited": setup.burst_s > 0}
-    if (faster := (change.gpu_speedup or 1.0) * (change.gpus or 1)) != 1.0:
+    if (faster := gpu_factor(change, setup)) != 1.0:
         new |= {"gpu_rate": setup.gpu_rate * faster}
         if math.isinf(setup.gpu_rate):
             new |= {"host_s": setup.host_s / faster}
         elif change.gpus:  # a training process for each
-            new |= {"host_cores": setup.host_cores * change.gpus}
+            new |= {"host_cores": setup.host_cores * change.gpus / setup.ranks}
     for name in ("jobs", "coordinated", "servers", "partitioned", "shared_storage"):
         if getattr(change, name) is not None:
             new[name] = getattr(change, name)
@@ -218,6 +218,11 @@ def changed(
     if change.coordinated:  # every job's workers fill the one staging area
         new["workers"] = new.get("workers", setup.workers) * (change.jobs or 1)
     return replace(setup, **new)
+
+
+def gpu_factor(change: Change, setup: Setup) -> float:
+    """On the ingestion rate, which is of all ranks that were profiled: a GPU each."""
+    return (change.gpu_speedup or 1.0) * (change.gpus or setup.ranks) / setup.ranks
 
 
 def expansion(loader_rates: dict[str, Any] | None) -> float:

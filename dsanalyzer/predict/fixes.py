@@ -51,9 +51,10 @@ def candidates(result: Result, prices: Prices, setup_cached: float, coordl: bool
             if count <= (prices.cores_max or count):
                 found.append(Fix("cores", Change(cores=count), (count - cores) * prices.core))
     if prices.gpu is not None:
-        for count in (2, 4, 8):
-            if count <= (prices.gpus_max or count):
-                found.append(Fix("gpu", Change(gpus=count), (count - 1) * prices.gpu))
+        own = result["loader"].get("ranks", 1)
+        for count in (2, 4, 8, 16):
+            if own < count <= (prices.gpus_max or max(8, 2 * own)):
+                found.append(Fix("gpu", Change(gpus=count), (count - own) * prices.gpu))
     for storage in prices.storages:
         price = storage.price + storage.per_gb * data_gb
         change = Change(storage_bytes_per_s=storage.bytes_per_s)

@@ -13,6 +13,7 @@ from dsanalyzer.predict.calibrate import (
     changed,
     correction_of,
     expansion,
+    gpu_factor,
     read_bytes,
     setup_of,
     with_training,
@@ -131,8 +132,7 @@ def _closed_form(
     rates: dict[str, Any] = dict(result["rates"])
     servers = setup.servers
     sharing = setup.jobs if not setup.coordinated else 1
-    faster = (change.gpu_speedup or 1.0) * (change.gpus or 1)
-    gpu = _scaled(rates["G"], faster * servers)
+    gpu = _scaled(rates["G"], gpu_factor(change, setup) * servers)
     prep = _scaled(_prep_rate(basis, setup, loader_rates), servers / sharing)
     storage = _storage(result, setup, change)
     disks = 1 if setup.shared_storage else servers
@@ -255,7 +255,8 @@ def _notes(
     if change.cores is not None and change.workers is None:
         notes.append(f"prep taken to scale with cores ({setup.workers} workers to use them)")
     if change.gpus:
-        notes.append("more GPUs taken to train as many times as fast")
+        now = f"{setup.ranks} now" if setup.ranks > 1 else "one now"
+        notes.append(f"GPUs taken to train as many times as fast as there are more of them ({now})")
     if setup.jobs > 1:
         how = "prep once for all" if setup.coordinated else "each prepares for itself"
         notes.append(f"speed of each of {setup.jobs} jobs with a GPU of its own; {how}")

@@ -158,7 +158,10 @@ class Options(TypedDict):
     gpu_rate: float | None
     rounds: int
     samples: int | None
+    gpu_trace: NotRequired[list[float]]  # seconds per sample, of an accelerator that follows one
+    epochs: NotRequired[int]
     budget_s: NotRequired[float]
+    threshold: NotRequired[float]
 
 
 class Emulated(TypedDict):

@@ -91,6 +91,11 @@ def _check_version(path: Path, document: Any, kind: str) -> None:
         raise DocumentError(
             f'{path}: not a dsanalyzer {kind} (no schema "{known}" in it).\n{_ask_for(kind)}'
         )
+    if match[1] == "dsanalyzer.partial":
+        raise DocumentError(
+            f"{path}: a partial result: {document.get('reason')}.\n"
+            "Nothing can be asked of it; profile again with what that says."
+        )
     if match[1] != name:
         raise DocumentError(f"{path}: holds {match[1]}, not {name}.\n{_ask_for(kind)}")
     if int(match[2]) > int(version):

@@ -44,6 +44,10 @@ def test_a_point_is_asked_for_as_what_it_changes_of_its_base():
     assert change_of(base, base).asked == {}
 
 
+def prepared(rate, doubt=0.01):
+    return {"value": rate, "low": rate * (1 - doubt), "high": rate * (1 + doubt)}
+
+
 def measured(monkeypatch, tmp_path, created="9999"):
     """A family measured with runs that are made up; each run sees what was on disk before it."""
     seen = []
@@ -55,7 +59,7 @@ def measured(monkeypatch, tmp_path, created="9999"):
         return {
             "created": created,
             "steady": {"speed": {"value": 110.0}},
-            "rates": {"P": {"value": 600.0}},
+            "rates": {"P": prepared(600.0)},
             "options": {"storage_method": method},
             "checks": [{"name": "cold", "ok": False}],
         }
@@ -114,22 +118,25 @@ def test_the_page_tells_targets_met_and_missed_and_every_point(predicted_then_ru
 
 
 @pytest.mark.parametrize(
-    ("rates", "runs", "drift"),
+    ("rates", "doubt", "runs", "drift"),
     [
-        ([610.0], 1, False),
-        ([500.0, 590.0], 2, False),  # the machine was slower, and is not any more
-        ([500.0, 700.0], 2, True),  # it stays another
+        ([610.0], 0.01, 1, False),
+        ([500.0, 590.0], 0.01, 2, False),  # the machine was slower, and is not any more
+        ([500.0, 700.0], 0.01, 2, True),  # it stays another
+        ([500.0], 0.3, 1, False),  # nobody can tell
     ],
 )
-def test_a_run_on_a_machine_that_changed_is_done_again(monkeypatch, tmp_path, rates, runs, drift):
+def test_a_run_on_a_machine_that_changed_is_done_again(
+    monkeypatch, tmp_path, rates, doubt, runs, drift
+):
     left = list(rates)
 
     def profile(point, folder, output, care):
         output.write_text("{}")
-        return {"rates": {"P": {"value": left.pop(0)}}}
+        return {"rates": {"P": prepared(left.pop(0), doubt)}}
 
     monkeypatch.setattr(prediction, "profile", profile)
-    base = {"rates": {"P": {"value": 600.0}}}
+    base = {"rates": {"P": prepared(600.0)}}
     output = tmp_path / "point.json"
     _, drifted = prediction.steady(Point(cached=0.2), Point(), base, tmp_path, output)
 
@@ -139,7 +146,7 @@ def test_a_run_on_a_machine_that_changed_is_done_again(monkeypatch, tmp_path, ra
 
 
 def test_other_workers_are_no_other_machine(monkeypatch, tmp_path):
-    monkeypatch.setattr(prediction, "profile", lambda *_: {"rates": {"P": {"value": 300.0}}})
-    base = {"rates": {"P": {"value": 600.0}}}
+    monkeypatch.setattr(prediction, "profile", lambda *_: {"rates": {"P": prepared(300.0)}})
+    base = {"rates": {"P": prepared(600.0)}}
     for point in (Point(workers=1), Point(form="packed")):
         assert prediction.steady(point, Point(), base, tmp_path, tmp_path / "p.json")[1] == 0

@@ -202,7 +202,7 @@ def test_a_script_that_raises_shows_its_own_traceback_and_exits_2(cli):
 
 @pytest.mark.parametrize(
     ("when", "phase", "patience"),
-    [("before", "starting the job", "3s"), ("within", "learning the training loop", "15s")],
+    [("before", "starting the job", "8s"), ("within", "learning the training loop", "15s")],
 )
 def test_a_job_that_hangs_is_ended_and_where_is_said(cli, on_disk, when, phase, patience):
     job = cli.job("bad.py", on_disk, "hangs", when)

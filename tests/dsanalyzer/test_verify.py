@@ -16,6 +16,7 @@ def result():
         },
         "emulated": {"gpu_rate": 500, "how": "a queue"},
         "loader": {"holds_cache": False},
+        "storage": [{"bytes_per_s": 2e7}],
     }  # fmt: skip
 
 
@@ -29,6 +30,20 @@ def test_a_scenario_is_run_with_the_profiles_options_and_its_own_changes(result)
     assert (options.cached_fraction, options.gpu_rate) == (0.8, 1000)
     assert (options.policy, options.storage_bytes_per_s) == ("lru", 2e7)
     assert (options.samples, options.rounds) == (640, 3)
+
+
+def test_a_traced_accelerator_is_as_much_faster(result):
+    result["options"] |= {"gpu_trace": [0.002, 0.004], "epochs": 3}
+    options = verify.options_of(result, scenario(gpu_speedup=2.0))
+
+    assert (options.gpu_trace, options.gpu_rate, options.epochs) == ((0.001, 0.002), 1000, 3)
+
+
+def test_storage_faster_than_there_is_cannot_be_brought_about(result):
+    assert verify.why_not(result, scenario(storage_bytes_per_s=4e7)) is None
+    result["options"]["storage_bytes_per_s"] = None
+    assert "20 MB/s at most" in verify.why_not(result, scenario(storage_bytes_per_s=4e7))
+    assert verify.why_not(result, scenario(storage_bytes_per_s=1e7)) is None
 
 
 @pytest.mark.parametrize(

@@ -134,11 +134,16 @@ class Chaos:
         self.until[pid] = now + self.rng.random() * 6 * DEADLINE_S
 
     def _order_strike(self, of: tuple[str, ...]) -> None:
-        """Rare steps are tried as often as it takes."""
+        """Rare steps are tried as often as it takes: first those at which nobody was struck yet."""
         number = self.rng.choice((signal.SIGKILL, signal.SIGSTOP))
-        some = self.rng.sample(of, 6)
-        step = min(some, key=lambda step: self.happened[_WHAT[number] + step])
-        chaos_strikes.order(self.home / "orders", step, number)
+        orders = self.home / "orders"
+        ordered = {order.name.partition("@")[0] for order in orders.glob("*@*")}
+
+        def met(step: str) -> tuple[bool, bool, int]:
+            struck = any(self.happened[what + step] for what in _WHAT.values())
+            return step in ordered, struck, self.happened[_WHAT[number] + step]
+
+        chaos_strikes.order(orders, min(self.rng.sample(of, len(of)), key=met), number)
 
     def _lose_server(self) -> None:
         servers = [server for server in self.cluster.servers if server.agent is not None]

@@ -81,6 +81,41 @@ def test_after_one_real_step_the_model_computes_nothing_and_the_job_goes_on(cloc
     assert "Sequential" in emulator.how
 
 
+def test_a_step_of_two_models_is_paid_for_once(clock, optimizer_hooks):
+    body, head = nn.Linear(12, 8), nn.Linear(8, 5)
+    optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1)
+    emulator = Emulator(100, optimizer_hooks)
+    emulator.watch()
+    for _ in range(5):
+        emulator.owed = 4
+        step(lambda x: head(body(x)), optimizer, torch.rand(4, 12))
+    emulator.synchronize()
+
+    # All steps but the first, which was real, at 4 samples in 0.04 s.
+    assert clock[0] == pytest.approx(4 * 0.04)
+
+
+def test_images_in_a_list_are_so_many_samples(clock, optimizer_hooks):
+    class Detector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(12, 5)
+
+        def forward(self, images):
+            return self.layer(torch.stack(images).flatten(1))
+
+    model = Detector()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    emulator = Emulator(100, optimizer_hooks)
+    emulator.watch()
+    for _ in range(3):
+        emulator.owed = 8
+        step(model, optimizer, [torch.rand(3, 2, 2) for _ in range(8)])
+    emulator.synchronize()
+
+    assert clock[0] == pytest.approx(2 * 0.08)
+
+
 def test_a_smaller_last_batch_gets_outputs_of_its_own_length(clock, optimizer_hooks):
     model = nn.Linear(3, 5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

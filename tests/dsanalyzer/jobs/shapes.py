@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SubsetRandomSampler,
+    get_worker_info,
+)
 
 
 def load(path):
@@ -26,6 +32,51 @@ class Pictures(Dataset):
 
     def __getitem__(self, index):
         return load(self.paths[index])
+
+
+class Masked(Pictures):
+    """Pictures with a second file each, of which `samples` names the first, as torchvision's do."""
+
+    def __init__(self, paths):
+        half = len(paths) // 2
+        super().__init__(paths[:half])
+        self.samples = list(zip(paths[:half], paths[half:], strict=False))
+
+    def __getitem__(self, index):
+        image, mask = map(load, self.samples[index])
+        return image[0] * mask[0], 0
+
+
+class Generating(DataLoader):
+    def __iter__(self):
+        yield from super().__iter__()
+
+
+class Lasting(DataLoader):
+    """Keeps one iterator for its life, as timm's MultiEpochsDataLoader."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self._DataLoader__initialized = False
+        self.batch_sampler = Again(self.batch_sampler)
+        self._DataLoader__initialized = True
+        self.iterator = super().__iter__()
+
+    def __iter__(self):
+        for _ in range(len(self)):
+            yield next(self.iterator)
+
+
+class Again:
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def __len__(self):
+        return len(self.sampler)
+
+    def __iter__(self):
+        while True:
+            yield from self.sampler
 
 
 class Remote(Pictures):
@@ -106,6 +157,28 @@ def loaders(shape, folder):
     if shape == "remote":
         urls = [f"{folder}/{number:03}" for number in range(160)]
         return [DataLoader(Remote(urls), batch_size=16, num_workers=2)]
+    if shape == "lists":  # as for detection
+
+        def collate(samples):
+            return tuple(zip(*samples, strict=True))
+
+        return [DataLoader(Pictures(paths), 16, True, num_workers=2, collate_fn=collate)]
+    if shape == "buckets":  # a batch sampler of no fixed size
+        cut = [list(range(n, n + 16)) for n in range(0, len(paths) - 15, 16)]
+        return [DataLoader(Pictures(paths), batch_sampler=cut, num_workers=2)]
+    if shape == "generator":
+        return [Generating(Pictures(paths), 16, True, num_workers=2)]
+    if shape == "lasting":
+        return [Lasting(Pictures(paths), 16, True, num_workers=2)]
+    if shape == "masks":
+        return [DataLoader(Masked(paths), 16, True, num_workers=2)]
+    if shape == "part":
+        sampler = SubsetRandomSampler(range(200))
+        return [DataLoader(Pictures(paths), 16, sampler=sampler, num_workers=2)]
+    if shape == "endless":  # no optimizer
+        while True:
+            for _ in DataLoader(Pictures(paths), 16):
+                pass
     if shape == "wrapped":
         import dsanalyzer
 
@@ -122,7 +195,7 @@ def main():
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for _ in range(3):
         for batches in zip(*trained, strict=False):
-            images = torch.cat([images for images, _ in batches])
+            images = torch.cat([torch.stack(tuple(images)) for images, _ in batches])
             loss = nn.functional.cross_entropy(model(images), torch.zeros(len(images)).long())
             optimizer.zero_grad()
             loss.backward()

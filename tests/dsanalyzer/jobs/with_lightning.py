@@ -3,6 +3,8 @@
 import glob
 import sys
 
+import usable  # isort: skip  # noqa: F401 - before what imports torchvision
+
 import lightning
 import torch
 from shapes import Pictures
@@ -27,7 +29,7 @@ def main():
     paths = sorted(glob.glob(f"{sys.argv[1]}/*/*.jpg"))
     loader = DataLoader(Pictures(paths), batch_size=16, shuffle=True, num_workers=2)
     trainer = lightning.Trainer(
-        max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False
+        max_epochs=100, accelerator="cpu", logger=False, enable_progress_bar=False
     )
     trainer.fit(Net(), loader)
 

@@ -2,13 +2,55 @@
 
 import pytest
 
+from dsanalyzer.measure import timing
 from dsanalyzer.measure.plan import Asked, Speeds, make
+from dsanalyzer.measure.session import Options, Session
 
 FAST = Speeds(loader=2000, step=1000)
 
 
 def plan(budget_s=180, asked=Asked(), speeds=FAST, window=256, available=100_000):
     return make(budget_s, 2.0, asked, speeds, window, available)
+
+
+class Progress:
+    total_s = 0.0
+
+    def __call__(self, text):
+        pass
+
+
+def session_of(folder, **options):
+    """A session whose job has told of its loader: 500 samples/s, minibatches of 32."""
+    session = Session(["x"], Options(**options), folder, Progress())
+    session._started = timing.clock()
+    told = {"batch": 32, "loader_rate": 500, "workers": 2, "step_rate": 1000, "window": 128}
+    session._make_plan(told | {"available": 100_000})
+    return session
+
+
+def test_items_larger_than_was_thought_make_the_plan_smaller(tmp_path):
+    folder = tmp_path
+    session = session_of(folder, storage_bytes_per_s=15e6)
+    samples = session.plan.samples
+    chosen = {
+        "indices": list(range(samples)),
+        "sizes": {str(number): 1_000_000 for number in range(samples)},
+    }
+
+    count = session._limit_samples(chosen)
+
+    assert count < samples and count % 32 == 0
+    assert session.plan.seconds(session._speeds) <= 180
+
+
+def test_storage_slower_than_was_thought_costs_epochs(tmp_path):
+    session = session_of(tmp_path)
+    assert session.plan.epochs == 4
+
+    session._plan_anew(session.plan.samples, 15.0, chosen=True)
+
+    assert session.plan.epochs == 2
 
 
 def test_a_fast_job_is_measured_in_full():
