@@ -130,6 +130,7 @@ class Observer:
         with address_of(str(socket_path)) as address:
             self._listener.bind(address)
         self._listener.listen(256)
+        self._listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ, "accept")
         self._selector.register(self._stop_read, selectors.EVENT_READ, "stop")
@@ -154,8 +155,7 @@ class Observer:
                 if key.data == "stop":
                     return
                 if key.data == "accept":
-                    link, _ = self._listener.accept()
-                    self._selector.register(link, selectors.EVENT_READ, "job")
+                    self._accept()
                 else:
                     self._receive(key.fileobj)  # type: ignore[arg-type]
             if self._policy is not None:
@@ -163,6 +163,11 @@ class Observer:
                     self._policy.evict_due()
                 except OSError as error:  # a data file is gone, say
                     self.failure = error
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # accepted while others were handled
+            link, _ = self._listener.accept()
+            self._selector.register(link, selectors.EVENT_READ, "job")
 
     def _receive(self, link: socket.socket) -> None:
         if link.fileno() < 0:
@@ -221,8 +226,7 @@ class Observer:
                     self._receive(key.fileobj)  # type: ignore[arg-type]
                     busy = True
                 elif key.data == "accept":
-                    link, _ = self._listener.accept()
-                    self._selector.register(link, selectors.EVENT_READ, "job")
+                    self._accept()
                     busy = True
 
     # -- messages ---------------------------------------------------------------------------------
@@ -281,7 +285,8 @@ class Observer:
         assert self._make_plan is not None
         self.measuring = True
         plan = self._make_plan(message)
-        return {"samples": plan.samples, "rounds": plan.rounds}
+        size = message.get("size", message["batch"])  # of minibatches of every rank alike
+        return {"samples": plan.samples, "rounds": plan.rounds, "size": size}
 
     def _on_subset(self, message: dict[str, Any]) -> dict[str, Any]:
         self.ordinal, self.emulated = message["ordinal"], message["emulated"]
@@ -290,7 +295,10 @@ class Observer:
         loader["batch_size"] = loader["batch_size"] or message["batch_samples"]
         chosen = json.loads((self._run_dir / "subset.json").read_text())
         assert self._limit_samples is not None
-        return {"samples": self._limit_samples(chosen)}
+        samples = self._limit_samples(chosen)
+        if samples < len(chosen["indices"]):
+            ranks.shorten_subsets(message.get("ranks", 1), self._run_dir, samples)
+        return {"samples": samples}
 
     def _on_begin(self, message: dict[str, Any]) -> dict[str, Any]:
         self.measuring = True

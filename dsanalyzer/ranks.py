@@ -84,6 +84,7 @@ def together(messages: list[dict[str, Any]], run_dir: Path) -> dict[str, Any]:
             "step_rate": sum(one["step_rate"] for one in messages),
             "window": sum(one["window"] for one in messages),
             "batch": sum(one["batch"] for one in messages),
+            "size": min(one["batch"] for one in messages),
             "available": None if None in available else sum(available),
         }
     if op == "begin" and "cores" in first:
@@ -98,6 +99,19 @@ def together(messages: list[dict[str, Any]], run_dir: Path) -> dict[str, Any]:
     elif op == "steps":
         return first | {"step_s": max(one["step_s"] for one in messages)}
     return first
+
+
+def shorten_subsets(ranks: int, run_dir: Path, samples: int) -> None:
+    """subset.json, and what each rank chose, of the first so many samples in all."""
+    names = ["subset.json"] if ranks == 1 else [f"subset-{rank}.json" for rank in range(ranks)]
+    for name in names:
+        part = json.loads((run_dir / name).read_text())
+        for each in ("indices", "files"):
+            part[each] = part[each][: samples // ranks]
+        part["sizes"] = {path: part["sizes"][path] for paths in part["files"] for path in paths}
+        (run_dir / name).write_text(json.dumps(part))
+    if ranks > 1:
+        join_subsets(ranks, run_dir)
 
 
 def join_subsets(ranks: int, run_dir: Path) -> None:

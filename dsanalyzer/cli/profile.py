@@ -232,9 +232,10 @@ def _fail(error: NotMeasured, job: list[str], options: Options, output: Path) ->
     err.print(
         f"[bold red]Not measured to the end:[/bold red] {escape(str(error))}", highlight=False
     )
-    output.write_text(json.dumps(part, indent=1))
+    place = output.with_suffix(".partial.json")  # a result that was there before is worth more
+    place.write_text(json.dumps(part, indent=1))
     err.print(
-        f"[bold]A partial result is in {escape(str(output))}[/bold], without verdicts and without "
+        f"[bold]A partial result is in {escape(str(place))}[/bold], without verdicts and without "
         "fetch:",
         highlight=False,
     )

@@ -54,7 +54,8 @@ class Conductor:
         self._learned: dict[int, int] = {}  # loader -> training steps seen
         self._recorded: list[Any] = []
         self._lengths: list[int] = []  # samples of each
-        self._learning: set[int] = set()  # loaders that are iterated
+        self._size: int | None = config.get("size")  # samples of a minibatch, of every rank alike
+        self._asking: set[int] = set()  # loaders asked for a minibatch just now
         self._phases: Iterator[Any] | None = None
         self._training: Any = None
         self._batches: int | None = None  # of a pass, where the loader takes no indices
@@ -129,27 +130,23 @@ class Conductor:
 
     def _learn(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
         """The loader's own minibatches, until training steps show what it is for."""
-        if id(loader) in self._learning:  # a subclass's __iter__ that kept an iterator of its own
-            yield from open_loader()
-            return
-        self._learning.add(id(loader))
-        try:
-            yield from self._learn_from(loader, open_loader)
-        finally:
-            self._learning.discard(id(loader))
-
-    def _learn_from(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
         from dsanalyzer.hooks.dataloader import stream_of
 
+        if id(loader) in self._asking:  # by a subclass's __iter__ that kept an iterator of its own
+            yield from open_loader()
+            return
         lengths: deque[int] | None = None
         if not streams.is_stream(loader) and loader.batch_sampler is not None:
             lengths = stream_of(loader).lengths = deque()
         batches = open_loader()
         while True:  # a for loop would keep the iterator, and so its workers, alive below
+            self._asking.add(id(loader))
             try:
                 batch = next(batches)
             except StopIteration:
                 return
+            finally:
+                self._asking.discard(id(loader))
             samples = (lengths.popleft() if lengths else 0) or subset.samples_in(batch)
             before, given = training.steps(), timing.clock()
             self.alive()
@@ -201,7 +198,7 @@ class Conductor:
         assert self._rank is not None
         rank, plan = self._rank, self._plan(loader, open_loader)
         if not streams.is_stream(loader):
-            chosen = subset.choose(loader, self._size(loader), plan["samples"], self.alive)
+            chosen = subset.choose(loader, plan["size"], plan["samples"], self.alive)
         elif rank.count == 1:
             chosen = self._follow(loader, open_loader, plan["samples"])
         else:
@@ -221,7 +218,7 @@ class Conductor:
             ordinal=self._seen.index(loader),
             emulated=training.emulated(),
             sample_shape=subset.sample_shape(self._recorded[0]),
-            batch_samples=self._size(loader),
+            batch_samples=plan["size"],
         )
         indices = chosen["indices"][: answer["samples"]]
         self._batches = chosen.get("batches")
@@ -275,11 +272,11 @@ class Conductor:
 
     def _plan(self, loader: Any, open_loader: OpenLoader) -> dict[str, Any]:
         """How much to measure, by what the loader delivers in a short probe."""
-        batch = self._size(loader)
+        batch = self._configured(loader)
         window = max(1, loader.num_workers) * (loader.prefetch_factor or 1) * batch
         rate = self._probe(loader, open_loader, batch) if self._config["probe"] else 0.0
         available = None if streams.is_stream(loader) else subset.available(loader)
-        return self._ask(
+        plan = self._ask(
             "plan",
             loader_rate=rate,
             window=window,
@@ -288,6 +285,8 @@ class Conductor:
             workers=loader.num_workers,
             step_rate=batch / self._step_s if self._step_s else 0.0,
         )
+        self._size = plan["size"]
+        return plan
 
     def _probe(self, loader: Any, open_loader: OpenLoader, batch: int) -> float:
         """Samples/s of a few minibatches, once the workers have started."""
@@ -307,8 +306,8 @@ class Conductor:
 
     def _follow(self, loader: Any, open_loader: OpenLoader, wanted: int) -> dict[str, Any]:
         """Goes once through what a pass over a stream will be; the tool sees the files opened."""
-        size = self._size(loader)
-        self._batches = max(1, wanted // size)
+        assert self._size is not None
+        self._batches = max(1, wanted // self._size)
         order, batches, _ = self._open_pass("follow", 0, loader, open_loader, [])
         samples = count = 0
         for _, batch in zip(order, batches, strict=False):
@@ -318,7 +317,7 @@ class Conductor:
         self._ask("end", phase="follow")
         return streams.chosen(samples, count, f"{self._config['run_dir']}/opened.json")
 
-    def _size(self, loader: Any) -> int:
+    def _configured(self, loader: Any) -> int:
         """Samples of a minibatch: as configured, else the mean of those that were recorded."""
         mean = round(sum(self._lengths) / len(self._lengths))
         return subset.batch_size(loader) or max(1, mean)
@@ -427,13 +426,14 @@ class Conductor:
         """
         from dsanalyzer.hooks.dataloader import stream_of
 
+        size = self._size
+        assert size is not None
         if self._batches is not None:
-            cut = streams.requests(loader, self._size(loader), self._batches)
+            cut = streams.requests(loader, size, self._batches)
             single = streams.single(loader)
         else:
             order = list(indices)
             random.Random(f"{self._config['seed']} {phase} {number}").shuffle(order)
-            size = self._size(loader)
             cut = [order[i : i + size] for i in range(0, len(order), size)]
             single = [order[-1]]
         # As many as are handed out at once: no worker has a real minibatch before the clock starts.

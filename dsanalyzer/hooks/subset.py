@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 import multiprocessing
@@ -50,54 +49,81 @@ def batch_size(loader: Any) -> int | None:
 
 
 def available(loader: Any) -> int | None:
-    """Samples of an epoch of this process; None where the loader does not know."""
-    for sized in (_sampler(loader), loader.dataset):
-        try:
-            return len(sized)  # type: ignore[arg-type]
-        except (TypeError, NotImplementedError):
-            continue
-    return None
+    """Samples of an epoch of this process; None where the loader does not know.
+
+    What its sampler draws. A batch sampler that gives a whole minibatch less than that (a rank's
+    share of it, as Accelerate makes them) or has no sampler counts by its own length.
+    """
+    batches, sampler = loader.batch_sampler, _sampler(loader)
+    drawn = _length(sampler)
+    if isinstance(batches, list):
+        return sum(map(len, batches))
+    count, size = _length(batches), batch_size(loader)
+    given = None if count is None or size is None else count * size
+    if sampler is None and given is not None and (whole := _length(loader.dataset)) is not None:
+        return min(given, whole) if given - whole < (size or 0) else given
+    if drawn is not None and given is not None and given + (size or 0) <= drawn:
+        return given
+    return drawn if drawn is not None else _length(loader.dataset)
+
+
+def _length(sized: Any) -> int | None:
+    try:
+        return len(sized)
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _sampler(loader: Any) -> Any:
     """What draws single indices; what a batch sampler calls so may be one itself, as timm's is."""
-    sampler = getattr(loader, "batch_sampler", None)
-    while (inner := getattr(sampler, "sampler", None)) is not None:
-        sampler = inner
-    return None if sampler is getattr(loader, "batch_sampler", None) else sampler
+    sampler = getattr(loader.batch_sampler, "sampler", None)
+    while hasattr(sampler, "batch_size") and hasattr(sampler, "drop_last"):
+        sampler = getattr(sampler, "sampler", None)
+    return sampler
 
 
 def _epoch(loader: Any, ranks: int) -> int | None:
     """Samples of an epoch of all ranks; of the data set, where a sampler fills up its last ones."""
-    own = available(loader)
+    own, whole = available(loader), _length(loader.dataset)
     if own is None or ranks == 1:
         return own
-    with contextlib.suppress(TypeError, NotImplementedError):
-        if abs(own * ranks - (whole := len(loader.dataset))) < ranks:
-            return whole
-    return own * ranks
+    filled = ranks * (batch_size(loader) or 1)
+    return whole if whole is not None and abs(own * ranks - whole) < filled else own * ranks
 
 
 def samples_in(batch: Any) -> int:
     """Samples of a minibatch, where nobody saw the indices it was made of.
 
-    The length of its fields where they are lists (`tuple(zip(*samples))`, as for detection), its
-    own where it is a list of mappings, else the first dimension of the first tensor.
+    Of tensors their first dimension. But a tuple of tuples (`tuple(zip(*samples))`, as for
+    detection) has fields of as many samples, and a list of tuples, or of mappings with the same
+    keys, is one of samples.
     """
     import torch
     from torch.utils._pytree import tree_leaves
 
     if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    if isinstance(batch, list | tuple) and batch:
+        fields = list(batch.values())
+        sized = [one for one in fields if isinstance(one, list | tuple)]
+        if fields and len(sized) == len(fields) and not _has_tensors(fields):
+            return len(sized[0])
+        batch = fields
+    elif isinstance(batch, list | tuple) and batch:
         if all(isinstance(one, Mapping) for one in batch):
-            return len(batch)
-        if all(isinstance(one, list | tuple) for one in batch):
-            return len(batch[0])
+            if len({tuple(one) for one in batch}) == 1:
+                return len(batch)
+        elif all(isinstance(one, tuple) for one in batch):
+            return len(batch[0]) if isinstance(batch, tuple) else len(batch)
     for leaf in tree_leaves(batch):
         if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
             return int(leaf.shape[0])
     return len(batch) if hasattr(batch, "__len__") else 1
+
+
+def _has_tensors(batch: Any) -> bool:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    return any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(batch))
 
 
 def sample_shape(batch: Any) -> list[int] | None:
@@ -181,15 +207,18 @@ def _choose(loader: Any, size: int, wanted: int, alive: Callable[[], None]) -> d
             "minibatches), so the tool cannot choose what is read. Profile it with a batch size, "
             "or as an IterableDataset."
         )
-    sampler = _sampler(loader)
-    stream = sampler if sampler is not None else itertools.chain.from_iterable(loader.batch_sampler)
+    from torch.utils.data import BatchSampler
+
+    batches = loader.batch_sampler
+    plain = type(batches) is BatchSampler  # others may give a share of what their sampler draws
+    stream = batches.sampler if plain else itertools.chain.from_iterable(batches)
     most = MOST_DRAWN if (epoch := available(loader)) is None else max(epoch, wanted)
     try:
         drawn = list(dict.fromkeys(int(i) for i in itertools.islice(stream, most)))
     except (TypeError, ValueError):
         raise NotMeasurable(
-            f"the sampler ({type(stream).__name__}) draws what are no numbers, so the tool cannot "
-            "choose what is read"
+            f"the {type(batches.sampler if plain else batches).__name__} draws what are no "
+            "numbers, so the tool cannot choose what is read"
         ) from None
     count = len(drawn) if wanted >= 0.8 * len(drawn) else wanted
     if len(drawn) < 2 * size:

@@ -33,24 +33,22 @@ class Watcher:
         seen = self._seen.setdefault(loader, _Seen(len(self._seen)))
         del loader
         count = _Count()
-        asked = timing.clock()
+        asked = until = timing.clock()
         try:
             for batch in open_loader():
-                now = timing.clock()
-                count.add(now - asked, subset.samples_in(batch))
+                until = timing.clock()
+                count.add(until - asked, subset.samples_in(batch))
                 yield batch
-                asked = timing.clock()
-                if asked - count.since >= REPORT_S and self._report(seen, count, asked):
+                asked = until = timing.clock()
+                # What nobody has stepped on yet may be validation.
+                seen.trains = seen.trains or training.steps() > count.steps
+                if seen.trains and until - count.since >= REPORT_S:
+                    self._events.event(count.message(seen.number, until))
                     count = _Count()
-        finally:
-            self._report(seen, count, timing.clock())
-
-    def _report(self, seen: _Seen, count: _Count, now: float) -> bool:
-        """Of a training loop; what nobody has stepped on yet may be validation."""
-        seen.trains = seen.trains or training.steps() > count.steps
-        if seen.trains:
-            self._events.event(count.message(seen.number, now))
-        return seen.trains
+            until = timing.clock()
+        finally:  # also where the job left: then up to the last minibatch it took
+            if seen.trains:
+                self._events.event(count.message(seen.number, until))
 
 
 @dataclass

@@ -116,8 +116,7 @@ def evict(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        # Dirty pages survive the advice: write them back, also where nobody says any are left.
-        if _cachestat(fd) != 0:
+        if _cachestat(fd):  # dirty pages survive the advice: write them back first
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:

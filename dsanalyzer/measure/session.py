@@ -161,6 +161,7 @@ class Measured:
 
     `rounds` of the first run, as planned. `timelines` of both runs: what happened when. `took_s`:
     all of it. `recorded_bytes`: of the minibatches kept in the job, of all its ranks.
+    `own_process`: the tool's; else it is that of who asked, with all that is in it.
     """
 
     loader: dict[str, Any]
@@ -174,6 +175,7 @@ class Measured:
     timelines: list[tuple[str, list[dict[str, Any]]]]
     took_s: float
     recorded_bytes: int
+    own_process: bool
 
 
 def _reap_stale_runs(root: Path) -> None:
@@ -284,6 +286,7 @@ class Session:
             fetch = {
                 "loader_ordinal": rates.ordinal,
                 "step_s": rates.step_s,
+                "size": self._size,
                 "epochs": self.plan.epochs,
                 "samples": len(subset["indices"]),
                 "served": mount_of(next(iter(subset["sizes"]))).served,
@@ -301,6 +304,7 @@ class Session:
             self._timelines,
             timing.clock() - began,
             sum(file.stat().st_size for file in self._directory.glob("batches*.pt")),
+            self._start == self._start_command,
         )
 
     # -- runs -----------------------------------------------------------------------------------
@@ -487,6 +491,7 @@ class Session:
         )
         fewest_s = plan.INGESTION_STEPS[0] * self._batch / speeds.step if speeds.step else 0.0
         self._speeds, self._window = speeds, message["window"]
+        self._size = message.get("size", self._batch)
         self.plan = plan.make(
             options.budget_s,
             max(options.block_s, fewest_s),
@@ -530,13 +535,15 @@ class Session:
 
     def _limit_samples(self, chosen: dict[str, Any]) -> int:
         """As many of the chosen samples as memory can hold beside the job."""
-        count = len(chosen["indices"])
-        total = sum(chosen["sizes"].values())
+        count = found = len(chosen["indices"])
         if self.options.storage_bytes_per_s is not None and count:
             read = sum(map(residency.device_bytes, chosen["sizes"].values())) / count
-            self._plan_anew(count, self.options.storage_bytes_per_s / read, chosen=False)
+            follows = "batches" in chosen  # a stream gives the samples it was seen to give
+            self._plan_anew(count, self.options.storage_bytes_per_s / read, chosen=follows)
             assert self.plan is not None
-            count = self.plan.samples // self._batch * self._batch or count
+            if not follows:
+                count = self.plan.samples // self._batch * self._batch or count
+        total = sum(chosen["sizes"].values()) * count / max(1, found)
         available = psutil.virtual_memory().available
         room = MEMORY_SHARE * min(available, memory_limit() or available)
         if total <= room or not count:

@@ -245,10 +245,11 @@ def own_cost(result: Result) -> str | None:
     if "took_s" not in tool:
         return None
     of = f" of a budget of {seconds(budget)}" if budget else ""
-    return (
-        f"took {seconds(tool['took_s'])}{of}; dsanalyzer held {size(tool['peak_bytes'])} of memory "
-        f"at most, minibatches kept in the job {size(tool['recorded_bytes'])}"
-    )
+    held = ""
+    if "peak_bytes" in tool:
+        held = f"dsanalyzer held {size(tool['peak_bytes'])} of memory at most, "
+    kept = f"minibatches kept in the job {size(tool['recorded_bytes'])}"
+    return f"took {seconds(tool['took_s'])}{of}; {held}{kept}"
 
 
 def loader_words(result: Result) -> str:

@@ -104,6 +104,16 @@ def test_only_a_real_model_under_the_kernels_throttle_counts_as_real(predicted_t
     assert rows[0]["doubts"] == ["cold"]
 
 
+def test_runs_that_should_be_alike_tell_what_the_machine_does():
+    def row(measured, **changes):
+        point = {"family": "small", "cached": 1.0, "jobs": 1, "workers": 2, "gpu": 0}
+        return point | {"model": "small", "form": "", "measured": measured} | changes
+
+    rows = [row(100), row(110), row(300, workers=3), row(500, cached=0.5), row(30, jobs=3)]
+
+    assert prediction.apart(rows) == pytest.approx(0.1)
+
+
 def test_the_page_tells_targets_met_and_missed_and_every_point(predicted_then_run):
     _, rows = predicted_then_run
     taken = {"families": {"emulated": "2026-01-01, a machine, `x`"}}

@@ -96,11 +96,12 @@ def test_samples_that_lie_many_in_a_file_are_refused(cli, on_disk):
 
     assert "160 samples in 1 files" in said and "Profile the same data as single files" in said
     # What could be measured is kept, marked as a part.
-    assert "A partial result is in r.json" in said and "minibatches from memory:" in said
-    part = json.loads((cli.folder / "r.json").read_text())
+    assert "A partial result is in r.partial.json" in said and "minibatches from memory:" in said
+    assert not (cli.folder / "r.json").exists()
+    part = json.loads((cli.folder / "r.partial.json").read_text())
     assert part["schema"] == "dsanalyzer.partial/1" and "160 samples in 1 files" in part["reason"]
     assert 0 < part["rates"]["G"]["value"] < 2200
-    shown = cli("report", "r.json")
+    shown = cli("report", "r.partial.json")
     assert shown.returncode == 2 and "a partial result" in " ".join(shown.stderr.split())
 
 

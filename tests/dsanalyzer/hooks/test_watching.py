@@ -55,6 +55,17 @@ def test_what_came_before_a_break_counts(watcher, monkeypatch):
     assert [message["samples"] for message in watcher.told] == [28]
 
 
+def test_an_iterator_that_is_kept_open_is_no_loop(watcher):
+    """A first minibatch to look at, as in tutorials, while another iterator trains."""
+    loader = DataLoader(range(64), batch_size=4)
+    looked_at = watcher.observe(loader, lambda: DataLoader.__iter__(loader))
+    next(looked_at)
+    training.count_step()
+    looked_at.close()
+
+    assert watcher.told == []
+
+
 def test_loaders_are_numbered_and_not_kept(watcher):
     import gc
     import weakref
