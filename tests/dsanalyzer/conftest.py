@@ -53,9 +53,10 @@ class Cli:
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder, self.scratch = folder, scratch
+        self._started: list[int] = []
 
     def start(self, *words: object) -> subprocess.Popen:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", "from dsanalyzer.cli import main; main()", *map(str, words)],
             cwd=self.folder,
             env={**os.environ, "TMPDIR": str(self.scratch), "COLUMNS": "80"},
@@ -65,6 +66,8 @@ class Cli:
             # A test run in the background may have been started with SIGINT ignored.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
+        self._started.append(process.pid)
+        return process
 
     def __call__(self, *words: object) -> subprocess.CompletedProcess:
         process = self.start(*words)
@@ -76,12 +79,10 @@ class Cli:
 
     def leftovers(self) -> list[str]:
         """Run directories, control groups and processes that should be gone."""
-        groups = [
-            group  # of the dead: one whose owner lives is some other run's on this machine
-            for group in Path("/sys/fs/cgroup/blkio").glob("dsanalyzer-*")
-            if not Path("/proc", group.name.removeprefix("dsanalyzer-")).exists()
-        ]
-        left = [str(path) for path in [*self.scratch.glob("dsanalyzer-*"), *groups]]
+        root = Path("/sys/fs/cgroup/blkio")
+        groups = [root / f"dsanalyzer-{pid}" for pid in self._started]
+        left = [str(path) for path in self.scratch.glob("dsanalyzer-*")]
+        left += [str(group) for group in groups if group.exists()]
         return left + _processes_with(str(self.scratch))
 
 
