@@ -1,13 +1,14 @@
 """Kills and stops at named steps, ordered through files: whoever reaches the step first is struck.
 
-An order is a file "step@signal" in a directory. Who takes it away writes "pid step signal" to
-`struck` beside it.
+An order is a file "step@signal" in a directory. Who takes it away writes "pid step signal parent
+when" to `struck` beside it; when by the monotonic clock, which is one for all processes.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from coordl.peers import steps
@@ -24,7 +25,8 @@ def arm(orders: Path) -> None:
                 os.unlink(orders / f"{step}@{int(number)}")
             except FileNotFoundError:
                 continue
-            note(orders / "struck", f"{os.getpid()} {step} {int(number)}")
+            what = f"{os.getpid()} {step} {int(number)} {os.getppid()} {time.monotonic()}"
+            note(orders / "struck", what)
             os.kill(os.getpid(), number)
 
     steps.hook = hook
@@ -38,7 +40,7 @@ def struck(orders: Path) -> set[int]:
     """Processes killed at a step so far."""
     told = orders / "struck"
     lines = [line.split() for line in told.read_text().splitlines()] if told.exists() else []
-    return {int(pid) for pid, _, number in lines if int(number) == signal.SIGKILL}
+    return {int(pid) for pid, _, number, *_ in lines if int(number) == signal.SIGKILL}
 
 
 def note(path: Path, line: str) -> None:

@@ -53,6 +53,7 @@ class Chaos:
         self.rng = random.Random(seed)
         self.happened: Counter = Counter()
         self.stops: dict[int, list[list[float]]] = {}  # of each process: began, ended
+        self.workers: dict[int, int] = {}  # that were stopped, and their parents
         self.until: dict[int, float] = {}  # of those stopped now
         self.down: dict[int, float] = {}  # links, and until when
         self.back: dict[int, float] = {}  # servers that are away, and until when
@@ -128,9 +129,9 @@ class Chaos:
             if number == signal.SIGSTOP:
                 self._stopped(pid)
 
-    def _stopped(self, pid: int) -> None:
+    def _stopped(self, pid: int, when: float | None = None) -> None:
         now = time.monotonic()
-        self.stops.setdefault(pid, []).append([now, now])
+        self.stops.setdefault(pid, []).append([now if when is None else when, now])
         self.until[pid] = now + self.rng.random() * 6 * DEADLINE_S
 
     def _order_strike(self, of: tuple[str, ...]) -> None:
@@ -189,10 +190,12 @@ class Chaos:
         struck = self.home / "orders" / "struck"
         lines = struck.read_text().splitlines() if struck.exists() else []
         for line in lines[self.noted :]:
-            pid, step, number = line.split()
+            pid, step, number, parent, when = line.split()
             self.happened[_WHAT[signal.Signals(int(number))] + step] += 1
             if int(number) == signal.SIGSTOP:
-                self._stopped(int(pid))
+                self._stopped(int(pid), float(when))
+                if step in steps.OF_RANKS:  # perhaps a worker of it: then the rank waits as long
+                    self.workers[int(pid)] = int(parent)
         self.noted = len(lines)
         for server in self.cluster.servers:
             if self.cluster.ended(server):  # torchrun gives up now and then: a driver starts it
@@ -313,8 +316,11 @@ class Chaos:
         for line in waits.read_text().splitlines() if waits.exists() else []:
             pid, *rest = line.split()
             began, ended, first = map(float, rest)
-            stops = self.stops.get(int(pid), [])
-            stopped = sum(max(0.0, min(ended, b) - max(began, a)) for a, b in stops)
+            of = [int(pid), *(one for one, rank in self.workers.items() if rank == int(pid))]
+            stopped, until = 0.0, began
+            for a, b in sorted(stop for one in of for stop in self.stops.get(one, [])):
+                stopped += max(0.0, min(ended, b) - max(until, a))
+                until = max(until, min(ended, b))
             waited = ended - began - stopped
             if first:
                 assert waited < FIRST_WAIT_S
