@@ -2,10 +2,10 @@
 
 Measured: four scripts (loaders/known.py) whose epoch from cold storage has a known share of prep
 stall and of fetch stall, by sleeps: prep, fetch, both, neither. Each under dsanalyzer profile,
-torch.profiler, TraceML, and DALI's LoaderEvaluator, which is put around the loader by hand, once to
-log and once to replay minibatches from memory. What each tool's own output says is set beside the
-truth. dsanalyzer is asked for an epoch with nothing cached; the others see one epoch whose files
-were evicted before.
+torch.profiler, TraceML (the step marked by hand), and DALI's LoaderEvaluator, which is put around
+the loader by hand, once to log and once to replay minibatches from memory. What each tool's own
+output says is set beside the truth. dsanalyzer is asked for an epoch with nothing cached; the
+others see one epoch whose files were evicted before.
 Not measured: a GPU (TraceML and torch.profiler tell more of one); what else these tools are for.
 Bias: ours. The others run once over the script as it is and cannot know what a wait was for; they
 are not made to.
@@ -101,7 +101,7 @@ def ask_torch(case: str, folder: Path, where: Path) -> dict[str, Any]:
 def ask_traceml(case: str, folder: Path, where: Path) -> dict[str, Any]:
     program = str(PEERS_PYTHON.parent / "traceml")
     script, *arguments = job_of(case, folder)
-    text = run([program, "run", script, "--args", *arguments, "--epochs", "1"], where)
+    text = run([program, "run", script, "--args", *arguments, "--epochs", "1", "--traceml"], where)
     for path in where.rglob("final_summary.json"):
         summary = json.loads(path.read_text())
         average = summary["step_time"]["global"]["average"]

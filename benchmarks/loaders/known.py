@@ -8,13 +8,16 @@ So with W workers and minibatches of B a sample of an epoch takes the longest of
 P / W (or (P + C) / W), as truth() has it.
 
 The script is its own: nothing in it knows of a tool, but for --evaluator MODE FILE, which puts
-DALI's LoaderEvaluator around the loader, as its page tells users to.
+DALI's LoaderEvaluator around the loader, and --traceml, which marks steps for TraceML, as their
+pages tell users to.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
+import functools
 import glob
 import time
 from dataclasses import dataclass
@@ -99,6 +102,7 @@ def main() -> None:
     parser.add_argument("--optimizer-ms", type=float, default=0)
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--evaluator", nargs=2, metavar=("MODE", "FILE"))
+    parser.add_argument("--traceml", action="store_true")
     args = parser.parse_args()
     data = Files(args.folder, args.prep_ms, args.cold_ms)
     loader: Any = DataLoader(data, BATCH, shuffle=True, drop_last=True, num_workers=WORKERS)
@@ -109,14 +113,20 @@ def main() -> None:
     model = nn.Linear(8, 2)
     optimizer = SlowSGD(model.parameters(), lr=1e-6)
     optimizer.sleeps_s = args.optimizer_ms / 1e3
+    marked: Any = contextlib.nullcontext
+    if args.traceml:
+        import traceml_ai
+
+        marked = functools.partial(traceml_ai.trace_step, model)
     for _ in range(args.epochs):
         for values, labels in loader:
-            due = time.perf_counter() + args.step_ms / 1e3
-            loss = nn.functional.cross_entropy(model(values), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            time.sleep(max(0.0, due - time.perf_counter()))
+            with marked():
+                due = time.perf_counter() + args.step_ms / 1e3
+                loss = nn.functional.cross_entropy(model(values), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                time.sleep(max(0.0, due - time.perf_counter()))
     if args.evaluator:
         loader.save_metrics()
 

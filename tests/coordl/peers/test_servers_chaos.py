@@ -135,16 +135,21 @@ class Chaos:
         self.until[pid] = now + self.rng.random() * 6 * DEADLINE_S
 
     def _order_strike(self, of: tuple[str, ...]) -> None:
-        """Rare steps are tried as often as it takes: first those at which nobody was struck yet."""
+        """Rare steps are tried as often as it takes; of ranks', which each cost all of them a
+        restart, first those at which nobody was struck yet."""
         number = self.rng.choice((signal.SIGKILL, signal.SIGSTOP))
         orders = self.home / "orders"
         ordered = {order.name.partition("@")[0] for order in orders.glob("*@*")}
 
         def met(step: str) -> tuple[bool, bool, int]:
+            count = self.happened[_WHAT[number] + step]
+            if of is steps.OF_SERVERS:
+                return False, False, count
             struck = any(self.happened[what + step] for what in _WHAT.values())
-            return step in ordered, struck, self.happened[_WHAT[number] + step]
+            return step in ordered, struck, count
 
-        chaos_strikes.order(orders, min(self.rng.sample(of, len(of)), key=met), number)
+        some = self.rng.sample(of, 6 if of is steps.OF_SERVERS else len(of))
+        chaos_strikes.order(orders, min(some, key=met), number)
 
     def _lose_server(self) -> None:
         servers = [server for server in self.cluster.servers if server.agent is not None]
