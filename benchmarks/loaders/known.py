@@ -8,8 +8,8 @@ So with W workers and minibatches of B a sample of an epoch takes the longest of
 P / W (or (P + C) / W), as truth() has it.
 
 The script is its own: nothing in it knows of a tool, but for --evaluator MODE FILE, which puts
-DALI's LoaderEvaluator around the loader, and --traceml, which marks steps for TraceML, as their
-pages tell users to.
+DALI's LoaderEvaluator around the loader, and --traceml, which turns TraceML on and marks its
+steps, as their pages tell users to.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def main() -> None:
     if args.traceml:
         import traceml_ai
 
+        traceml_ai.init()
         marked = functools.partial(traceml_ai.trace_step, model)
     for _ in range(args.epochs):
         for values, labels in loader:
