@@ -6,7 +6,7 @@ Arguments: the image folder, a directory for what is kept and told. In it
     stop         whoever made it wants the job to end with its epoch
     failures     what must not be, of any rank
     hangs-PID    where a rank was that waited for a minibatch for ever; else empty
-    stacks-PID   what a rank was at when it got SIGUSR1
+    stacks-PID   what a rank and its workers were at while it waited long, or got SIGUSR1
     waits        "pid began ended first" of minibatches that were waited for
     did          a line of JSON for each rank and epoch
 """
@@ -29,7 +29,7 @@ import traceback
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import chaos_strikes
 import psutil
@@ -45,6 +45,7 @@ SEED, EDGE, BATCH = 5, 24, 2
 PACE_S = 0.02  # a step of training
 SAVED_EVERY = 3  # steps
 LONG_S = 0.1  # waits worth a line
+SHOWN_S = 1.5  # waits whose stacks are kept
 HANGS_S = 30.0  # for a minibatch; it ends with what it did
 
 
@@ -72,8 +73,8 @@ def digests(images: torch.Tensor, labels: torch.Tensor) -> list[bytes]:
 
 
 class Rank:
-    def __init__(self, folder: str, home: Path, prep: str) -> None:
-        self.home, self.prep = home, prep
+    def __init__(self, folder: str, home: Path, prep: str, stacks: TextIO) -> None:
+        self.home, self.prep, self.stacks = home, prep, stacks
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         steps = [T.RandomResizedCrop(EDGE), T.RandomHorizontalFlip(), T.ToTensor()]
         data = coordl.ImageFolder(folder, T.Compose(steps))
@@ -142,14 +143,11 @@ class Rank:
         while True:
             began = time.monotonic()
             faulthandler.dump_traceback_later(HANGS_S, exit=True, file=self.hangs)
-            workers = threading.Timer(HANGS_S - 5, show_workers)
-            workers.daemon = True
-            workers.start()
-            if iterator is None:
-                iterator = iter(self.loader)
-            batch = next(iterator, None)
+            with Shown(self.stacks):
+                if iterator is None:
+                    iterator = iter(self.loader)
+                batch = next(iterator, None)
             faulthandler.cancel_dump_traceback_later()
-            workers.cancel()
             self.waited(began, time.monotonic())
             taken = None if batch is None else digests(*batch)
             if taken is not None:
@@ -206,11 +204,31 @@ class Rank:
         chaos_strikes.note(self.home / "did", json.dumps(did))
 
 
-def show_workers() -> None:
-    """What they are at, in the file of their rank."""
-    for worker in psutil.Process().children():
-        if worker.name().startswith("pt_data_worker") or "chaos_rank" in " ".join(worker.cmdline()):
-            worker.send_signal(signal.SIGUSR1)
+class Shown:
+    """What this rank and its workers are at, each second while this takes long."""
+
+    def __init__(self, stacks: TextIO) -> None:
+        self.stacks, self.done = stacks, threading.Event()
+        threading.Thread(target=self.show, daemon=True).start()
+
+    def show(self) -> None:
+        wait_s = SHOWN_S
+        while not self.done.wait(wait_s):
+            wait_s = 1.0
+            self.stacks.write(f"\n--- {os.getpid()} waits at {time.monotonic():.2f}\n")
+            self.stacks.flush()
+            faulthandler.dump_traceback(self.stacks)
+            for worker in psutil.Process().children():
+                with contextlib.suppress(psutil.Error):
+                    name, command = worker.name(), " ".join(worker.cmdline())
+                    if name.startswith("pt_data_worker") or "chaos_rank" in command:
+                        worker.send_signal(signal.SIGUSR1)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        self.done.set()
 
 
 class Others:
@@ -236,7 +254,7 @@ def main() -> None:
         chosen: list[Any] = [random.Random(f"{seed}-{os.getpid()}").choice(("native", "python"))]
         dist.broadcast_object_list(chosen)
     try:
-        Rank(folder, home, chosen[0]).run()
+        Rank(folder, home, chosen[0], stacks).run()
     except BaseException:
         said = traceback.format_exc()
         if chaos_strikes.struck(home / "orders") & {int(pid) for pid in re.findall(r"\d+", said)}:

@@ -125,9 +125,14 @@ class Chaos:
     def _send(self, pid: int, number: int, what: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-            self.happened[what] += 1
+            self._did_harm(what, pid)
             if number == signal.SIGSTOP:
                 self._stopped(pid)
+
+    def _did_harm(self, what: str, to: int) -> None:
+        """Counts it, and says when, for who asks what a minibatch waited for."""
+        self.happened[what] += 1
+        chaos_strikes.note(self.home / "harms", f"{time.monotonic():.2f} {what}: {to}")
 
     def _stopped(self, pid: int, when: float | None = None) -> None:
         now = time.monotonic()
@@ -156,7 +161,8 @@ class Chaos:
         if len(servers) < 2:
             return
         server, cache = self.rng.choice(servers), self.rng.random() < 0.5
-        self.happened["servers lost" if cache else "servers lost but for their caches"] += 1
+        what = "servers lost" if cache else "servers lost but for their caches"
+        self._did_harm(what, server.number)
         self.cluster.lose(server, cache)
         self.back[server.number] = time.monotonic() + self.rng.uniform(4, 20)
 
@@ -179,7 +185,7 @@ class Chaos:
         number = self.rng.randrange(SERVERS)
         if number not in self.down:
             self.cluster.net.link(number, up=False)
-            self.happened["links down"] += 1
+            self._did_harm("links down", number)
             self.down[number] = time.monotonic() + self.rng.uniform(0.2, 3)
 
     # -- what follows from it ----------------------------------------------------------------
@@ -236,12 +242,14 @@ class Chaos:
             print(f"no epoch ended: rank {pid}\n{stack.read_text() if stack.exists() else ''}")
 
     def _go_on(self, pid: int) -> None:
+        self._did_harm("goes on", pid)
         del self.until[pid]
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
         self.stops[pid][-1][1] = time.monotonic()
 
     def _up(self, number: int) -> None:
+        self._did_harm("links up", number)
         del self.down[number]
         self.cluster.net.link(number, up=True)
 
