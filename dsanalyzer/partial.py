@@ -13,7 +13,8 @@ import numpy as np
 
 import dsanalyzer
 from dsanalyzer import rates, stalls
-from dsanalyzer.measure.session import NotMeasured, Options
+from dsanalyzer.measure.not_measured import NotMeasured
+from dsanalyzer.measure.options import Options
 from dsanalyzer.report.units import percent, percent_range, rate, rate_range
 from dsanalyzer.result import machine
 

@@ -61,12 +61,15 @@ def profile(
         ValueError: an option makes no sense.
         TypeError: the loader can be iterated only once, or not at all.
         FileExistsError: `output` or `trace` exists already.
-        dsanalyzer.measure.session.NotMeasured: it could not be measured; says why.
+        dsanalyzer.measure.not_measured.NotMeasured: it could not be measured; says why.
     """
     from dsanalyzer import quantity, wrap
     from dsanalyzer.forked import ForkedJob
     from dsanalyzer.hooks import startup
-    from dsanalyzer.measure.session import NotMeasured, Options, Session, run_directory
+    from dsanalyzer.measure.not_measured import NotMeasured
+    from dsanalyzer.measure.options import Options
+    from dsanalyzer.measure.run_directory import run_directory
+    from dsanalyzer.measure.session import Session
 
     options = Options(
         policy=policy,
@@ -150,7 +153,7 @@ def _loop(loader: Any, step: Callable[[Any], Any]) -> None:
 def _check_forkable() -> None:
     import torch
 
-    from dsanalyzer.measure.session import NotMeasured
+    from dsanalyzer.measure.not_measured import NotMeasured
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise NotMeasured(

@@ -18,7 +18,8 @@ import dsanalyzer
 from coordl.cgroups import cpu_quota, memory_limit
 from dsanalyzer import ranks, rates, stalls
 from dsanalyzer.measure import mounts, residency
-from dsanalyzer.measure.session import Measured, Options
+from dsanalyzer.measure.options import Options
+from dsanalyzer.measure.session import Measured
 from dsanalyzer.predict import model
 from dsanalyzer.report import timeline
 from dsanalyzer.report.document import Result

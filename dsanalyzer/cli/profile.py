@@ -18,7 +18,10 @@ from dsanalyzer import builtin, quantity
 from dsanalyzer import trace as traces
 from dsanalyzer.job import terminate_as_interrupt
 from dsanalyzer.measure import timing
-from dsanalyzer.measure.session import NotMeasured, Options, Session, run_directory
+from dsanalyzer.measure.not_measured import NotMeasured
+from dsanalyzer.measure.options import Options
+from dsanalyzer.measure.run_directory import run_directory
+from dsanalyzer.measure.session import Session
 
 LOG_LINES = 40  # of the job's own output, shown when it failed
 err = Console(stderr=True)

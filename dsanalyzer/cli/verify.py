@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dsanalyzer.measure.session import NotMeasured, Options, Session, run_directory
+from dsanalyzer.measure.not_measured import NotMeasured
+from dsanalyzer.measure.options import Options
+from dsanalyzer.measure.run_directory import run_directory
+from dsanalyzer.measure.session import Session
 from dsanalyzer.report.document import Result, Scenario
 
 # What the tool itself can change of a job without touching it.

@@ -10,7 +10,8 @@ import typer
 
 from dsanalyzer.job import terminate_as_interrupt
 from dsanalyzer.measure import timing
-from dsanalyzer.measure.session import NotMeasured, run_directory
+from dsanalyzer.measure.not_measured import NotMeasured
+from dsanalyzer.measure.run_directory import run_directory
 from dsanalyzer.measure.watch import Waited
 from dsanalyzer.measure.watch import watch as run
 from dsanalyzer.report.page import write_whole

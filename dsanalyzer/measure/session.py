@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,28 +13,20 @@ from typing import Any, Protocol
 import psutil
 
 from coordl.cgroups import memory_limit
-from dsanalyzer import ranks, stalls
-from dsanalyzer.job import Job, Running, bound_to_tool
-from dsanalyzer.measure import plan, residency, timing
+from dsanalyzer import ranks
+from dsanalyzer.job import Job, Running
+from dsanalyzer.measure import alone, plan, residency, timing
 from dsanalyzer.measure.mounts import mount_of
+from dsanalyzer.measure.not_measured import NotMeasured, cannot_run, check
+from dsanalyzer.measure.options import Options
 from dsanalyzer.measure.plan import MOST_EPOCHS, MOST_ROUNDS, MOST_SAMPLES, Plan, Speeds
 from dsanalyzer.measure.policy import PageCachePolicy
-from dsanalyzer.measure.throttle import NEARLY, ReadThrottle, reap_stale
+from dsanalyzer.measure.throttle import ReadThrottle
 from dsanalyzer.observer import Observer
 from dsanalyzer.predict.model import hit_rate
 
-_NO_GPU = (
-    "Torch not compiled with CUDA enabled",
-    "Found no NVIDIA driver",
-    "No CUDA GPUs are available",
-    "no CUDA-capable device",
-)
 MEMORY_SHARE = 0.5  # of the available memory that the measured subset may occupy
-STORAGE_LIMIT_S = 3.0
-MOST_WORKERS = 1024
-LATENCY_ITEMS = 128
 TYPICAL_ITEM_BYTES = 110_000
-_RUN_PREFIX = "dsanalyzer-"
 
 
 class Progress(Protocol):
@@ -52,107 +39,6 @@ class Progress(Protocol):
 
 # (folder of the run, throttle, file for the output) -> the running job
 Start = Callable[[Path, ReadThrottle | None, Any], Running]
-
-
-class NotMeasured(Exception):
-    """There is no result; the message says why and what to do.
-
-    Attributes:
-        log: the job's own output, where that may explain it.
-        part: the training loader and the passes there were until then; see dsanalyzer.partial.
-    """
-
-    def __init__(self, message: str, log: str = "") -> None:
-        super().__init__(message)
-        self.log = log
-        self.part: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
-
-
-@contextlib.contextmanager
-def cannot_run(command: Sequence[str]) -> Iterator[None]:
-    """Within it, a command that is not there, or may not be run, raises NotMeasured."""
-    try:
-        yield
-    except (FileNotFoundError, PermissionError) as error:
-        raise NotMeasured(f"cannot run {command[0]!r}: {error.strerror}") from error
-
-
-def hint(log: str) -> str:
-    """What to do about a script's own error that a profile makes likely; else nothing."""
-    last = log[-2000:]
-    if "EOF when reading a line" in last:
-        return (
-            ": it asked for input, and a profiled job, which runs twice, has none. Give its "
-            "answers as arguments, or profile `bash -c 'yes | python train.py'`"
-        )
-    if any(words in last for words in _NO_GPU):
-        return (
-            ": it wants a GPU and there is none here. Let it train on the CPU (most scripts have "
-            "an option for that) and name the GPU's speed with --gpu-rate N samples/s, which "
-            "stands in for it"
-        )
-    return ""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to measure, and under which conditions.
-
-    Args:
-        policy: "lru" or "never-evict", how the emulated page cache behaves in the fetch phase.
-        cached_fraction: share of the data set's bytes it may hold, 0 to 1.
-        storage_bytes_per_s: limit the job's reads; None leaves storage as it is.
-        gpu_rate: samples/s of an emulated accelerator; None measures the real one.
-        gpu_trace: seconds per sample of recorded steps, which it then takes by turns.
-        budget_s: seconds the profile should take at most.
-        samples: samples to measure on; all, when that is most of the data set.
-        rounds: interleaved blocks of ingestion and prep.
-        block_s: seconds of each ingestion block.
-        epochs: fetch passes, the first of them cold.
-            Where samples, rounds or epochs are None the budget decides.
-        seed: of the order of samples and of the bootstrap.
-        divert: whether checkpoints the job writes go elsewhere.
-        sweep: numbers of workers with which prep alone is measured besides the job's own.
-        threshold: share of the epoch below which a stall is of no relevance, above 0 and below 1.
-        patience_s: seconds of silence after which the job is taken to hang.
-    """
-
-    policy: str = "lru"
-    cached_fraction: float = 0.5
-    storage_bytes_per_s: float | None = None
-    gpu_rate: float | None = None
-    gpu_trace: tuple[float, ...] = ()
-    budget_s: float = 180.0
-    samples: int | None = None
-    rounds: int | None = None
-    block_s: float = 2.0
-    epochs: int | None = None
-    seed: int = 0
-    divert: bool = True
-    sweep: tuple[int, ...] = ()
-    threshold: float = stalls.THRESHOLD
-    patience_s: float = 600.0
-
-    def __post_init__(self) -> None:
-        if self.policy not in ("lru", "never-evict"):
-            raise ValueError(f"policy is {self.policy!r}; choose lru or never-evict")
-        if not 0 <= self.cached_fraction <= 1:
-            raise ValueError(
-                f"cached fraction is {self.cached_fraction}; give 0 to 1, or 0% to 100%"
-            )
-        for name in ("storage_bytes_per_s", "gpu_rate", "block_s", "budget_s", "patience_s"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value}; give a positive number")
-        if not 0 < self.threshold < 1:
-            raise ValueError(
-                f"threshold is {self.threshold}; give a share of the epoch, such as 2%"
-            )
-        if any(not 1 <= workers <= MOST_WORKERS for workers in self.sweep):
-            raise ValueError(f"numbers of workers to sweep over must be 1 to {MOST_WORKERS}")
-        least = {"samples": 1, "rounds": 1, "epochs": 2}
-        if any((getattr(self, name) or low) < low for name, low in least.items()):
-            raise ValueError("samples and rounds must be at least 1, epochs at least 2")
 
 
 @dataclass
@@ -176,57 +62,6 @@ class Measured:
     took_s: float
     recorded_bytes: int
     own_process: bool
-
-
-def _reap_stale_runs(root: Path) -> None:
-    for old in root.glob(_RUN_PREFIX + "*"):
-        pid = old.name.removeprefix(_RUN_PREFIX).split("-")[0]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def run_directory() -> Iterator[Path]:
-    """A private directory for one profile; those of tools that were killed are removed first."""
-    root = Path(tempfile.gettempdir())
-    _reap_stale_runs(root)
-    reap_stale()
-    directory = Path(tempfile.mkdtemp(prefix=f"{_RUN_PREFIX}{os.getpid()}-", dir=root))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _hold(row: dict[str, Any], throttle: ReadThrottle) -> None:
-    """Storage that reached the rate it is held to has that rate.
-
-    The reader has no hooks, so pacing did not hold it; and a control group lets a tenth of a second
-    through at once, which is much of a short run.
-    """
-    if not row["read_bytes"]:  # memory answered, which a check says
-        return
-    reached = row["read_bytes"] / row["bytes"] * row["bytes_per_s"]  # of whole pages
-    by = throttle.bytes_per_s / reached
-    if by > 1 / NEARLY or (by > 1 and throttle.method == "pacing"):
-        return
-    for name in ("bytes_per_s", "samples_per_s"):
-        row[name] *= by
-    row["slices"] = [rate * by for rate in row["slices"]]
-    for one in row["by_size"]:
-        one["read_s"] /= by
-    if throttle.method == "pacing":
-        row["slices"] = [row["samples_per_s"]]
-
-
-def _check_pacing(path: str, method: str) -> None:
-    """Pacing charges for the pages that are not in memory, and has to see which."""
-    if method == "pacing" and residency.resident_pages(path)[2] == "unknown":
-        raise NotMeasured(
-            "--storage cannot be held here: there is no control group for it, and for the tool's "
-            f"own pacing the kernel does not show which pages of {path} are in memory, a file you "
-            "neither own nor may write. Leave out --storage, profile as the files' owner, or a copy"
-        )
 
 
 class Session:
@@ -280,8 +115,12 @@ class Session:
                     ReadThrottle(next(iter(subset["sizes"])), self.options.storage_bytes_per_s)
                 )
                 method = throttle.method
-                _check_pacing(next(iter(subset["sizes"])), method)
-            storage = self._storage(subset, rates.loaders[rates.ordinal], throttle)
+                alone.check_pacing(next(iter(subset["sizes"])), method)
+            self._say("storage: reading items without the job")
+            readers = ranks.readers(rates.loaders[rates.ordinal])
+            storage = alone.measure(self._directory, subset, readers, throttle, self.options.seed)
+            cold = next(row for row in storage["cold"] if row["queue_depth"] == readers)
+            self._plan_anew(len(subset["indices"]), cold["samples_per_s"], chosen=True)
             assert self.plan is not None
             fetch = {
                 "loader_ordinal": rates.ordinal,
@@ -364,7 +203,14 @@ class Session:
         self._passes += observer.passes
         if observer.ordinal is not None:
             self._loader = observer.loaders[observer.ordinal]
-        self._check(observer, code, run_dir)
+        check(
+            observer,
+            code,
+            (run_dir / "job.log").read_text(errors="replace"),
+            phase=self._phase,
+            patience_s=self.options.patience_s,
+            steps=self._steps(),
+        )
         self._diverted += observer.diverted
         self._timelines.append((kind, observer.timeline))
         self._emulated = observer.emulated or self._emulated
@@ -392,89 +238,19 @@ class Session:
                 return job.wait(0.0)
         return code
 
-    def _check(self, observer: Observer, code: int | None, run_dir: Path) -> None:
-        log = (run_dir / "job.log").read_text(errors="replace")
-        if observer.failure is not None:
-            raise NotMeasured(f"{observer.failure}", log) from observer.failure
-        if observer.refused is not None:
-            raise NotMeasured(observer.refused)
-        if observer.silent:
-            raise NotMeasured(self._silence(), log)
-        if observer.aimless:
-            raise NotMeasured(self._aimless(observer), log)
-        if observer.done.is_set():
-            return
-        if observer.gone is not None:
-            raise NotMeasured(
-                f"{observer.gone}: ranks that train together make as many steps. "
-                f"{self._steps_advice()}"
-            )
-        if not observer.hooked:
-            if code:
-                raise NotMeasured(
-                    f"the command failed with exit code {code} before it began{hint(log)}", log
-                )
-            raise NotMeasured(
-                "no Python process of the command loaded the hooks. Does it run python with -I, -E "
-                "or -S, or inside a container or on another machine? Profile it there."
-            )
-        if code:
-            raise NotMeasured(f"the training script failed with exit code {code}{hint(log)}", log)
-        if not observer.loaders:
-            raise NotMeasured(
-                "the script ended without iterating a torch DataLoader, so there was nothing to "
-                "measure",
-                log,
-            )
-        if observer.ordinal is None:
-            raise NotMeasured(
-                "the script ended before three training steps were seen (an optimizer step between "
-                f"two minibatches of one DataLoader). {self._steps_advice()}",
-                log,
-            )
-        raise NotMeasured(
-            f"the script ended before the profile did. {self._steps_advice()}",
-            log,
-        )
-
     def _say(self, text: str) -> None:
         self._phase = text
         self._progress(text)
 
-    def _silence(self) -> str:
-        return (
-            f"nothing has come from the job for {self.options.patience_s:.0f} s, last: "
-            f"{self._phase}. It hangs, or waits for something, or its imports or a step take that "
-            "long: then wait longer with --patience"
-        )
-
-    def _aimless(self, observer: Observer) -> str:
-        waited = f"after {self.options.patience_s:.0f} s"
-        if not observer.loaders:
-            return (
-                f"{waited} the job still has not iterated a torch DataLoader. If it reads its data "
-                "by other means (arrays, DALI, an iterator of its own), put dsanalyzer.wrap around "
-                "them; if it takes that long to begin, wait longer with --patience"
-            )
-        return (
-            f"{waited} of minibatches no torch optimizer has stepped between three of one loader, "
-            "so nothing says which loop trains. Where none of torch's optimizers steps, measure "
-            "the loop from Python with dsanalyzer.profile(loader, step); where one step takes that "
-            "long, wait longer with --patience"
-        )
-
-    def _steps_advice(self) -> str:
+    def _steps(self) -> int:
+        """Of training that the profile needs in one run, at most."""
         planned = self.plan or Plan(
             self.options.samples or MOST_SAMPLES,
             self.options.rounds or MOST_ROUNDS,
             self.options.epochs or MOST_EPOCHS,
             self.options.block_s,
         )
-        return (
-            f"The profile needs up to {planned.steps(self._batch)} training steps in one run: give "
-            "the script more steps or epochs (the profile stops it), or measure less with "
-            "--budget, --samples, --rounds and --block."
-        )
+        return planned.steps(self._batch)
 
     def _make_plan(self, message: dict[str, Any]) -> Plan:
         """Samples, rounds and epochs within the budget, by what the job told of its loader."""
@@ -523,7 +299,7 @@ class Session:
         )
         self._progress.total_s = self.plan.seconds(speeds)
 
-    # -- phases the tool does itself --------------------------------------------------------------
+    # -- what it measures on --------------------------------------------------------------------
 
     def _subset(self) -> dict[str, Any]:
         subset: dict[str, Any] = json.loads((self._directory / "rates" / "subset.json").read_text())
@@ -552,45 +328,3 @@ class Session:
             f"the {count} samples to measure on hold {total / 2**30:.1f} GiB, more than half of "
             f"the memory available. Choose fewer: --samples {int(count * room / total)}."
         )
-
-    def _storage(
-        self, subset: dict[str, Any], loader: dict[str, Any], throttle: ReadThrottle | None
-    ) -> dict[str, Any]:
-        self._say("storage: reading items without the job")
-        depths = sorted({1, ranks.readers(loader), 16})
-        paths = list(subset["sizes"])
-        measured = self._read(paths, depths, STORAGE_LIMIT_S, throttle)
-        if throttle is not None:
-            for row in measured["cold"]:
-                _hold(row, throttle)
-            # What a read takes beside the wait that the limit makes for it.
-            (alone,) = self._read(paths[:LATENCY_ITEMS], [1], STORAGE_LIMIT_S / 4, None)["cold"]
-            measured["latency_s"] = 1 / alone["samples_per_s"]
-        # The reader counts files; a sample may be several, or several may share one.
-        per_sample = len(subset["sizes"]) / len(subset["indices"])
-        for row in [*measured["cold"], measured["warm"]]:
-            row["samples_per_s"] /= per_sample
-            row["slices"] = [rate / per_sample for rate in row["slices"]]
-        if "latency_s" in measured:
-            measured["latency_s"] *= per_sample
-        depth = ranks.readers(loader)
-        cold = next(row for row in measured["cold"] if row["queue_depth"] == depth)
-        self._plan_anew(len(subset["indices"]), cold["samples_per_s"], chosen=True)
-        return measured
-
-    def _read(
-        self, paths: list[str], depths: list[int], limit_s: float, throttle: ReadThrottle | None
-    ) -> dict[str, Any]:
-        request = self._directory / "storage.json"
-        asked = {"paths": paths, "depths": depths, "limit_s": limit_s, "seed": self.options.seed}
-        request.write_text(json.dumps(asked))
-        done = subprocess.run(
-            [sys.executable, "-m", "dsanalyzer.measure.storage", str(request)],
-            capture_output=True,
-            text=True,
-            preexec_fn=bound_to_tool(throttle),
-        )
-        if done.returncode:
-            raise NotMeasured("reading items from storage failed", done.stderr)
-        measured: dict[str, Any] = json.loads(done.stdout)
-        return measured

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dsanalyzer.job import Job
-from dsanalyzer.measure.session import NotMeasured, cannot_run
+from dsanalyzer.measure.not_measured import NotMeasured, cannot_run
 from dsanalyzer.observer import Observer
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import dsanalyzer
 from dsanalyzer.hooks import startup
-from dsanalyzer.measure.session import NotMeasured
+from dsanalyzer.measure.not_measured import NotMeasured
 from dsanalyzer.report import load
 
 BRIEF = {"rounds": 1, "epochs": 2, "block": 0.3, "samples": 320}

@@ -3,7 +3,7 @@
 import pytest
 
 from dsanalyzer.cli import verify
-from dsanalyzer.measure.session import NotMeasured
+from dsanalyzer.measure.not_measured import NotMeasured
 
 
 @pytest.fixture

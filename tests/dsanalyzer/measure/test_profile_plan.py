@@ -3,8 +3,9 @@
 import pytest
 
 from dsanalyzer.measure import timing
+from dsanalyzer.measure.options import Options
 from dsanalyzer.measure.plan import Asked, Speeds, make
-from dsanalyzer.measure.session import Options, Session
+from dsanalyzer.measure.session import Session
 
 FAST = Speeds(loader=2000, step=1000)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dsanalyzer.measure import session, storage
+from dsanalyzer.measure import alone, storage
 
 
 def test_every_depth_reads_a_part_like_all_the_others(tmp_path, monkeypatch):
@@ -57,7 +57,7 @@ def test_storage_that_reached_its_limit_has_that_rate(method, reached, held):
         "slices": [reached / 1e5] * 3,
         "by_size": [],
     }
-    session._hold(row, SimpleNamespace(bytes_per_s=20e6, method=method))
+    alone.hold(row, SimpleNamespace(bytes_per_s=20e6, method=method))
 
     assert row["samples_per_s"] == pytest.approx(held / 1e5)
     assert row["bytes_per_s"] == pytest.approx(held / 1.25)
