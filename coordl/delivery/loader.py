@@ -367,7 +367,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             return files
         cache = files.cache
         names = exchange.membership.known()
-        asking = Asking(cache.name, exchange.own, names, cache.budget_bytes, cache.form)
+        shares = exchange.shares_of(files.items)
+        asking = Asking(cache.name, exchange.own, names, cache.budget_bytes, cache.form, shares)
         return replace(files, asking=asking)
 
     def _tally_of(self, folder: Folder) -> Tally | None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordl import _native
-from coordl.peers.ownership import owners
+from coordl.peers.ownership import Shares
 from coordl.peers.steps import reached
 from coordl.user_warning import warn_user
 
@@ -43,13 +43,20 @@ class Asking:
         own: this node's address, one of `addresses`.
         budget_bytes: of this node's arena.
         form: in which JPEGs are given to their owners; "auto" as they are.
+        shares: the data set's items, shared among the servers.
     """
 
     def __init__(
-        self, arena: str, own: str, addresses: Sequence[str], budget_bytes: int, form: str
+        self,
+        arena: str,
+        own: str,
+        addresses: Sequence[str],
+        budget_bytes: int,
+        form: str,
+        shares: Shares,
     ) -> None:
-        self._given = arena, own, tuple(addresses), budget_bytes, form
-        self.form = form
+        self._given = arena, own, tuple(addresses), budget_bytes, form, shares
+        self.form, self._shares = form, shares
         self._pid, self._looked_at = 0, 0.0
         self._members: Any = None
         self._full: set[str] = set()
@@ -61,7 +68,7 @@ class Asking:
     def owner(self, key: NDArray[np.uint64]) -> Any:
         """The client of the item's owner; None: it is this node."""
         live = self._membership().live()
-        return live.clients[int(owners(key, live.names, live.weights)[0])]
+        return live.clients[int(self._shares.owners(key, live.names, live.weights)[0])]
 
     def get(self, client: Any, key: NDArray[np.uint64], size: int) -> bytes | None:
         """The item, which is `size` bytes as it lies in storage, if its owner holds it."""
@@ -86,6 +93,8 @@ class Asking:
 
     def give(self, client: Any, key: NDArray[np.uint64], data: bytes) -> bool:
         """Whether its owner holds the item now."""
+        if not self.has_room(client):
+            return False
         (high, low), run = key.tolist(), client.run
         try:
             reached("give:begun")
@@ -99,7 +108,8 @@ class Asking:
         return False
 
     def has_room(self, client: Any) -> bool:
-        return client.run not in self._full
+        """None at a server that is lost: each time that one is asked takes a deadline."""
+        return client.run not in self._full and client in self._membership().live().clients
 
     def _membership(self) -> Any:
         if self._pid != os.getpid():
@@ -120,7 +130,7 @@ class Asking:
         from coordl.peers.membership import Listed, Membership
         from coordl.peers.secret import Secrets
 
-        arena, own, addresses, budget, _ = self._given
+        arena, own, addresses, budget, *_ = self._given
         secrets = Secrets.from_environment()
         tells: list[bool] = []  # no method: members that know us would live on in a cycle
 

@@ -90,6 +90,7 @@ class Exchange:
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._settling = _Settling()
+        self._shares: Any = None
         # Threads know the parts, not the whole: it ends with the last loader that has it.
         threads = [
             threading.Thread(target=_ask_on, args=(self._requests,), daemon=True)
@@ -119,6 +120,14 @@ class Exchange:
     def worker_options(self) -> tuple[int, int]:
         """(servers, handover_bytes) of native Workers."""
         return len(self.membership.live().names), HANDOVER_BYTES
+
+    def shares_of(self, items: Items) -> Any:
+        """Who owns them: an ownership.Shares."""
+        from coordl.peers.ownership import Shares
+
+        if self._shares is None or self._shares.keys is not items.keys:
+            self._shares = Shares(items.keys, items.sizes)
+        return self._shares
 
     def begin(self, workers: Any, items: Items) -> Pass:
         return Pass(self, workers, items)
@@ -167,6 +176,7 @@ def _look_on(membership: Any, revive: Any, stop: threading.Event, settling: _Set
                 revive()
             if membership.look():
                 settling.ended.set()
+            membership.tell_own_server()
         except Exception as error:  # an address that may not be spoken to, a port that was taken
             if isinstance(error, PeerError) and not settling.begun:
                 settling.refused = error
@@ -206,6 +216,7 @@ class Pass:
 
     def __init__(self, exchange: Exchange, workers: Any, items: Items) -> None:
         self._exchange, self._workers, self._items = exchange, workers, items
+        self._shares = exchange.shares_of(items)
         self.waiting_bytes = 0
         self._full: set[str] = set()  # runs that have no room any more
         self._giver = threading.Thread(target=self._give_on, daemon=True)
@@ -301,10 +312,8 @@ class Pass:
                 self._workers.read(request.ticket, rows, keeper)
 
     def _owners(self, keys: NDArray[np.uint64]) -> tuple[Any, NDArray[np.int32]]:
-        from coordl.peers.ownership import owners
-
         live = self._exchange.membership.live()
-        return live, owners(keys, live.names, live.weights)
+        return live, self._shares.owners(keys, live.names, live.weights)
 
     # -- what was read for others ------------------------------------------------------------
 

@@ -214,11 +214,11 @@ class Membership:
             thread.start()
         for thread in threads:
             thread.join()
-        self._tell_own_server()
         with self._lock:
             return self._source.complete() and self._answers >= known - {self._own}
 
-    def _tell_own_server(self) -> None:
+    def tell_own_server(self) -> None:
+        """Who is there now, for `coordl status`; once for each change."""
         names = self.live().names
         if names == self._told:
             return

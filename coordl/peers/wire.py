@@ -80,15 +80,20 @@ def views_of(items: Sequence[Any]) -> pa.Array:
     )
 
 
+def _numbers_of(numbers: Sequence[int]) -> pa.Array:
+    """Not by pa.array(), which imports pandas where that is installed: a second, in each worker."""
+    data = np.array(numbers, "<u8")
+    return pa.Array.from_buffers(pa.uint64(), len(data), [None, pa.py_buffer(data)])
+
+
 def reply_of(items: Sequence[Any], checksums: Sequence[int]) -> pa.RecordBatch:
-    columns = [views_of(items), pa.array(checksums, pa.uint64())]
+    columns = [views_of(items), _numbers_of(checksums)]
     return pa.RecordBatch.from_arrays(columns, schema=reply_schema())
 
 
 def put_of(items: Sequence[tuple[int, int, Any]], checksums: Sequence[int]) -> pa.RecordBatch:
-    high = pa.array([item[0] for item in items], pa.uint64())
-    low = pa.array([item[1] for item in items], pa.uint64())
-    columns = [high, low, views_of([item[2] for item in items]), pa.array(checksums, pa.uint64())]
+    high, low, data = ([item[at] for item in items] for at in range(3))
+    columns = [_numbers_of(high), _numbers_of(low), views_of(data), _numbers_of(checksums)]
     return pa.RecordBatch.from_arrays(columns, schema=put_schema())
 
 

@@ -33,9 +33,11 @@ from coordl.peers import exchange as exchange_module
 from coordl.peers import node as own_node
 from coordl.peers import wire
 from coordl.peers.client import PeerClient, Refused
+from coordl.peers.ownership import Shares
 from coordl.peers.secret import Secrets
 
 KEYS = np.array([[1, 2]], np.uint64)
+SHARES = Shares(KEYS, np.array([100]))
 ITEM = b"an item of some length"
 
 
@@ -223,6 +225,9 @@ def test_what_fails_once_does_not_end_the_looks() -> None:
             looks.append("look")
             return True
 
+        def tell_own_server(self) -> None:
+            pass
+
         def close(self) -> None:
             pass
 
@@ -250,6 +255,9 @@ def test_a_first_look_that_takes_long_is_not_waited_for(monkeypatch) -> None:
 
         def look(self) -> bool:
             return going_on.wait(20)
+
+        def tell_own_server(self) -> None:
+            pass
 
         def close(self) -> None:
             pass
@@ -306,7 +314,7 @@ def test_python_does_not_wait_for_looks_at_who_hangs(silent, monkeypatch) -> Non
     monkeypatch.setattr(client_module, "DEADLINE_S", 1.0)
     monkeypatch.setattr(asking_module, "_LOOK_S", 0.0)
     own = "127.0.0.1:1"
-    asking = asking_module.Asking("data", own, [own, silent], 100, "original")
+    asking = asking_module.Asking("data", own, [own, silent], 100, "original", SHARES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert asking.owner(KEYS[0]) is None  # the first look, with its deadline
@@ -318,10 +326,33 @@ def test_python_does_not_wait_for_looks_at_who_hangs(silent, monkeypatch) -> Non
         wait_until(lambda: not _looking())
 
 
+def test_python_asks_an_owner_that_is_lost_no_more(folder, make_node, monkeypatch) -> None:
+    # given an owner that answers the first look, and hangs from then on
+    items = identify(sorted(str(path) for path in folder.rglob("*.jpg")))
+    node: Node = make_node(cache_name(str(folder))).start()
+    monkeypatch.setattr(client_module, "DEADLINE_S", 0.5)
+    own = "127.0.0.1:1"
+    shares = Shares(items.keys, items.sizes)
+    asking = asking_module.Asking(node.name, own, [own, node.address], 1, "indexed", shares)
+    owner, key = next((to, key) for key in items.keys if (to := asking.owner(key)) is not None)
+    node.signal(signal.SIGSTOP)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert asking.get(owner, key, 100) is None
+    # when what it did not give is read, and would be given to it in one form, then another
+    asked = owner._attempts
+    given = asking_module.OwnersCache(asking, owner)
+    assert not given.takes(key, 100)
+    assert not given.admit(key, b"indexed") and not given.admit(key, b"original")
+    # then it is not waited for again
+    assert owner._attempts == asked
+    asking._members.close()
+
+
 def test_what_was_lost_before_is_not_told_by_each_worker(make_node) -> None:
     node, own = make_node().start(), "127.0.0.1:1"
     absent = f"127.0.0.1:{free_port()}"
-    asking = asking_module.Asking("data", own, [own, absent, node.address], 100, "original")
+    asking = asking_module.Asking("data", own, [own, absent, node.address], 100, "original", SHARES)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         members = asking._membership()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -85,6 +87,21 @@ def test_items_that_are_damaged_or_no_items_of_ours_are_not_taken(make_node, pho
     assert told == b'{"taken": 0, "refused": 1}'
     assert node.arena.stats()["items"] == 0
     client.drop()
+
+
+def test_messages_do_not_import_pandas(tmp_path) -> None:
+    # given a pandas that is installed, and takes long to import
+    (tmp_path / "pandas.py").write_text("print('imported')")
+    script = (
+        "from coordl.peers import wire\n"
+        "wire.reply_of([b'x' * 100, None], [1, 0])\n"
+        "batch = wire.checked(wire.put_of([(1, 2, b'x' * 100)], [1]), wire.put_schema())\n"
+        "assert batch.column('high').to_pylist() == [1] and wire.item_at(batch, 0)[1] == 1\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 def test_a_wrong_token_is_refused_by_both_sides(make_node, monkeypatch) -> None:

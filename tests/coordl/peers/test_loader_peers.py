@@ -34,7 +34,7 @@ from coordl.peers.address import split
 from coordl.peers.asking import Asking
 from coordl.peers.membership import Membership
 from coordl.peers.node import own_server, running
-from coordl.peers.ownership import owners
+from coordl.peers.ownership import Shares
 
 
 def transform() -> T.Compose:
@@ -82,7 +82,9 @@ class Pair:
         self.own = f"127.0.0.1:{free_port()}"
         monkeypatch.setenv("COORDL_PEERS_SELF", self.own)
         self.peers = [self.own, self.other.address]
-        self.theirs = owners(self.items.keys, self.peers) == 1
+        self.shares = Shares(self.items.keys, self.items.sizes)
+        owner = self.shares.owners(self.items.keys, tuple(self.peers), (1.0, 1.0))
+        self.theirs = owner == 1
 
     def loader(self, **options: Any) -> Any:
         return loader_of(self.folder, self.peers, **options)
@@ -371,7 +373,7 @@ def test_threads_that_ask_first_at_once_know_all_servers(pair, monkeypatch) -> N
 
     monkeypatch.setattr(Membership, "look", look)
     own_server(pair.other.name, *split(pair.own))
-    asking = Asking(pair.other.name, pair.own, pair.peers, 1 << 20, "auto")
+    asking = Asking(pair.other.name, pair.own, pair.peers, 1 << 20, "auto", pair.shares)
     key = pair.items.keys[np.flatnonzero(pair.theirs)[0]]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: asking.owner(key), range(4)))

@@ -105,8 +105,8 @@ def test_our_own_server_that_refuses_us_is_told_once(make_node) -> None:
     members = Membership(
         Listed([]), node.address, 1, "data", Secrets(b"another token"), said.append
     )
-    members.look()
-    members.look()
+    members.tell_own_server()
+    members.tell_own_server()
     members.close()
     assert len(said) == 1
     assert f"{node.address} is this node's own server and not ours" in said[0]

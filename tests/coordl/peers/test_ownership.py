@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordl.peers.ownership import owners
+from coordl.peers.ownership import Shares, fitted, owners
 
 NAMES = st.lists(st.text(min_size=1, max_size=20), min_size=2, max_size=9, unique=True)
 SEEDS = st.integers(0, 2**32)
@@ -94,3 +94,59 @@ def test_members_that_are_none_or_twice_are_refused(members) -> None:
 def test_weights_that_mean_nothing_are_refused(weights) -> None:
     with pytest.raises(ValueError, match="positive"):
         owners(keys_of(3), ["a", "b"], weights)
+
+
+# -- weights fitted to a data set ---------------------------------------------------------------
+
+
+def bytes_of(keys, sizes, members, weights) -> np.ndarray:
+    return np.bincount(owners(keys, members, weights), sizes, len(members))
+
+
+@pytest.mark.parametrize("wanted", [(1, 1), (1, 3), (1, 1, 1, 1), (5, 1, 2)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_fitted_shares_are_even_to_an_item_or_two(seed, wanted) -> None:
+    # given a thousand items between 10 and 200 KB, which chance alone shares by some per cent wrong
+    keys = keys_of(seed, 1000)
+    sizes = np.random.default_rng(seed).integers(10_000, 200_000, 1000)
+    members = [f"node{at}" for at in range(len(wanted))]
+    # when weights are fitted to budgets of that proportion
+    found = fitted(keys, sizes, members, [each * 1e9 for each in wanted])
+    # then nobody owns more than its share by more than two of the items
+    share = sizes.sum() * np.array(wanted) / sum(wanted)
+    assert (bytes_of(keys, sizes, members, found) - share).max() < 2 * 200_000
+    by_chance = bytes_of(keys, sizes, members, wanted)
+    assert (bytes_of(keys, sizes, members, found) - share).max() <= (by_chance - share).max()
+
+
+@settings(deadline=None, max_examples=40)
+@given(NAMES, SEEDS, st.randoms())
+def test_fitted_owners_do_not_depend_on_the_order_of_members(members, seed, random) -> None:
+    keys, sizes = keys_of(seed), np.arange(500)
+    weights = {name: 1.0 + at for at, name in enumerate(members)}
+    other = list(members)
+    random.shuffle(other)
+    shares = Shares(keys, sizes)
+    found = [
+        names_of(shares.owners(keys, tuple(those), tuple(weights[name] for name in those)), those)
+        for those in (members, other)
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_member_that_has_no_room_to_speak_of_is_fitted_too() -> None:
+    keys, sizes = keys_of(4), np.full(500, 100_000)
+    found = fitted(keys, sizes, ["a", "b"], [1.0, 1e12])
+    assert all(0 < weight < np.inf for weight in found)
+    assert bytes_of(keys, sizes, ["a", "b"], found)[0] <= 100_000
+
+
+def test_where_chance_is_even_enough_or_nothing_is_known_weights_are_as_given() -> None:
+    some = [2.0, 3.0]
+    assert fitted(keys_of(1, 200_000), np.ones(200_000, int), ["a", "b"], some) == (2.0, 3.0)
+    for keys, sizes in (
+        (keys_of(1), np.zeros(500, int)),
+        (np.zeros((500, 2), np.uint64), np.ones(500)),
+    ):
+        assert fitted(keys, sizes, ["a", "b"], some) == (2.0, 3.0)
+    assert fitted(keys_of(1, 0), np.zeros(0, int), ["a", "b"], some) == (2.0, 3.0)
