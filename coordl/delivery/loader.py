@@ -310,7 +310,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             position=position,
             on_error=self.on_error,
             exchange=self._exchange(items),
-            identities=items.items,
+            files=items,
             pinned=pinned,
         )
 
@@ -366,9 +366,11 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if exchange is None or files.cache is None:
             return files
         cache = files.cache
-        names = exchange.membership.known()
-        shares = exchange.shares_of(files.items)
-        asking = Asking(cache.name, exchange.own, names, cache.budget_bytes, cache.form, shares)
+        names, live = exchange.membership.known(), exchange.membership.live()
+        files.shares.fit(live.names, live.weights)  # once, and not in each worker
+        asking = Asking(
+            cache.name, exchange.own, names, cache.budget_bytes, cache.form, files.shares
+        )
         return replace(files, asking=asking)
 
     def _tally_of(self, folder: Folder) -> Tally | None:

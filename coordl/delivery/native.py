@@ -76,7 +76,7 @@ class NativeIterator(Resumed, _BaseDataLoaderIter):  # type: ignore[misc]
         self._threads = self._made.threads if self._made else epoch.threads(self._num_workers)
         self._asking = None
         if epoch.exchange is not None:
-            self._asking = epoch.exchange.begin(self._threads, epoch.identities)
+            self._asking = epoch.exchange.begin(self._threads, epoch.files)
         position.record.counters = self._threads.counters
         # What the pass ends with, in that order.
         self._closing: list[Any] = [

@@ -45,7 +45,7 @@ class NativeEpoch:
         pool: memory of minibatches; outlives the loader while a minibatch lives.
         on_error: the loader's.
         exchange: other servers, which are asked for what the cache lacks; or None.
-        identities: of the items, where there is one.
+        files: the items once more, with their identities, where there is one.
         pinned: whether minibatches lie in page-locked memory, for pin_memory=True.
     """
 
@@ -59,7 +59,7 @@ class NativeEpoch:
     position: Position
     on_error: Any
     exchange: Any = None
-    identities: Any = None
+    files: Any = None
     pinned: bool = False
 
     @cached_property

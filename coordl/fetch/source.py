@@ -59,6 +59,13 @@ class FolderItems:
         """The same for native threads."""
         return _table(self.items)
 
+    @functools.cached_property
+    def shares(self) -> Any:
+        """The same, shared among servers: a peers.ownership.Shares."""
+        from coordl.peers.ownership import Shares
+
+        return Shares(self.items.keys, self.items.sizes)
+
     @property
     def tiers(self) -> Any:
         return None if self.cache is None else self.cache.tiers

@@ -93,7 +93,7 @@ class Asking:
 
     def give(self, client: Any, key: NDArray[np.uint64], data: bytes) -> bool:
         """Whether its owner holds the item now."""
-        if not self.has_room(client):
+        if self._is_lost(client):
             return False
         (high, low), run = key.tolist(), client.run
         try:
@@ -108,8 +108,11 @@ class Asking:
         return False
 
     def has_room(self, client: Any) -> bool:
-        """None at a server that is lost: each time that one is asked takes a deadline."""
-        return client.run not in self._full and client in self._membership().live().clients
+        return client.run not in self._full and not self._is_lost(client)
+
+    def _is_lost(self, client: Any) -> bool:
+        """Then it is not asked again: each time would take a deadline."""
+        return client not in self._membership().live().clients
 
     def _membership(self) -> Any:
         if self._pid != os.getpid():

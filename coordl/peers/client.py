@@ -269,6 +269,9 @@ class PeerClient:
             ("grpc.max_receive_message_length", wire.MOST_BYTES),
             # A connection of our own: another's failure is not remembered for ours.
             ("grpc.use_local_subchannel_pool", 1),
+            # How long gRPC tries to connect, and keeps its threads for that, which a fork waits
+            # for, though the call has failed and the client is closed: else 20 s.
+            ("grpc.min_reconnect_backoff_ms", int(DEADLINE_S * 1000) + 20),
         ]
         client = flight.FlightClient(
             f"{scheme}://{self.address}", generic_options=limits, **options

@@ -90,7 +90,6 @@ class Exchange:
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._settling = _Settling()
-        self._shares: Any = None
         # Threads know the parts, not the whole: it ends with the last loader that has it.
         threads = [
             threading.Thread(target=_ask_on, args=(self._requests,), daemon=True)
@@ -121,16 +120,9 @@ class Exchange:
         """(servers, handover_bytes) of native Workers."""
         return len(self.membership.live().names), HANDOVER_BYTES
 
-    def shares_of(self, items: Items) -> Any:
-        """Who owns them: an ownership.Shares."""
-        from coordl.peers.ownership import Shares
-
-        if self._shares is None or self._shares.keys is not items.keys:
-            self._shares = Shares(items.keys, items.sizes)
-        return self._shares
-
-    def begin(self, workers: Any, items: Items) -> Pass:
-        return Pass(self, workers, items)
+    def begin(self, workers: Any, files: Any) -> Pass:
+        """One over a source.FolderItems."""
+        return Pass(self, workers, files.items, files.shares)
 
     def submit(self, request: _Request) -> None:
         self._requests.put(request)
@@ -214,9 +206,9 @@ class Pass:
         waiting_bytes: of items asked for, until told() that their minibatch was consumed.
     """
 
-    def __init__(self, exchange: Exchange, workers: Any, items: Items) -> None:
-        self._exchange, self._workers, self._items = exchange, workers, items
-        self._shares = exchange.shares_of(items)
+    def __init__(self, exchange: Exchange, workers: Any, items: Items, shares: Any) -> None:
+        self._exchange, self._workers = exchange, workers
+        self._items, self._shares = items, shares
         self.waiting_bytes = 0
         self._full: set[str] = set()  # runs that have no room any more
         self._giver = threading.Thread(target=self._give_on, daemon=True)

@@ -1,11 +1,13 @@
 """Which server an item belongs to: rendezvous hashing over the live members.
 
-Every server computes the same owners from the same members, without a word between them. A member
-that goes moves its own items only, evenly to the others; one that comes takes its share only.
+Every server computes the same owners from the same members and the same items, without a word
+between them. With given weights a member that goes moves its own items only, evenly to the others;
+one that comes takes its share only.
 
 Hashing alone gives shares that are uneven by chance, by 3 % of a thousand items to two members: a
 full cache would leave so much out, and another has room for it. So the weights are fitted to the
-data set, by all members alike.
+data set. The price: with the members they change a little, and about as many items as chance had
+made uneven move between those that stay.
 
 Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998); weights
 as Schindelhauer and Schomaker, "Weighted distributed hash tables" (2005): score -w / ln(u).
@@ -71,25 +73,29 @@ def fitted(
 ) -> tuple[float, ...]:
     """Weights for owners() that share these items' bytes as `weights` says, to about an item.
 
-    Those given where the items are so many, for so many members, that chance is even enough.
+    Those given where it would take too long: with more than _MOST_FITTED items times members.
 
     Args:
-        keys: (N, 2) uint64; zeros name no item.
+        keys: (N, 2) uint64; zeros name no item, and what comes again is one item.
         sizes: (N,) int64, bytes.
         members, weights: as for owners(); in the order of members is what is returned.
     """
-    bytes_of = np.where(keys.any(axis=1), sizes, 0).astype(np.float64)
-    if len(members) < 2 or len(keys) * len(members) > _MOST_FITTED or not bytes_of.any():
+    if len(members) < 2 or len(keys) * len(members) > _MOST_FITTED:
+        return tuple(weights)
+    _, first = np.unique(keys[:, 0], return_index=True)  # a half of the hash tells them apart
+    keys = keys[first]
+    bytes_of = np.where(keys.any(axis=1), sizes[first], 0).astype(np.float64)
+    if not bytes_of.any():
         return tuple(weights)
     by_name = _by_name(members)
     prices = _prices(keys, [members[at] for at in by_name])
     wanted = np.array(weights, np.float64)[by_name]
     share = wanted / wanted.sum() * bytes_of.sum()
     tried = best = wanted
-    least = np.inf  # bytes that members have beyond their shares
+    least: float = np.inf  # bytes that members have beyond their shares
     for step in np.linspace(1.0, 0.1, _FITS):
         has = np.bincount((prices / tried).argmin(axis=1), bytes_of, len(members))
-        if (over := float(np.maximum(has - share, 0.0).sum())) < least:
+        if (over := round(np.maximum(has - share, 0.0).sum())) < least:
             best, least = tried, over
         tried = tried * np.clip(share / np.maximum(has, 1.0), 0.5, 2.0) ** step
     found = np.empty(len(members))
@@ -101,18 +107,22 @@ class Shares:
     """One data set's items, shared among members that change. Any thread may call it."""
 
     def __init__(self, keys: NDArray[np.uint64], sizes: NDArray[np.int64]) -> None:
-        self.keys, self._sizes = keys, sizes
+        self._keys, self._sizes = keys, sizes
         self._fitted: dict[tuple[tuple[str, ...], tuple[float, ...]], tuple[float, ...]] = {}
 
     def owners(
         self, keys: NDArray[np.uint64], members: tuple[str, ...], weights: tuple[float, ...]
     ) -> NDArray[np.int32]:
         """As owners(), of any of the items."""
+        return owners(keys, members, self.fit(members, weights))
+
+    def fit(self, members: tuple[str, ...], weights: tuple[float, ...]) -> tuple[float, ...]:
+        """fitted(), kept until they are others; it goes to workers with this."""
         given = members, weights
-        if (weights_here := self._fitted.get(given)) is None:
-            weights_here = fitted(self.keys, self._sizes, members, weights)
-            self._fitted = {given: weights_here}
-        return owners(keys, members, weights_here)
+        if (found := self._fitted.get(given)) is None:
+            found = fitted(self._keys, self._sizes, members, weights)
+            self._fitted = {given: found}
+        return found
 
 
 def _by_name(members: Sequence[str]) -> NDArray[np.int32]:

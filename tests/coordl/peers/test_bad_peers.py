@@ -226,7 +226,7 @@ def test_what_fails_once_does_not_end_the_looks() -> None:
             return True
 
         def tell_own_server(self) -> None:
-            pass
+            looks.append("tell")
 
         def close(self) -> None:
             pass
@@ -241,6 +241,7 @@ def test_what_fails_once_does_not_end_the_looks() -> None:
         exchange = exchange_module.Exchange(Members(), "127.0.0.1:1", revive)
         exchange.settle()
         wait_until(lambda: looks.count("look") >= 2)
+        wait_until(lambda: looks.count("tell") >= 2)  # this node's server, of who is there
         exchange.close()
     assert sum("its port is taken" in str(each.message) for each in told) == 1
 
@@ -331,6 +332,7 @@ def test_python_asks_an_owner_that_is_lost_no_more(folder, make_node, monkeypatc
     items = identify(sorted(str(path) for path in folder.rglob("*.jpg")))
     node: Node = make_node(cache_name(str(folder))).start()
     monkeypatch.setattr(client_module, "DEADLINE_S", 0.5)
+    monkeypatch.setattr(asking_module, "_LOOK_S", 1e9)  # it would connect
     own = "127.0.0.1:1"
     shares = Shares(items.keys, items.sizes)
     asking = asking_module.Asking(node.name, own, [own, node.address], 1, "indexed", shares)
@@ -346,6 +348,20 @@ def test_python_asks_an_owner_that_is_lost_no_more(folder, make_node, monkeypatc
     assert not given.admit(key, b"indexed") and not given.admit(key, b"original")
     # then it is not waited for again
     assert owner._attempts == asked
+    asking._members.close()
+
+
+def test_python_gives_in_the_other_form_what_did_not_fit_in_the_first(make_node) -> None:
+    # given an owner with room for the smaller form alone
+    node: Node = make_node("data", budget=5_000).start()
+    own = "127.0.0.1:1"
+    asking = asking_module.Asking("data", own, [own, node.address], 1, "indexed", SHARES)
+    owner = asking.owner(KEYS[0])
+    given = asking_module.OwnersCache(asking, owner)
+    assert given.takes(KEYS[0], 4_000)
+    assert not given.admit(KEYS[0], bytes(6_000))
+    assert given.admit(KEYS[0], bytes(4_000))
+    assert not given.takes(KEYS[0], 4_000)  # of another item
     asking._members.close()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
+from emulated import wait_until
 
 from coordl import _native
 from coordl.errors import PeerError
@@ -259,6 +262,26 @@ def test_a_fork_waits_until_the_last_connection_is_gone(make_node) -> None:
     assert not client_module._grpc_threads()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_fork_does_not_wait_for_an_attempt_to_connect_that_failed(monkeypatch) -> None:
+    # given an address that answers nothing at all, as one whose link is cut
+    monkeypatch.setattr(client_module, "DEADLINE_S", 0.3)
+    wait_until(lambda: not client_module._grpc_threads())  # of tests before
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # more than it queues
+            waits = stack.enter_context(socket.socket())
+            waits.setblocking(False)
+            waits.connect_ex(full.getsockname())
+        secrets = Secrets.from_environment()
+        client = PeerClient(f"127.0.0.1:{full.getsockname()[1]}", "data", secrets)
+        with pytest.raises(OSError, match="Deadline Exceeded"):
+            client.hello()
+        # then gRPC's threads for it end, in less than the 20 s that it would try
+        wait_until(lambda: not client_module._grpc_threads(), 5)
 
 
 def test_threads_of_anothers_grpc_are_waited_for_once_and_new_ones_still(monkeypatch) -> None:

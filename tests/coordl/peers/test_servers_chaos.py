@@ -168,7 +168,7 @@ class Chaos:
 
     def _lose_store_host(self) -> None:
         """The rendezvous is gone: every agent ends, and a new job goes on from the checkpoint."""
-        self.happened["store hosts lost"] += 1
+        self._did_harm("store hosts lost", 0)
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -255,7 +255,7 @@ class Chaos:
 
     def _add(self, server: Server) -> None:
         del self.back[server.number]
-        self.happened["servers added"] += 1
+        self._did_harm("servers added", server.number)
         self.cluster.start(server)
 
     def _calm(self) -> None:
@@ -339,7 +339,10 @@ class Chaos:
                 assert waited < FIRST_WAIT_S
             else:
                 self.longest_s = max(self.longest_s, waited)
-        assert self.longest_s < WAIT_S, f"a minibatch came after {self.longest_s:.2f} s"
+        assert self.longest_s < WAIT_S, (
+            f"a minibatch came after {self.longest_s:.2f} s: see stacks-PID, harms and "
+            f"orders/struck in {self.home}"
+        )
 
     def _check_descriptors(self, did: list[dict[str, Any]]) -> None:
         """Of a rank that lives long: no more at its end than in its second epoch, but for what
