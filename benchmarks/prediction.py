@@ -1,12 +1,13 @@
 """How far off are dsanalyzer's predictions, each made from one profile before the run it predicts?
 
 Measured: a grid of configurations (cached fraction, storage, workers, accelerator, model, jobs,
-coordl's forms). A few *bases* are profiled. From each all its configurations are predicted at once,
-and the predictions are written to disk and synced; only then each configuration is run, and its
-speed compared. More than a third of the runs have a real model on the CPU and storage held back by
-the kernel (blkio control group); the others an emulated accelerator. coordl's prep rates come from
-`coordl rates`, a short sample run of its own. Runs of one job are `dsanalyzer profile` at the new
-setting (the page cache is the tool's LRU in both); runs of several jobs are plain processes.
+coordl's forms). A few *bases* are profiled, each three times, of which the one in the middle by
+its prep rate is taken, as machines are not steady. From each all its configurations are predicted
+at once, and the predictions are written to disk and synced; only then each configuration is run,
+and its speed compared. More than a third of the runs have a real model on the CPU and storage held
+back by the kernel (blkio control group); the others an emulated accelerator. coordl's prep rates
+come from `coordl rates`, a short sample run of its own. Runs of one job are `dsanalyzer profile` at
+the new setting (the page cache is the tool's LRU in both); runs of several jobs are plain processes.
 Not measured: a GPU; several servers; storage other than this machine's disk, held back.
 A run in which the loader alone, from memory, was surely (by both intervals) and over 5 % faster or
 slower than in the base is done again, once, whatever its speed: the machine had changed. What still
@@ -47,9 +48,10 @@ QUESTION = (__doc__ or "").splitlines()[0]
 JOB = HERE / "loaders" / "trainer.py"
 TARGETS = {"median": 0.02, "95th percentile": 0.05, "worst": 0.08}
 BATCH = 24  # a pass over the photographs is then long against two workers' prefetching
-# A base is measured with care, and prep with the workers that will be asked about: two workers on
-# two threads of one core are not twice as fast as one.
-LONG = ("--rounds", "5", "--epochs", "5", "--budget", "6m", "--sweep", "1,3,4")
+# Of so many profiles the one whose prep rate lies in the middle is the base. Prep is measured with
+# the workers that will be asked about: two on two threads of one core are not twice as fast as one.
+BASES = 3
+LONG = ("--rounds", "3", "--epochs", "4", "--budget", "4m", "--sweep", "1,3,4")
 SHORT = ("--rounds", "1", "--epochs", "3", "--budget", "3m", "--block", "0.5")
 DRIFT = 0.05  # of the loader's own rate, from which on the machine is not the base's
 TRIES = 2
@@ -236,7 +238,10 @@ def measure(name: str, family: Family, folder: Path, kept: Path) -> Iterator[dic
     """Rows of one family: predicted, then run."""
     place = kept / name
     place.mkdir(parents=True, exist_ok=True)
-    base = profile(family.base, folder, place / "base.json", LONG)
+    bases = [
+        profile(family.base, folder, place / f"base-{number}.json", LONG) for number in range(BASES)
+    ]
+    base = sorted(bases, key=lambda found: float(found["rates"]["P"]["value"]))[BASES // 2]
     rates = coordl_rates(base, place) if any(point.form for point in family.points) else None
     document = write_predictions(family, base, place, rates)
     for number, point in enumerate(family.points):
