@@ -7,7 +7,7 @@ at once, and the predictions are written to disk and synced; only then each conf
 and its speed compared. More than a third of the runs have a real model on the CPU and storage held
 back by the kernel (blkio control group); the others an emulated accelerator. coordl's prep rates
 come from `coordl rates`, a short sample run of its own. Runs of one job are `dsanalyzer profile` at
-the new setting (the page cache is the tool's LRU in both); runs of several jobs are plain processes.
+the new setting (the page cache is the tool's LRU in both), those of several jobs plain processes.
 Not measured: a GPU; several servers; storage other than this machine's disk, held back.
 A run in which the loader alone, from memory, was surely (by both intervals) and over 5 % faster or
 slower than in the base is done again, once, whatever its speed: the machine had changed. What still
