@@ -257,6 +257,9 @@ def measure(name: str, family: Family, folder: Path, kept: Path) -> Iterator[dic
             doubts = [check["name"] for check in found["checks"] if not check["ok"]]
             if abs(drift) > DRIFT:
                 doubts.append(f"the machine prepared {drift:+.0%} against the base")
+        alone = None
+        if point.jobs == 1 and point.workers == family.base.workers and not point.form:
+            alone = found["rates"]["P"]["value"] / base["rates"]["P"]["value"] - 1
         predicted = document["predictions"][point.name]
         if found["created"] < document["created"]:
             raise SystemExit(f"prediction: {output} is older than what predicts it; remove {place}")
@@ -272,6 +275,7 @@ def measure(name: str, family: Family, folder: Path, kept: Path) -> Iterator[dic
             "run_at": found["created"],
             "measured": speed,
             "error": predicted["speed"]["value"] / speed - 1,
+            "prep_alone": alone,  # of that run against the base's: the machine's doing
             "doubts": doubts,
         }
 
@@ -286,6 +290,21 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
         "95th percentile": errors[min(len(errors) - 1, round(0.95 * (len(errors) - 1)))],
         "worst": errors[-1],
     }
+
+
+def by_bound(rows: list[dict[str, Any]]) -> list[str]:
+    """The errors of what storage or the emulated accelerator binds, and of what the cores do."""
+    paced = [
+        row["bound_by"] == "fetch" or (row["bound_by"] == "gpu" and row["gpu"] > 0) for row in rows
+    ]
+    lines = []
+    for wanted, what in ((True, "storage or the emulated accelerator"), (False, "the cores")):
+        chosen = [row for row, is_paced in zip(rows, paced, strict=True) if is_paced == wanted]
+        if chosen:
+            found = summary(chosen)
+            figures = ", ".join(f"{name} {found[name]:.1%}" for name in TARGETS)
+            lines.append(f"- {found['points']:.0f} points are bound by {what}: {figures}")
+    return lines
 
 
 def apart(rows: list[dict[str, Any]]) -> float:
@@ -317,7 +336,14 @@ def table(rows: list[dict[str, Any]], taken: dict[str, Any]) -> str:
     for name, target in TARGETS.items():
         met = "met" if found[name] <= target else "**missed**"
         lines.append(f"| {name} | {target:.0%} | {found[name]:.1%} | {met} |")
-    heads = ["configuration", "predicted", "measured", "error", "bound by", "shown", "doubts"]
+    lines += ["", *by_bound(rows)]
+    lines += [
+        "",
+        "Prep alone: the loader's own rate, from memory and with nobody training, in that run "
+        "against the base's. No configuration here changes it, so it is the machine that differs.",
+    ]
+    heads = ["configuration", "predicted", "measured", "error", "bound by", "shown"]
+    heads += ["prep alone", "doubts"]
     lines += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         point = Point(**{key: row[key] for key in Point.__dataclass_fields__})
@@ -328,6 +354,7 @@ def table(rows: list[dict[str, Any]], taken: dict[str, Any]) -> str:
             f"{row['error']:+.1%}",
             row["bound_by"],
             row["shown"],
+            "–" if row.get("prep_alone") is None else f"{row['prep_alone']:+.0%}",
             "; ".join(row["doubts"]),
         ]
         lines.append("| " + " | ".join(cells) + " |")

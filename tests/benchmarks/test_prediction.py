@@ -48,6 +48,9 @@ def prepared(rate, doubt=0.01):
     return {"value": rate, "low": rate * (1 - doubt), "high": rate * (1 + doubt)}
 
 
+RATES = {"base-0": 700.0, "base-1": 500.0, "base-2": 600.0}
+
+
 def measured(monkeypatch, tmp_path, created="9999"):
     """A family measured with runs that are made up; each run sees what was on disk before it."""
     seen = []
@@ -59,7 +62,7 @@ def measured(monkeypatch, tmp_path, created="9999"):
         return {
             "created": created,
             "steady": {"speed": {"value": 110.0}},
-            "rates": {"P": prepared(600.0)},
+            "rates": {"P": prepared(RATES.get(output.stem, 612.0))},
             "options": {"storage_method": method},
             "checks": [{"name": "cold", "ok": False}],
         }
@@ -90,10 +93,17 @@ def test_runs_of_before_the_prediction_are_refused(monkeypatch, tmp_path):
 def test_every_prediction_is_on_disk_before_any_of_the_runs(predicted_then_run):
     seen, rows = predicted_then_run
 
-    assert seen[0] == (Point(), None)  # the base knows of no prediction
-    for point, document in seen[1:]:
+    bases, runs = seen[: prediction.BASES], seen[prediction.BASES :]
+    assert bases == [(Point(), None)] * 3  # the base knows of no prediction
+    for point, document in runs:
         assert point.name in document["predictions"] and len(document["predictions"]) == 3
-    assert {row["predicted_at"] for row in rows} == {seen[1][1]["created"]}
+    assert {row["predicted_at"] for row in rows} == {runs[0][1]["created"]}
+
+
+def test_the_base_is_the_middle_one_by_its_prep_rate(predicted_then_run):
+    _, rows = predicted_then_run
+
+    assert [row["prep_alone"] for row in rows] == [pytest.approx(0.02), pytest.approx(0.02), None]
 
 
 def test_only_a_real_model_under_the_kernels_throttle_counts_as_real(predicted_then_run):
@@ -123,6 +133,7 @@ def test_the_page_tells_targets_met_and_missed_and_every_point(predicted_then_ru
     assert "emulated: 2026-01-01, a machine, `x`." in page
 
     assert "| worst | 8% | 9.1% | **missed** |" in page
+    assert "- 3 points are bound by storage or the emulated accelerator: median 9.1%" in page
     assert all(f"| {Point().name.replace('x50', x)} |" in page for x in ("x0", "x100"))
     assert prediction.plot(rows).count("<circle") == 3
 
