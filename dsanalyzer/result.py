@@ -127,11 +127,12 @@ def build(command: list[str], options: Options, measured: Measured) -> Result:
         "storage_latency_s": measured.storage.get("latency_s"),
         "model": {
             "predicted_speed": predicted,
-            "measured_speed": 1 / steady.value,
-            "error": predicted * steady.value - 1,
+            "measured_speed": summary["speed"]["value"],
+            "error": predicted / summary["speed"]["value"] - 1,
         },
         "checks": [{k: c[k] for k in ("name", "ok", "detail")} for c in checks],
         "diverted": measured.diverted,
+        "directory": os.getcwd(),
         "notes": [*_notes(options, measured), *_first_epoch_shorter(epochs, summary)],
     }
     return cast(Result, document)

@@ -8,7 +8,8 @@ from typing import Any
 from coordl.fetch.budget import format_bytes
 
 _SHOWN = 10  # epochs, the last ones: a table is for a look, the dictionary has them all
-_HEADINGS = ("epoch", "samples", "bad", "wait", "hits", "misses", "read", "fetch", "prep")
+_HEADINGS = ("epoch", "samples", "bad", "wait", "hits", "remote", "misses", "read", "fetch", "prep")
+_REMOTE = _HEADINGS.index("remote")
 
 
 class Stats(dict[str, Any]):
@@ -23,6 +24,8 @@ class Stats(dict[str, Any]):
         rows: list[tuple[str, ...]] = [_HEADINGS]
         rows += [_row(f"{epoch['epoch']}", epoch) for epoch in epochs[-_SHOWN:]]
         rows.append(_row("total", self["total"]))
+        if not self["total"].get("remote_hits"):  # without other servers there are none
+            rows = [row[:_REMOTE] + row[_REMOTE + 1 :] for row in rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
@@ -51,6 +54,7 @@ def _row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
         f"{bad:,}",
         _seconds(figures["wait_s"]),
         _count(figures["hits"]),
+        _count(figures.get("remote_hits")),
         _count(figures["misses"]),
         "–" if read is None else format_bytes(read),
         _seconds(figures["fetch_s"]),

@@ -226,7 +226,7 @@ def _fail(error: NotMeasured, job: list[str], options: Options, output: Path) ->
 
     lines = error.log.rstrip().splitlines()
     if lines:
-        err.print(f"[dim]── the job's own output (last {min(len(lines), LOG_LINES)} lines)[/dim]")
+        err.print("[dim]── the job's own output (its last lines)[/dim]")
         print("\n".join(lines[-LOG_LINES:]), file=sys.stderr)
     part = partial.build(job, options, error)
     if part is None:
@@ -251,8 +251,8 @@ def _before_start(options: Options) -> str:
     asked = [name for name in ("samples", "rounds", "epochs") if getattr(options, name)]
     fixed = f"; {', '.join(asked)} as asked for" if asked else ""
     return (
-        f"The command runs twice, planned to take {_clock(options.budget_s)} at most{fixed}. "
-        "Ctrl-C ends it and leaves nothing."
+        f"The command runs twice, planned to take about {_clock(options.budget_s)}{fixed}. "
+        "Ctrl-C ends it."
     )
 
 

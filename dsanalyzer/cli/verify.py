@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -60,11 +61,12 @@ def verify(result: Result, scenario: Scenario, progress: Any) -> dict[str, Any]:
         return {"why_not": reason}
     options = options_of(result, scenario)
     try:
-        with run_directory() as directory:
+        with contextlib.chdir(result.get("directory", ".")), run_directory() as directory:
             measured = Session(result["command"], options, directory, progress).measure()
         found = results.build(result["command"], options, measured)
-    except NotMeasured as error:
-        return {"why_not": str(error)}
+    except (NotMeasured, FileNotFoundError) as error:
+        said = getattr(error, "log", "").strip().splitlines()[-1:]
+        return {"why_not": ": ".join([str(error), *said]), "failed": True}
     speed = found["steady"]["speed"]
     return {
         "speed": speed,

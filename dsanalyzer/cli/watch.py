@@ -36,7 +36,7 @@ def watch(
     The wait at next() is fetch and prep together; `dsanalyzer profile` tells them apart. The exit
     code is the command's.
     """
-    shown = timing.clock()
+    shown, since = timing.clock(), Waited()  # the latest line
     board = None
     if tensorboard is not None:
         from dsanalyzer.report.board import Board
@@ -47,16 +47,18 @@ def watch(
             raise typer.BadParameter(str(error)) from None
 
     def report(message: dict[str, Any], total: Waited) -> None:
-        nonlocal shown
+        nonlocal shown, since
         now = Waited()
         now.add(message)
+        since.add(message)
         if prometheus is not None:
             write_whole(prometheus, metrics(total))
         if board is not None:
             board.add(now, total)
         if timing.clock() - shown >= every:
             shown = timing.clock()
-            _say(f"{rate(now.rate)}, waits {percent(now.share)}; so far {_words(total)}")
+            _say(f"{rate(since.rate)}, waits {percent(since.share)}; so far {_words(total)}")
+            since = Waited()
 
     try:
         with terminate_as_interrupt(), run_directory() as directory:
@@ -70,7 +72,14 @@ def watch(
     finally:
         if board is not None:
             board.close()
-    print(f"dsanalyzer: {_words(total)}" if total.batches else "dsanalyzer: no training loop seen")
+    if total is None:
+        _say(
+            "nothing watched: no Python process of the command iterated a torch DataLoader under "
+            "the hooks. Has it none, or does it run python with -I, -E or -S, or inside a "
+            "container or on another machine? Then watch it there."
+        )
+    else:
+        print(f"dsanalyzer: {_words(total) if total.batches else 'no training loop seen'}")
     raise typer.Exit(code or 0)
 
 

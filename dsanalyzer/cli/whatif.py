@@ -119,6 +119,8 @@ def whatif(
     terminal.whatif_table(answer, Console())
     for path in outputs:
         print(path)
+    if any(scenario.get("verified", {}).get("failed") for scenario in answer["scenarios"]):
+        raise typer.Exit(1)
 
 
 def _verify(answer: WhatIf, measured: Result) -> None:

@@ -90,6 +90,7 @@ class Session:
         self._loader: dict[str, Any] | None = None  # the training loader, once it is known
         self.plan: Plan | None = None
         self._batch = 1
+        self._began_ns = 0
 
     def measure(self) -> Measured:
         """Raises NotMeasured; KeyboardInterrupt leaves nothing running."""
@@ -154,6 +155,8 @@ class Session:
         run_dir = self._directory / kind
         diverted = run_dir / "diverted"
         diverted.mkdir(parents=True)
+        # What is older is not the job's to change; what its first run made, its second may.
+        self._began_ns = self._began_ns or diverted.stat().st_ctime_ns
         subset_file = run_dir / "subset.json"
         if kind == "fetch":
             for file in (self._directory / "rates").glob("subset*.json"):  # ranks have their own
@@ -172,7 +175,7 @@ class Session:
             "divert": self.options.divert,
             "sweep": sorted(set(self.options.sweep)),
             "divert_dir": str(diverted),
-            "started_ns": diverted.stat().st_ctime_ns,
+            "started_ns": self._began_ns,
             **extra,
         }
         if throttle is not None and throttle.method == "pacing":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dsanalyzer.job import Job
-from dsanalyzer.measure.not_measured import NotMeasured, cannot_run
+from dsanalyzer.measure.not_measured import cannot_run
 from dsanalyzer.observer import Observer
 
 
@@ -41,14 +41,14 @@ class Waited:
 
 def watch(
     command: Sequence[str], directory: Path, on_report: Callable[[dict[str, Any], Waited], None]
-) -> tuple[Waited, int | None]:
-    """Totals, and the job's exit code.
+) -> tuple[Waited | None, int | None]:
+    """Totals, and the job's exit code; None of the former where no loader was iterated under hooks.
 
     Only loaders between whose minibatches an optimizer has stepped count, so validation is left
     out. `on_report` is called about once a second and rank.
 
     Raises:
-        NotMeasured: the command cannot be run, or its Python did not load the hooks.
+        NotMeasured: the command cannot be run.
     """
     config = {"kind": "watch", "socket": str(directory / "socket")}
     (directory / "config.json").write_text(json.dumps(config))
@@ -64,9 +64,4 @@ def watch(
             code = job.wait()
     finally:
         observer.close()
-    if not observer.hooked and not code:
-        raise NotMeasured(
-            "no Python process of the command iterated a DataLoader under the hooks. Does it run "
-            "python with -I, -E or -S, or inside a container or on another machine? Watch it there."
-        )
-    return total, code
+    return total if observer.hooked else None, code

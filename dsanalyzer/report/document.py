@@ -244,6 +244,7 @@ class Result(TypedDict):
     model: Model | None
     checks: list[Check]
     diverted: list[str]
+    directory: NotRequired[str]  # in which the command was run
     notes: list[str]
 
 

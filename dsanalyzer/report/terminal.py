@@ -48,6 +48,7 @@ PARTS = (
 )
 RATES = (("G", "GPU", "gpu"), ("P", "prep", "prep"), ("F", "fetch", "fetch"))
 PARTS_TOLD = 4
+MOST_DIVERTED = 5  # files named here; the result has all
 LABEL = 23  # columns left of a bar
 
 
@@ -202,8 +203,10 @@ def _checks(result: Result, screen: Screen) -> None:
     if diverted := result["diverted"]:
         count = f"{len(diverted)} file{'s' if len(diverted) > 1 else ''}"
         _fact(screen, "writes", f"{count} diverted:")
-        for path in diverted:
+        for path in diverted[:MOST_DIVERTED]:
             screen.paragraph(path, "dim", "    ")
+        if (more := len(diverted) - MOST_DIVERTED) > 0:
+            screen.paragraph(f"and {more} more, in the result's file", "dim", "    ")
     for note in result["notes"]:
         screen.paragraph(note, "dim", "  note: ")
 

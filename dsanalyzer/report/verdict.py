@@ -90,11 +90,9 @@ def repeat_advice(result: Result) -> str | None:
     if not open_ones:
         return None
     rounds = result["options"]["rounds"]
-    if not all(check["ok"] for check in result["checks"]):
-        return (
-            "The evidence does not suffice (see the failed checks): profile again with "
-            f"`--rounds {rounds * 3}` on an otherwise idle machine."
-        )
+    if failed := sum(not check["ok"] for check in result["checks"]):
+        which = "a failed check says" if failed == 1 else f"{failed} failed checks say"
+        return f"The evidence does not suffice: {which} why, and what to do."
     needed = [stall.get("rounds_needed", rounds * 3) for stall in open_ones]
     if any(count is None for count in needed):
         floor = steady.get("noise_floor", 0.0)

@@ -147,6 +147,7 @@ def test_a_checkpoint_is_diverted_and_listed(once):
 
     assert precious.read_bytes() == b"weeks of work"
     assert result["diverted"] == [str(precious)]
+    assert precious.with_name("log-of-it.txt").exists()  # what run 1 made, run 2 makes again
     assert "model.pt" in "".join(shown.split())  # the path may be wrapped
     jsonschema.validate(result, load.schema("result"))
 

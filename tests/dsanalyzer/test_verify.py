@@ -99,4 +99,4 @@ def test_a_run_that_fails_says_why(result, monkeypatch):
     monkeypatch.setattr(verify, "Session", Fails)
 
     found = verify.verify(result, scenario(cached_fraction=0.8), None)
-    assert found == {"why_not": "the script ended"}
+    assert found == {"why_not": "the script ended", "failed": True}

@@ -1,6 +1,7 @@
 """`dsanalyzer watch`: the job runs as it is, and its waits are told."""
 
 import importlib.util
+import sys
 
 import pytest
 
@@ -33,6 +34,13 @@ def test_the_exit_code_is_the_jobs(cli):
 
     assert done.returncode == 1
     assert "the script's own mistake" in done.stderr
+
+
+def test_a_command_without_a_loader_has_its_exit_code_and_is_told(cli):
+    done = cli("watch", "--", sys.executable, "-c", "print('done')")
+
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    assert "Has it none" in done.stderr
 
 
 def test_a_command_that_does_not_exist_says_so(cli):

@@ -122,6 +122,8 @@ def test_what_the_owner_holds_comes_from_it(pair, alone, form) -> None:
     assert (first["remote_hits"], first["misses"]) == (theirs, PICTURES - theirs)
     assert first["storage_bytes"] == pair.items.sizes[~pair.theirs].sum()
     assert (second["remote_hits"], second["misses"], second["storage_bytes"]) == (theirs, 0, 0)
+    heading, *rows = str(loader.stats()).splitlines()
+    assert heading.split()[4:7] == ["hits", "remote", "misses"] and f" {theirs} " in rows[1]
     assert second["hits"] == PICTURES - theirs
     if form == "original":
         assert first["remote_bytes"] == pair.items.sizes[pair.theirs].sum()

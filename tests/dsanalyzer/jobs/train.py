@@ -3,6 +3,7 @@
 import argparse
 import glob
 import multiprocessing
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -88,6 +89,9 @@ def main():
                 schedule.step()
             if args.checkpoint:
                 torch.save(model.state_dict(), args.checkpoint)
+                Path(args.checkpoint).with_name("log-of-it.txt").write_text(
+                    "a file of its own, made anew"
+                )
         with torch.no_grad():
             for images, _ in val:
                 model(images)

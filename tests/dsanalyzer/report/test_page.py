@@ -166,7 +166,9 @@ def test_unmeasured_rates_leave_a_sentence_in_place_of_the_chart(tmp_path, resul
 
 
 def test_an_inconclusive_result_names_the_command_as_code(tmp_path, make_result):
-    path = write_page(make_result(verdicts=("inconclusive", "none")), tmp_path / "p.html")
+    result = make_result(verdicts=("inconclusive", "none"))
+    result["checks"] = [check for check in result["checks"] if check["ok"]]
+    path = write_page(result, tmp_path / "p.html")
     assert "<code>--rounds 9</code>" in path.read_text(encoding="utf-8")
 
 
