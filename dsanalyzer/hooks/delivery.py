@@ -7,6 +7,7 @@ that way shows how much, so that it is not taken for a prep stall.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,10 @@ def opened(loader: Any, batches: list[Any], count: int) -> Iterator[Any] | None:
         return None
     if subset.on_gpu(batches):
         return None
+    context = loader.multiprocessing_context or multiprocessing.get_context()
+    if context.get_start_method() != "fork":
+        # What is sent to a worker moves into shared memory, for this process too: it gets copies.
+        batches = [subset.map_tensors(torch.clone, batch) for batch in batches]
     ahead = loader.num_workers * loader.prefetch_factor
     ready: Any = Ready(batches, count + ahead)
     twin = dataloader.DataLoader(
