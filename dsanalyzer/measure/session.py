@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -201,6 +202,9 @@ class Session:
                 with self._start(run_dir, throttle, log) as job:
                     observer.root_pid = job.pid
                     code = self._wait(job, observer)
+                    said = os.fstat(log.fileno()).st_size
+                # What it says to being ended explains something only where it hung: at what.
+                text = (run_dir / "job.log").read_bytes()[: None if observer.silent else said]
         finally:
             observer.close()
         self._passes += observer.passes
@@ -209,7 +213,7 @@ class Session:
         check(
             observer,
             code,
-            (run_dir / "job.log").read_text(errors="replace"),
+            text.decode(errors="replace"),
             phase=self._phase,
             patience_s=self.options.patience_s,
             steps=self._steps(),
