@@ -20,7 +20,7 @@ import psutil
 
 from dsanalyzer import ranks
 from dsanalyzer.hooks.wire import MESSAGE_BYTES, address_of
-from dsanalyzer.measure import residency, timing
+from dsanalyzer.measure import objects, residency, timing
 from dsanalyzer.measure.load import Load
 from dsanalyzer.measure.plan import Plan
 from dsanalyzer.measure.policy import PageCachePolicy
@@ -123,6 +123,7 @@ class Observer:
         self._followed: dict[str, None] | None = None  # files opened, while a stream is followed
         self._begin_loaded()
         self._absent_bytes: int | None = None  # not in memory when opened, where that is counted
+        self._network_bytes = 0  # of objects that were read where they lie
         self._gathered = ranks.Gathered()
         self._rank_of: dict[socket.socket, int] = {}
         self._stop_read, self._stop_write = socket.socketpair()
@@ -242,6 +243,7 @@ class Observer:
             self._policy.touch(message["path"])
         if "absent_bytes" in message:
             self._absent_bytes = (self._absent_bytes or 0) + message["absent_bytes"]
+        self._network_bytes += message.get("network_bytes", 0)
         if self._followed is not None:
             self._followed[message["path"]] = None
 
@@ -331,6 +333,8 @@ class Observer:
         self._drain_events()  # of what led in
         self._begin_loaded()
         self._absent_bytes = None
+        self._network_bytes = 0
+        self._received_bytes = objects.received_bytes()
         self._on_progress(f"{message['phase']}: pass over {len(sizes)} files")
         self._counters = Counters(self.root_pid)
         self._device_bytes = self._throttle.device_read_bytes() if self._throttle else None
@@ -354,6 +358,7 @@ class Observer:
             self._on_progress(BLOCKS[message["phase"]])
             return {}
         record |= Counters(self.root_pid).since(self._counters) | {"device_bytes": None}
+        record["received_bytes"] = objects.received_bytes() - self._received_bytes
         if self._throttle is not None and self._device_bytes is not None:
             now = self._throttle.device_read_bytes()
             record["device_bytes"] = None if now is None else now - self._device_bytes
@@ -375,6 +380,7 @@ class Observer:
             }
             if self._absent_bytes is not None:  # nobody counts reads of such a mount
                 record["read_bytes"] = self._absent_bytes
+        record["read_bytes"] += self._network_bytes
         after = residency.residency(self._sizes())
         record |= {
             "resident_before": self._before.share,

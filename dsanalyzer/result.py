@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import statistics
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -290,6 +291,16 @@ def _checks(
             "fetch",
         ),
     ]
+    storage = mounts.mount_of(next(iter(measured.subset["sizes"])))
+    counted = (
+        "objects asked for"
+        if storage.objects
+        else "pages not in memory when opened"
+        if storage.served
+        else "/proc/PID/io"
+    )
+    if storage.objects:
+        checks.append(_over_the_network(resident, by_phase["fetch"], whole_device_bytes))
     for record in steady:
         expected, found = record["resident_expected_before"], record["resident_before"]
         if seen:
@@ -307,7 +318,7 @@ def _checks(
             _check(
                 f"epoch {record['round']}: bytes read are the policy's misses",
                 abs(read - missed) <= max(STRAY_BYTES, missed / 100),
-                f"{read / 1e6:.1f} MB from storage (/proc/PID/io), {missed / 1e6:.1f} MB missed by "
+                f"{read / 1e6:.1f} MB from storage ({counted}), {missed / 1e6:.1f} MB missed by "
                 f"{options.policy} in whole pages",
                 "fetch",
             )
@@ -346,6 +357,23 @@ def _checks(
             )
         )
     return checks
+
+
+def _over_the_network(
+    prep: list[dict[str, Any]], fetch: list[dict[str, Any]], whole_bytes: int
+) -> dict[str, Any]:
+    """What the machine's interfaces received, against the objects that were asked for."""
+    asked = sum(record["read_bytes"] for record in fetch)
+    came = sum(record["received_bytes"] for record in fetch)
+    beside = statistics.median(record["received_bytes"] for record in prep)
+    return _check(
+        "objects came over the network in fetch passes, and in no prep pass",
+        came >= 0.95 * asked and beside <= max(STRAY_BYTES, whole_bytes / 20),
+        f"{came / 1e6:.1f} MB received by this machine in fetch passes that asked for "
+        f"{asked / 1e6:.1f}; {beside / 1e6:.1f} MB in a prep pass (other programs' traffic and "
+        "questions about objects count, too)",
+        "prep fetch",
+    )
 
 
 def _longer_pass(loader: dict[str, Any], count: int) -> str:

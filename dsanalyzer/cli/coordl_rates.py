@@ -49,6 +49,11 @@ def measured_rates(measured: Result, form: str) -> dict[str, Any]:
     command = coordl_command()
     if command is None:
         raise ValueError("the coordl command is not installed here; give its rates with --rates")
+    if any("://" in name for name in measured["dataset"]["files"][:1]):
+        raise ValueError(
+            f"the items lie at {measured['dataset']['files'][0]} and on; measure coordl's rate on "
+            "a part of them copied to a disk (`coordl rates --help`), and give it with --rates"
+        )
     shape = cast(dict[str, Any], measured["loader"]).get("sample_shape") or [3, 224, 224]
     with tempfile.TemporaryDirectory(prefix="dsanalyzer-") as scratch:
         files, rates = Path(scratch, "files.txt"), Path(scratch, "rates.json")

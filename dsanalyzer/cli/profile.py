@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from dsanalyzer import builtin, quantity
 from dsanalyzer import trace as traces
+from dsanalyzer.cli.given import given, maybe
 from dsanalyzer.job import terminate_as_interrupt
 from dsanalyzer.measure import timing
 from dsanalyzer.measure.not_measured import NotMeasured
@@ -110,20 +111,20 @@ def profile(
         job = _job(command, data, model, batch_size, workers, emulated=bool(gpu_rate or steps))
         options = Options(
             policy=policy,
-            cached_fraction=quantity.fraction(cached),
-            storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage),
+            cached_fraction=given("--cached", quantity.fraction, cached),
+            storage_bytes_per_s=maybe("--storage", quantity.bytes_per_s, storage),
             gpu_rate=steps.rate if steps else gpu_rate,
             gpu_trace=tuple(s / steps.batch_size for s in steps.steps_s) if steps else (),
-            budget_s=quantity.duration_s(budget),
+            budget_s=given("--budget", quantity.duration_s, budget),
             samples=samples,
             rounds=rounds,
             block_s=block,
             epochs=epochs,
             seed=seed,
             divert=not keep_checkpoints,
-            sweep=quantity.counts(sweep),
-            threshold=quantity.fraction(threshold),
-            patience_s=quantity.duration_s(patience),
+            sweep=given("--sweep", quantity.counts, sweep),
+            threshold=given("--threshold", quantity.fraction, threshold),
+            patience_s=given("--patience", quantity.duration_s, patience),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

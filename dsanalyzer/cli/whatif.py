@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dsanalyzer import quantity
 from dsanalyzer.cli.coordl_rates import coordl_command, measured_rates, read_rates
+from dsanalyzer.cli.given import maybe
 from dsanalyzer.cli.profile import progress_of, refuse_to_overwrite
 from dsanalyzer.cli.verify import verify_all
 from dsanalyzer.job import terminate_as_interrupt
@@ -86,12 +87,12 @@ def whatif(
         measured = load.load_result(result)
         asked = _changes(
             Change(loader=_known_loader(loader, form), form=form),
-            Change(cached_fraction=None if cache is None else quantity.fraction(cache)),
+            Change(cached_fraction=maybe("--cache", quantity.fraction, cache)),
             Change(policy=_known_policy(policy)),
             Change(cores=cores),
             Change(workers=workers),
-            Change(storage_bytes_per_s=None if storage is None else quantity.bytes_per_s(storage)),
-            Change(gpu_speedup=None if gpu_speedup is None else quantity.factor(gpu_speedup)),
+            Change(storage_bytes_per_s=maybe("--storage", quantity.bytes_per_s, storage)),
+            Change(gpu_speedup=maybe("--gpu-speedup", quantity.factor, gpu_speedup)),
             Change(gpus=gpus),
         )
         asked = _shared(asked, jobs, servers, network, shared_storage)
@@ -200,8 +201,8 @@ def _shared(
                         partitioned=together or None,
                         # A page cache belongs to its own kernel: partitions never evict.
                         policy="never-evict" if together else None,
-                        network_bytes_per_s=(
-                            None if network is None else quantity.network_bytes_per_s(network)
+                        network_bytes_per_s=maybe(
+                            "--network", quantity.network_bytes_per_s, network
                         ),
                         shared_storage=shared_storage or None,
                     )

@@ -25,20 +25,55 @@ _local = threading.local()
 _events: Connection | None = None
 _pace: Callable[[str], None] | None = None
 _served: frozenset[str] = frozenset()  # data files whose reads the kernel does not count
+_recorded: list[str] | None = None  # into what tell() records, whichever thread reads
 
 
 class recording:
-    """Within it, opens of this thread are appended to a list and not sent to the tool."""
+    """Within it, opens of this thread are appended to a list and not sent to the tool.
+
+    So are objects of a network, of any thread: fsspec reads them in one of its own.
+    """
 
     def __init__(self) -> None:
         self.paths: list[str] = []
 
     def __enter__(self) -> list[str]:
-        _local.into = self.paths
+        global _recorded
+        _recorded = _local.into = self.paths
         return self.paths
 
     def __exit__(self, *_: object) -> None:
-        _local.into = None
+        global _recorded
+        _recorded = _local.into = None
+
+
+def taken() -> list[str]:
+    """What has been recorded since it was last taken."""
+    recorded = _recorded or []
+    paths = list(recorded)
+    recorded.clear()
+    return paths
+
+
+class unseen:
+    """Within it, opens of this thread are the tool's own."""
+
+    def __enter__(self) -> None:
+        self._before = getattr(_local, "busy", False)
+        _local.busy = True
+
+    def __exit__(self, *_: object) -> None:
+        _local.busy = self._before
+
+
+def tell(path: str, network_bytes: int) -> None:
+    """The job reads the object that `path` stands for, so many bytes of it over the network."""
+    recorded = _recorded
+    if recorded is not None:
+        recorded.append(path)
+    elif _events is not None:
+        with unseen():
+            _events.event({"op": "open", "path": path, "network_bytes": network_bytes})
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -51,8 +86,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         return
     if path.endswith(_NOT_DATA) or path.startswith(_SYSTEM) or getattr(_local, "busy", False):
         return
-    _local.busy = True  # what the hook itself opens is not the job's
-    try:
+    with unseen():  # what the hook itself opens is not the job's
         path = os.path.abspath(path)
         into = getattr(_local, "into", None)
         if into is not None:
@@ -66,8 +100,6 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
             _events.event(message)
             if _pace is not None:
                 _pace(path)
-    finally:
-        _local.busy = False
 
 
 def install(config: dict[str, Any]) -> None:

@@ -111,7 +111,15 @@ def install() -> None:
 
         workers.patch(module, config)
 
+    def after_filesystem(module: ModuleType) -> None:
+        if config["kind"] == "watch":
+            return
+        from dsanalyzer.hooks import remote
+
+        remote.patch(module, config)
+
     callbacks: dict[str, Callable[[ModuleType], None]] = {
+        "fsspec.spec": after_filesystem,
         "torch.utils.data._utils.fetch": after_fetch,
         "torch.utils.data.dataloader": after_dataloader,
         "torch.optim.optimizer": after_optimizer,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dsanalyzer.hooks.subset import NotMeasurable
+from dsanalyzer.measure import objects
 from dsanalyzer.wrapping import Wrapped
 
 FEWEST_BATCHES = 2
@@ -78,15 +79,15 @@ def _chosen(samples: int, batches: int, paths: list[str]) -> dict[str, Any]:
     if not sizes:
         raise NotMeasurable(
             "going through the stream opens no file that Python sees (data in memory, opened "
-            "beforehand, from a network, or by native code), so there is no fetch to measure that "
-            "the tool could make cold"
+            "beforehand, from a network by other means than fsspec, or by native code), so there "
+            "is no fetch to measure that the tool could make cold"
         )
     if samples > MOST_SAMPLES_A_FILE * len(sizes):
         largest = max(sizes, key=lambda path: sizes[path])
         raise NotMeasurable(
             f"the samples are parts of larger files ({samples} samples in {len(sizes)} files, the "
-            f"largest {largest}), and the tool puts whole files into the page cache and out of it. "
-            "Profile the same data as single files"
+            f"largest {objects.name_of(largest)}), and the tool puts whole files into memory and "
+            "out of it. Profile the same data as single files"
         )
     return {
         "indices": list(range(samples)),

@@ -7,10 +7,11 @@ import itertools
 import multiprocessing
 import os
 from collections import Counter, UserDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dsanalyzer.hooks import opens
+from dsanalyzer.measure import objects
 
 MOST_DRAWN = 1 << 20  # from a sampler that may never end
 PROBED_SAMPLES = 8  # loaded to check what a data set's own list of files claims
@@ -226,30 +227,35 @@ def _choose(loader: Any, size: int, wanted: int, alive: Callable[[], None]) -> d
             f"the data set has {len(drawn)} samples, fewer than two minibatches of {size}"
         )
     indices = drawn[: count // size * size]
-    files = _files(loader.dataset, indices, alive)
+    files = _files(loader, indices, alive)
     sizes = {path: os.path.getsize(path) for paths in files for path in paths}
     _check_files_are_whole(files, sizes)
     return {"indices": indices, "files": files, "sizes": sizes, "why": None}
 
 
-def _files(dataset: Any, indices: list[int], alive: Callable[[], None]) -> list[list[str]]:
+def _files(loader: Any, indices: list[int], alive: Callable[[], None]) -> list[list[str]]:
     """Files each sample is read from: the data set's list where it proves true, else by loading."""
-    claimed = [_claimed_path(dataset, index) for index in indices]
+    claimed = [_claimed_path(loader.dataset, index) for index in indices]
     step = max(1, len(indices) // PROBED_SAMPLES)
-    opened = {n: _opened_by(dataset, indices[n]) for n in range(0, len(indices), step)}
-    if all(opened[n] == [claimed[n]] for n in opened):  # and no mask or caption beside it
-        return [[str(path)] for path in claimed]
-    before = _received_bytes()
-    files = []
-    for number, index in enumerate(indices):
-        files.append(opened.get(number) or _opened_by(dataset, index))
+    probed = list(range(0, len(indices), step))
+    others = [n for n in range(len(indices)) if n % step]
+    before = objects.received_bytes()
+    opened: dict[int, list[str]] = {}
+    loaded = _loaded(loader, [indices[n] for n in probed + others])
+    for n, paths in zip(probed + others, loaded, strict=True):
+        opened[n] = paths
         alive()
+        # And no mask or caption beside it.
+        if len(opened) == len(probed) and all(opened[n] == [claimed[n]] for n in probed):
+            return [[str(path)] for path in claimed]
+    files = [opened[n] for n in range(len(indices))]
     if not any(files):
-        if (received := _received_bytes() - before) >= FROM_NETWORK * len(indices):
+        if (received := objects.received_bytes() - before) >= FROM_NETWORK * len(indices):
             raise NotMeasurable(
                 f"loading a sample opens no file, and {received / 1e6:.3g} MB came over the "
-                f"network while {len(indices)} were loaded: the tool can put what a client reads "
-                "neither into memory nor out of it, so it cannot tell fetch from prep. "
+                f"network while {len(indices)} were loaded: of clients the tool knows fsspec, "
+                "whole objects by open() or cat_file(), and can put what others read neither into "
+                "memory nor out of it, so it cannot tell fetch from prep. Read through fsspec; "
                 "`dsanalyzer watch` tells how long the job waits for both; or profile a part of "
                 "the data copied to a disk"
             )
@@ -258,15 +264,6 @@ def _files(dataset: Any, indices: list[int], alive: Callable[[], None]) -> list[
             "there is no fetch to measure that the tool could make cold"
         )
     return files
-
-
-def _received_bytes() -> int:
-    """By this machine's (or container's) network interfaces so far, its own to itself included."""
-    try:
-        with open("/proc/self/net/dev") as file:
-            return sum(int(line.partition(":")[2].split()[0]) for line in file if ":" in line)
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _check_files_are_whole(files: list[list[str]], sizes: dict[str, int]) -> None:
@@ -278,17 +275,64 @@ def _check_files_are_whole(files: list[list[str]], sizes: dict[str, int]) -> Non
         return
     shard = max(opened, key=lambda path: opened[path])
     raise NotMeasurable(
-        f"the samples are parts of larger files ({opened[shard]} of {len(files)} lie in {shard}), "
-        "and the tool puts whole files into the page cache and out of it, so it cannot show what "
-        "reading parts of them costs. Profile the same data as single files (for a packed data "
-        "set: the folder it was packed from)"
+        f"the samples are parts of larger files ({opened[shard]} of {len(files)} lie in "
+        f"{objects.name_of(shard)}), and the tool puts whole files into memory and out of it, so "
+        "it cannot show what reading parts of them costs. Profile the same data as single files "
+        "(for a packed data set: the folder it was packed from)"
     )
 
 
 def _opened_by(dataset: Any, index: int) -> list[str]:
     with opens.recording() as paths:
         dataset[index]
+    return _files_of(paths)
+
+
+def _files_of(paths: list[str]) -> list[str]:
     return list(dict.fromkeys(path for path in paths if os.path.isfile(path)))
+
+
+class _Recording:
+    """How a worker begins: as the job's does, and then records what samples open."""
+
+    def __init__(self, begin: Callable[[int], None] | None) -> None:
+        self._begin = begin
+
+    def __call__(self, worker: int) -> None:
+        if self._begin is not None:
+            self._begin(worker)
+        self._recording = opens.recording()
+        self._recording.__enter__()
+
+
+def _opened_since(_sample: Any) -> list[str]:
+    """In the place of the sample that this worker has loaded, the files it opened for it."""
+    return _files_of(opens.taken())
+
+
+def _loaded(loader: Any, indices: list[int]) -> Iterator[list[str]]:
+    """The files of each sample, seen where the job loads it.
+
+    What a data set opens at its first sample (an archive, a client) may be of no use in workers
+    that are forked later; so where there are workers, samples are loaded in workers.
+    """
+    import torch
+    from torch.utils.data import dataloader
+
+    if not loader.num_workers:
+        return (_opened_by(loader.dataset, index) for index in indices)
+    twin = dataloader.DataLoader(
+        loader.dataset,
+        batch_size=None,
+        sampler=indices,
+        num_workers=loader.num_workers,
+        collate_fn=_opened_since,
+        worker_init_fn=_Recording(loader.worker_init_fn),
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=torch.Generator(),  # else it would draw from the job's
+    )
+    # Not through iter(), which the hooks observe.
+    return dataloader._MultiProcessingDataLoaderIter(twin)
 
 
 def check_same_files(loader: Any, indices: list[int], files: list[list[str]]) -> None:
@@ -315,4 +359,6 @@ def _claimed_path(dataset: Any, index: int) -> str | None:
         return None
     entry = samples[index]
     path = entry[0] if isinstance(entry, tuple) and entry else entry
+    if isinstance(path, str) and "://" in path:
+        return None
     return os.path.abspath(path) if isinstance(path, str | os.PathLike) else None

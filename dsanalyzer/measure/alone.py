@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dsanalyzer.job import bound_to_tool
-from dsanalyzer.measure import residency
+from dsanalyzer.measure import objects, residency
 from dsanalyzer.measure.not_measured import NotMeasured
 from dsanalyzer.measure.throttle import NEARLY, ReadThrottle
 
@@ -87,6 +87,16 @@ def hold(row: dict[str, Any], throttle: ReadThrottle) -> None:
         one["read_s"] /= by
     if throttle.method == "pacing":
         row["slices"] = [row["samples_per_s"]]
+
+
+def check_can_be_held(path: str) -> None:
+    """A limit is on what is read from disks."""
+    if objects.is_object(path):
+        raise NotMeasured(
+            f"--storage holds back what is read from disks, and the data comes from "
+            f"{objects.name_of(path)}. Leave it out, and ask `dsanalyzer whatif --storage` what "
+            "slower or faster storage would change; or hold the network back (tc)"
+        )
 
 
 def check_pacing(path: str, method: str) -> None:

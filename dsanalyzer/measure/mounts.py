@@ -11,11 +11,13 @@ import os
 from dataclasses import dataclass
 
 from coordl.cgroups import unescaped
+from dsanalyzer.measure import objects
 
 _MEMORY = ("tmpfs", "ramfs", "devtmpfs", "hugetlbfs")
+_FSSPEC = "fsspec"
 _SERVED = (
     "fuse", "nfs", "cifs", "smb", "9p", "virtiofs", "ceph", "lustre", "gpfs", "beegfs", "afs",
-    "glusterfs", "orangefs", "pvfs2",
+    "glusterfs", "orangefs", "pvfs2", _FSSPEC,
 )  # fmt: skip
 
 
@@ -32,13 +34,20 @@ class Mount:
         return self.type in _MEMORY
 
     @property
+    def objects(self) -> bool:
+        """Objects that are read through fsspec; `place` is where from."""
+        return self.type == _FSSPEC
+
+    @property
     def served(self) -> bool:
         """A server or a daemon reads for it, so that nobody counts reads as the job's."""
         return self.type.startswith(_SERVED)
 
 
 def mount_of(path: str) -> Mount:
-    """The mount that `path` lies on."""
+    """The mount that `path` lies on; of an object of a network, what fsspec reads it from."""
+    if "://" in (url := objects.name_of(path)):
+        return Mount("/".join(url.split("/")[:3]), _FSSPEC)
     real = os.path.realpath(path)
     best = Mount("/", "unknown")
     with open("/proc/self/mountinfo") as file:
@@ -60,6 +69,13 @@ def remarks(path: str) -> list[str]:
         return [
             f"the data lies in memory ({mount.type} on {mount.place}): nothing of it can be made "
             "cold, and no fetch stall of it be measured. Profile it where a training will read it"
+        ]
+    if mount.objects:
+        return [
+            f"the data is read from {mount.place} through fsspec. What is called in memory was "
+            "served from there by the tool; what is called storage was asked for over the "
+            "network, as the job asks (a cache on the way may have had it). What the job asks "
+            "about objects (info, exists) counts as prep"
         ]
     if mount.served:
         return [

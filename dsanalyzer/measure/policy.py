@@ -32,13 +32,14 @@ class PageCachePolicy:
         budget_bytes: float,
         policy: str,
         evict: Callable[[str], None] = residency.evict,
+        admit: Callable[[str], None] = residency.admit,
     ) -> None:
         if policy not in ("lru", "never-evict"):
             raise ValueError(f"unknown cache policy {policy!r}; choose lru or never-evict")
         self.sizes = dict(sizes)
         self.budget_bytes = budget_bytes
         self.policy = policy
-        self._evict = evict
+        self._evict, self._admit = evict, admit
         self._held: OrderedDict[str, None] = OrderedDict()
         self._held_bytes = 0
         self._opened_at: dict[str, float] = {}
@@ -71,6 +72,7 @@ class PageCachePolicy:
             return
         self._held[path] = None
         self._held_bytes += size
+        self._admit(path)
         while self._held_bytes > self.budget_bytes:
             oldest, _ = self._held.popitem(last=False)
             self._held_bytes -= self.sizes[oldest]

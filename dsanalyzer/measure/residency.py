@@ -8,7 +8,8 @@ The ladder of evidence, strongest first (each rung says where it does not hold):
   neither owns nor may write.
 * `/proc/PID/io` read_bytes: what the block layer was asked for, counted afterwards.
 
-No rung needs root.
+No rung needs root. An object of a network (objects.py) is in memory where it is marked as that and
+the pages of the file that is kept of it are.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import mmap
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from dsanalyzer.measure import objects
 
 PAGE_BYTES = mmap.PAGESIZE
 _CACHESTAT = 451  # system call number, the same on every architecture that has it
@@ -78,7 +81,12 @@ class Residency:
 
 
 def resident_pages(path: str) -> tuple[int, int, str]:
-    """Pages of the file in memory, pages in all, and the method: cachestat, mincore or unknown."""
+    """Pages of the file in memory, pages in all, and the method: cachestat, mincore or unknown.
+
+    Of an object that is not marked the method is `mark`.
+    """
+    if objects.is_object(path) and not objects.in_memory(path):
+        return 0, pages(os.path.getsize(path)), "mark"
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
@@ -100,7 +108,7 @@ def resident_pages(path: str) -> tuple[int, int, str]:
 
 def residency(paths: Iterable[str]) -> Residency:
     """Residency of many files together; the method is the weakest rung any of them needed."""
-    order = ("cachestat", "mincore", "unknown")
+    order = ("cachestat", "mark", "mincore", "unknown")
     resident = total = worst = 0
     for path in paths:
         here, whole, method = resident_pages(path)
@@ -113,6 +121,9 @@ def evict(path: str) -> None:
 
     Mapped or locked pages stay and the call still succeeds: prove it with `residency`.
     """
+    if objects.is_object(path):
+        objects.take_out(path)
+        return
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -123,8 +134,15 @@ def evict(path: str) -> None:
         os.close(fd)
 
 
+def admit(path: str) -> None:
+    """What has been read once stays in memory: of files the kernel sees to that."""
+    if objects.is_object(path):
+        objects.put(path)
+
+
 def warm(path: str, buffer: bytearray) -> int:
     """Read the whole file through the page cache; returns its bytes."""
+    admit(path)
     total = 0
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

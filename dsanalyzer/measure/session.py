@@ -16,7 +16,7 @@ import psutil
 from coordl.cgroups import memory_limit
 from dsanalyzer import ranks
 from dsanalyzer.job import Job, Running
-from dsanalyzer.measure import alone, plan, residency, timing
+from dsanalyzer.measure import alone, objects, plan, residency, timing
 from dsanalyzer.measure.mounts import mount_of
 from dsanalyzer.measure.not_measured import NotMeasured, cannot_run, check
 from dsanalyzer.measure.options import Options
@@ -82,6 +82,7 @@ class Session:
         self._start = start or self._start_command
         self.options = options
         self._directory = directory
+        self._objects_dir = directory / "objects"
         self._progress = progress
         self._phase = ""
         self._passes: list[dict[str, Any]] = []
@@ -104,6 +105,7 @@ class Session:
 
     def _measure(self) -> Measured:
         began = timing.clock()
+        self._objects_dir.mkdir()
         rates = self._run("rates", {})
         assert rates.ordinal is not None
         subset = self._subset()
@@ -112,12 +114,14 @@ class Session:
         method = None
         with contextlib.ExitStack() as stack:
             throttle = None
+            first = next(iter(subset["sizes"]))
             if self.options.storage_bytes_per_s is not None:
+                alone.check_can_be_held(first)
                 throttle = stack.enter_context(
-                    ReadThrottle(next(iter(subset["sizes"])), self.options.storage_bytes_per_s)
+                    ReadThrottle(first, self.options.storage_bytes_per_s)
                 )
                 method = throttle.method
-                alone.check_pacing(next(iter(subset["sizes"])), method)
+                alone.check_pacing(first, method)
             self._say("storage: reading items without the job")
             readers = ranks.readers(rates.loaders[rates.ordinal])
             storage = alone.measure(self._directory, subset, readers, throttle, self.options.seed)
@@ -130,9 +134,10 @@ class Session:
                 "size": self._size,
                 "epochs": self.plan.epochs,
                 "samples": len(subset["indices"]),
-                "served": mount_of(next(iter(subset["sizes"]))).served,
+                "served": mount_of(first).served,
             }
             self._run("fetch", fetch, throttle)
+            subset["sizes"] = objects.named(subset["sizes"])
         return Measured(
             rates.loaders[rates.ordinal],
             subset,
@@ -176,6 +181,7 @@ class Session:
             "divert": self.options.divert,
             "sweep": sorted(set(self.options.sweep)),
             "divert_dir": str(diverted),
+            "objects_dir": str(self._objects_dir),
             "started_ns": self._began_ns,
             **extra,
         }

@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any
 
-from dsanalyzer.measure import residency, timing
+from dsanalyzer.measure import objects, residency, timing
 from dsanalyzer.measure.mounts import mount_of
 
 
@@ -46,7 +46,8 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
             if path is None:
                 return
             asked = timing.clock()
-            count = residency.warm(path, buffer)
+            absent_object = cold and objects.is_object(path)
+            count = objects.fetch(path) if absent_object else residency.warm(path, buffer)
             with lock:
                 reads.append((count, timing.clock() - asked))
                 done[0] += 1

@@ -87,6 +87,38 @@ class Remote(Pictures):
             return load(io.BytesIO(answer.read()))
 
 
+class Opening(Pictures):
+    """Through fsspec, which is asked anew for each."""
+
+    def __getitem__(self, index):
+        import fsspec
+
+        with fsspec.open(self.paths[index]) as file:
+            return load(file)
+
+
+class KeepsClient(Pictures):
+    """Through a client that is made at the first sample, and of no use in a fork."""
+
+    client = None
+
+    def __getitem__(self, index):
+        import fsspec
+
+        if self.client is None:
+            self.client = fsspec.filesystem("http")
+        return load(io.BytesIO(self.client.cat_file(self.paths[index])))
+
+
+class RemoteStream(IterableDataset):
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __iter__(self):
+        info = get_worker_info()
+        yield from map(Opening(self.paths).__getitem__, range(info.id, len(self.paths), 2))
+
+
 class Stream(IterableDataset):
     """Each worker its share; made into minibatches here where `size` is given."""
 
@@ -157,6 +189,12 @@ def loaders(shape, folder):
     if shape == "remote":
         urls = [f"{folder}/{number:03}" for number in range(160)]
         return [DataLoader(Remote(urls), batch_size=16, num_workers=2)]
+    if shape.startswith("fsspec"):
+        urls = [f"{folder}/class{number % 2}/{number:04}.jpg" for number in range(320)]
+        if shape == "fsspec-stream":
+            return [DataLoader(RemoteStream(urls), batch_size=16, num_workers=2)]
+        data = KeepsClient(urls) if shape == "fsspec-client" else Opening(urls)
+        return [DataLoader(data, batch_size=16, shuffle=True, num_workers=2)]
     if shape == "lists":  # as for detection
 
         def collate(samples):
