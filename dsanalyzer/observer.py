@@ -29,7 +29,7 @@ from dsanalyzer.measure.throttle import ReadThrottle
 BLOCKS = {  # phases that read nothing, and what is said of them
     "ingestion": "ingestion: minibatches from memory",
     "delivery": "ingestion: the same out of workers",
-    "interference": "ingestion: beside as much load as the loader makes",
+    "interference": "ingestion: beside the load of a loader",
     "copy": "ingestion: from pinned memory",
 }
 # Of minibatches, summed over workers (hooks/workers.py).

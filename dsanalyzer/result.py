@@ -299,7 +299,11 @@ def _checks(
         if storage.served
         else "/proc/PID/io"
     )
-    if storage.objects:
+    # Workers that begin together may all ask for their first object, where files are read once.
+    at_once = ranks.readers(measured.loader) * max(measured.subset["sizes"].values())
+    besides = max(STRAY_BYTES, at_once if storage.objects else 0)
+    # What several ranks say to one another cannot be told from objects.
+    if storage.objects and measured.loader["ranks"] == 1:
         checks.append(_over_the_network(resident, by_phase["fetch"], whole_device_bytes))
     for record in steady:
         expected, found = record["resident_expected_before"], record["resident_before"]
@@ -317,7 +321,7 @@ def _checks(
         checks.append(
             _check(
                 f"epoch {record['round']}: bytes read are the policy's misses",
-                abs(read - missed) <= max(STRAY_BYTES, missed / 100),
+                abs(read - missed) <= max(besides, missed / 100),
                 f"{read / 1e6:.1f} MB from storage ({counted}), {missed / 1e6:.1f} MB missed by "
                 f"{options.policy} in whole pages",
                 "fetch",
@@ -363,15 +367,15 @@ def _over_the_network(
     prep: list[dict[str, Any]], fetch: list[dict[str, Any]], whole_bytes: int
 ) -> dict[str, Any]:
     """What the machine's interfaces received, against the objects that were asked for."""
-    asked = sum(record["read_bytes"] for record in fetch)
+    asked = sum(record["missed_bytes"] for record in fetch)
     came = sum(record["received_bytes"] for record in fetch)
     beside = statistics.median(record["received_bytes"] for record in prep)
     return _check(
         "objects came over the network in fetch passes, and in no prep pass",
-        came >= 0.95 * asked and beside <= max(STRAY_BYTES, whole_bytes / 20),
-        f"{came / 1e6:.1f} MB received by this machine in fetch passes that asked for "
-        f"{asked / 1e6:.1f}; {beside / 1e6:.1f} MB in a prep pass (other programs' traffic and "
-        "questions about objects count, too)",
+        came >= asked / 2 and beside <= max(STRAY_BYTES, whole_bytes / 4),
+        f"{came / 1e6:.1f} MB received by this machine in fetch passes that asked for objects of "
+        f"{asked / 1e6:.1f}, {beside / 1e6:.1f} MB in a prep pass (compression on the way makes it "
+        "less; other traffic and questions about objects count, too)",
         "prep fetch",
     )
 

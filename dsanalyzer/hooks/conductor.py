@@ -22,7 +22,7 @@ from typing import Any
 
 from dsanalyzer.hooks import delivery, streams, subset, training
 from dsanalyzer.hooks.wire import Connection
-from dsanalyzer.measure import timing
+from dsanalyzer.measure import objects, timing
 from dsanalyzer.measure.plan import INGESTION_STEPS, drains
 from dsanalyzer.ranks import Rank, ingestion_steps
 from dsanalyzer.wrapping import Wrapped
@@ -198,9 +198,11 @@ class Conductor:
         assert self._rank is not None
         rank, plan = self._rank, self._plan(loader, open_loader)
         if not streams.is_stream(loader):
-            chosen = subset.choose(loader, plan["size"], plan["samples"], self.alive)
+            with objects.keeping(self._config["objects_dir"]):
+                chosen = subset.choose(loader, plan["size"], plan["samples"], self.alive)
         elif rank.count == 1:
-            chosen = self._follow(loader, open_loader, plan["samples"])
+            with objects.keeping(self._config["objects_dir"]):
+                chosen = self._follow(loader, open_loader, plan["samples"])
         else:
             self._refuse(
                 "the job's ranks read streams (an IterableDataset, or what dsanalyzer.wrap was "

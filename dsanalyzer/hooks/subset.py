@@ -240,24 +240,23 @@ def _files(loader: Any, indices: list[int], alive: Callable[[], None]) -> list[l
     probed = list(range(0, len(indices), step))
     others = [n for n in range(len(indices)) if n % step]
     before = objects.received_bytes()
-    opened: dict[int, list[str]] = {}
-    loaded = _loaded(loader, [indices[n] for n in probed + others])
-    for n, paths in zip(probed + others, loaded, strict=True):
+    opened = dict(zip(probed, _loaded(loader, [indices[n] for n in probed], 1), strict=True))
+    if all(opened[n] == [claimed[n]] for n in probed):  # and no mask or caption beside it
+        return [[str(path)] for path in claimed]
+    loaded = _loaded(loader, [indices[n] for n in others], loader.num_workers)
+    for n, paths in zip(others, loaded, strict=True):
         opened[n] = paths
         alive()
-        # And no mask or caption beside it.
-        if len(opened) == len(probed) and all(opened[n] == [claimed[n]] for n in probed):
-            return [[str(path)] for path in claimed]
     files = [opened[n] for n in range(len(indices))]
     if not any(files):
         if (received := objects.received_bytes() - before) >= FROM_NETWORK * len(indices):
             raise NotMeasurable(
                 f"loading a sample opens no file, and {received / 1e6:.3g} MB came over the "
                 f"network while {len(indices)} were loaded: of clients the tool knows fsspec, "
-                "whole objects by open() or cat_file(), and can put what others read neither into "
-                "memory nor out of it, so it cannot tell fetch from prep. Read through fsspec; "
-                "`dsanalyzer watch` tells how long the job waits for both; or profile a part of "
-                "the data copied to a disk"
+                "whole objects by open() or cat_file() while the disk of TMPDIR has room for them, "
+                "and can put what is read otherwise neither into memory nor out of it, so it "
+                "cannot tell fetch from prep. Read it that way; `dsanalyzer watch` tells how long "
+                "the job waits for both; or profile a part of the data copied to a disk"
             )
         raise NotMeasurable(
             "loading a sample opens no file (data in memory, or one archive opened beforehand), so "
@@ -310,22 +309,23 @@ def _opened_since(_sample: Any) -> list[str]:
     return _files_of(opens.taken())
 
 
-def _loaded(loader: Any, indices: list[int]) -> Iterator[list[str]]:
+def _loaded(loader: Any, indices: list[int], workers: int) -> Iterator[list[str]]:
     """The files of each sample, seen where the job loads it.
 
     What a data set opens at its first sample (an archive, a client) may be of no use in workers
-    that are forked later; so where there are workers, samples are loaded in workers.
+    that are forked later; so where the loader has torch's workers, samples are loaded in such.
     """
     import torch
     from torch.utils.data import dataloader
 
-    if not loader.num_workers:
+    theirs = getattr(type(loader), "_get_iterator", None)
+    if theirs is not dataloader.DataLoader._get_iterator or not loader.num_workers:
         return (_opened_by(loader.dataset, index) for index in indices)
     twin = dataloader.DataLoader(
         loader.dataset,
         batch_size=None,
         sampler=indices,
-        num_workers=loader.num_workers,
+        num_workers=workers,
         collate_fn=_opened_since,
         worker_init_fn=_Recording(loader.worker_init_fn),
         multiprocessing_context=loader.multiprocessing_context,

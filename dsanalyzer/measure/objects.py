@@ -10,28 +10,50 @@ holds of files (policy.py, storage.py) holds of them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import threading
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 _KEPT = ".dsanalyzer-object"
 _MARK = ".in-memory"
 _ORIGIN = ".origin"
+_KEEPING = "keeping"
 LEFT_BYTES = 1 << 30  # of the folder's file system that keeping objects does not fill
 
 
-def kept_path(folder: str, url: str, options: dict[str, Any]) -> str:
-    """Where an object is kept, by its URL and what its file system was made with.
+@contextlib.contextmanager
+def keeping(folder: str) -> Iterator[None]:
+    """Within it, whole objects that any process of the job reads are kept."""
+    sign = os.path.join(folder, _KEEPING)
+    with open(sign, "wb"):
+        pass
+    try:
+        yield
+    finally:
+        os.unlink(sign)
 
-    The same in every process of the job: what JSON does not know counts by its type.
+
+def is_keeping(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, _KEEPING))
+
+
+def kept_path(folder: str, filesystem: Any, path: str) -> str:
+    """Where an object is kept, by its file system's class and arguments and its path there.
+
+    The same in every process of the job: of arguments that JSON does not know the type counts.
     """
-    made = json.dumps(options, sort_keys=True, default=lambda value: type(value).__qualname__)
-    name = hashlib.sha256(f"{url}\n{made}".encode()).hexdigest()[:32]
-    return os.path.join(folder, name + _KEPT)
+    made = json.dumps(
+        [type(filesystem).__qualname__, filesystem.storage_args, filesystem.storage_options, path],
+        default=lambda value: type(value).__qualname__,
+        sort_keys=True,
+    )
+    return os.path.join(folder, hashlib.sha256(made.encode()).hexdigest()[:32] + _KEPT)
 
 
 def is_object(path: str) -> bool:
@@ -39,23 +61,38 @@ def is_object(path: str) -> bool:
     return path.endswith(_KEPT)
 
 
-def keep(path: str, data: bytes, url: str, filesystem: str | None) -> bool:
-    """Keep an object's bytes; False where the disk has no room for them.
-
-    Args:
-        path: kept_path() of it.
-        url: where it lies.
-        filesystem: what reads it there, as fsspec's `to_json` says it; None where that cannot.
-    """
-    if shutil.disk_usage(os.path.dirname(path)).free < len(data) + LEFT_BYTES:
+def keep(kept: str, data: bytes, filesystem: Any, path: str) -> bool:
+    """Keep an object's bytes and where they are from; False where the disk has no room for them."""
+    folder = os.path.dirname(kept)
+    if shutil.disk_usage(folder).free < len(data) + LEFT_BYTES:
         return False
-    own = f".{os.getpid()}-{threading.get_ident()}"
-    origin = json.dumps({"url": url, "filesystem": filesystem}).encode()
-    for place, content in ((path + _ORIGIN, origin), (path, data)):  # seen whole or not at all
-        with open(place + own, "wb") as file:
-            file.write(content)
-        os.rename(place + own, place)
+    client = _client(filesystem)
+    name = hashlib.sha256(client).hexdigest()[:32] + ".client" if client else None
+    if name and not os.path.exists(os.path.join(folder, name)):
+        _write(os.path.join(folder, name), client)
+    origin = {"url": filesystem.unstrip_protocol(path), "path": path, "client": name}
+    _write(kept + _ORIGIN, json.dumps(origin).encode())
+    _write(kept, data)
     return True
+
+
+def _write(place: str, content: bytes) -> None:
+    """Seen whole or not at all, by nobody else."""
+    own = f"{place}.{os.getpid()}-{threading.get_ident()}"
+    with open(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+    os.rename(own, place)
+
+
+def _client(filesystem: Any) -> bytes:
+    """What a file system like this one is made of; nothing where that cannot be pickled."""
+    options = dict(filesystem.storage_options)
+    for name in ("asynchronous", "loop"):  # are of the job's own event loop
+        options.pop(name, None)
+    try:
+        return pickle.dumps((type(filesystem), filesystem.storage_args, options))
+    except Exception:
+        return b""
 
 
 def in_memory(path: str) -> bool:
@@ -76,8 +113,14 @@ def take_out(path: str) -> None:
 
 
 def name_of(path: str) -> str:
-    """The URL of the object that `path` stands for; a file's own path."""
-    return str(_origin(path)["url"]) if is_object(path) else path
+    """The URL of the object that `path` stands for, without what may be secret in it (user, query);
+    a file's own path."""
+    if not is_object(path):
+        return path
+    url = urlsplit(_origin(path)["url"])
+    server = url.netloc.rpartition("@")[2]
+    told = f"?{os.path.basename(path)[:8]}" if url.query else ""
+    return f"{url.scheme}://{server}{url.path}{told}"
 
 
 def named(sizes: dict[str, int]) -> dict[str, int]:
@@ -93,31 +136,27 @@ def fetch(path: str) -> int:
         RuntimeError: the job's file system cannot be made in this process.
     """
     origin = _origin(path)
-    return len(_filesystem(origin["filesystem"]).cat_file(origin["url"]))
+    if origin["client"] is None:
+        raise RuntimeError(
+            "what the job's file system was made with cannot be pickled, so the tool cannot make "
+            "one like it to read objects without the job"
+        )
+    try:
+        with open(os.path.join(os.path.dirname(path), origin["client"]), "rb") as file:
+            kind, args, options = pickle.load(file)  # the user's own, out of a private folder
+        filesystem = kind(*args, **options)  # which fsspec makes once
+    except Exception as error:
+        raise RuntimeError(
+            "the tool cannot make a file system like the job's, to read objects without the job: "
+            f"{error}. Install what the job reads with beside dsanalyzer"
+        ) from error
+    return len(filesystem.cat_file(origin["path"]))
 
 
 def _origin(path: str) -> dict[str, Any]:
     with open(path + _ORIGIN) as file:
         origin: dict[str, Any] = json.load(file)
     return origin
-
-
-@functools.cache
-def _filesystem(made: str | None) -> Any:
-    if made is None:
-        raise RuntimeError(
-            "the job's file system does not say what it was made with (fsspec's to_json), so the "
-            "tool cannot make one like it to read objects without the job"
-        )
-    try:
-        from fsspec import AbstractFileSystem
-
-        return AbstractFileSystem.from_json(made)
-    except Exception as error:
-        raise RuntimeError(
-            "the tool cannot make a file system like the job's, to read objects without the job: "
-            f"{error}. Install what the job reads with beside dsanalyzer"
-        ) from error
 
 
 def received_bytes() -> int:

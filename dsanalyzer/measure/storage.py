@@ -30,7 +30,10 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
             residency.evict(path)
         if paths and mount_of(paths[0]).served:
             absent = {path: _absent_bytes(path) for path in paths}
+        if paths and objects.is_object(paths[0]):
+            objects.fetch(paths[0])  # makes the client and connects
     queue = iter(paths)
+    failures: list[Exception] = []
     lock = threading.Lock()
     done = [0, 0, 0]
     finished_s: list[float] = []
@@ -47,7 +50,11 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
                 return
             asked = timing.clock()
             absent_object = cold and objects.is_object(path)
-            count = objects.fetch(path) if absent_object else residency.warm(path, buffer)
+            try:
+                count = objects.fetch(path) if absent_object else residency.warm(path, buffer)
+            except Exception as error:
+                failures.append(error)
+                return
             with lock:
                 reads.append((count, timing.clock() - asked))
                 done[0] += 1
@@ -60,6 +67,8 @@ def deliver(paths: list[str], depth: int, limit_s: float, cold: bool) -> dict[st
         thread.start()
     for thread in threads:
         thread.join()
+    if failures:
+        raise failures[0]
     elapsed = timing.clock() - started
     return {
         "queue_depth": depth,

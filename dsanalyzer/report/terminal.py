@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -245,11 +246,15 @@ def _scenarios(scenarios: list[Scenario], screen: Screen) -> None:
     room = max(10, min(40, screen.width - fixed - 2))
     head = f"{'samples/s':>9}  {'(95 %)':<13}{'speedup':>7}  {'epoch':>8}  bound"
     screen.line(("  " + "change".ljust(room) + head, "dim"))
+    told = Counter(note for scenario in scenarios for note in scenario["notes"])
+    common = [note for note, times_told in told.items() if times_told > 1]
     for scenario in scenarios:
-        _scenario(scenario, screen, room)
+        _scenario(scenario, screen, room, common)
+    for note in common:
+        screen.paragraph(note, "dim", "  note: ")
 
 
-def _scenario(scenario: Scenario, screen: Screen, room: int) -> None:
+def _scenario(scenario: Scenario, screen: Screen, room: int, common: Sequence[str]) -> None:
     name = screen.plain(scenario["name"])
     if len(name) > room - 1:  # a line of its own rather than a name cut short
         screen.paragraph(name, "bold", "  ")
@@ -267,7 +272,8 @@ def _scenario(scenario: Scenario, screen: Screen, room: int) -> None:
     if model is not None and model["shown"] == "simulator":
         screen.paragraph(f"simulated; {model['why']}", "dim", "    ")
     for note in scenario["notes"]:
-        screen.paragraph(note, "dim", "    ")
+        if note not in common:
+            screen.paragraph(note, "dim", "    ")
     if (verified := scenario.get("verified")) is not None:
         _verified(verified, screen)
 
