@@ -395,6 +395,14 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(cli):
         assert "own mistake" not in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--cached", "--storage", "--budget", "--patience", "--sweep"])
+def test_a_value_that_cannot_be_read_is_one_of_its_option(cli, option):
+    done = cli("profile", option, "much", *cli.job("raises.py"))
+
+    assert done.returncode == 2
+    assert f"Invalid value for '{option}': 'much'" in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize("rate", ["nan", "inf", "-1", "0"])
 def test_a_rate_that_is_none_is_refused(cli, rate):
     done = cli("profile", "--gpu-rate", rate, *cli.job("raises.py"))

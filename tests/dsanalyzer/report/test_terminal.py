@@ -170,6 +170,15 @@ def test_scenarios_come_largest_speedup_first(whatif, printed):
     assert "loader coordl + cache 80% + storage 30 MB/s" in shown
 
 
+def test_a_note_of_several_scenarios_is_told_once(whatif, printed):
+    one, other, *_ = whatif["scenarios"]
+    one["notes"], other["notes"] = ["said of both", "of one alone"], ["said of both"]
+
+    shown = printed(terminal.whatif_table, whatif)
+    assert shown.count("said of both") == shown.count("of one alone") == 1
+    assert "  note: said of both" in shown.splitlines()[-1]
+
+
 def test_the_comparison_names_every_quantity_and_the_error(result, after, whatif, printed):
     scenario = whatif["scenarios"][2]
     scenario["speed"]["value"] *= 1.05
