@@ -94,7 +94,7 @@ def test_fetch_and_prep_of_objects_are_told_apart(cli, served, shape):
     if shape == "fsspec-client":  # nobody else is heard on the machine's interfaces
         name = "objects came over the network in fetch passes, and in no prep pass"
         assert checks[name]["ok"], checks
-        assert result["steady"]["fetch_stall_s"]["verdict"] == "stall"
+        assert result["steady"]["fetch_stall_s"]["low"] > 0
 
 
 def test_a_limit_on_storage_is_refused_of_objects(cli, served):
