@@ -235,6 +235,9 @@ class Observer:
     def _on_alive(self, message: dict[str, Any]) -> None:
         """That it came says it."""
 
+    def _on_looking(self, message: dict[str, Any]) -> None:
+        self._on_progress("looking for what samples are read from")
+
     def _on_hello(self, message: dict[str, Any]) -> None:
         self.hooked = True
 

@@ -29,7 +29,8 @@ MOST_ROUNDS = 60  # more are not advised: the machine is too noisy, or the stall
 def noise_floor(one: Timed, other: Timed) -> float:
     """The difference, as a share, that two measurements of one thing show here (A/A).
 
-    95 % of the differences their draws allow are smaller: a stall must be larger to be one.
+    95 % of the differences their draws allow are smaller. A stall must be larger to be one: the
+    longer of its two phases against the shorter, as here one measurement against the other.
     """
     return float(np.quantile(np.abs(one.draws / other.draws - 1), 0.95))
 
@@ -68,17 +69,21 @@ class Rule:
     rounds: int = 3
 
 
-def _stall(value: float, draws: Floats, whole: Timed, samples: int, rule: Rule) -> dict[str, Any]:
-    """`value` and `draws` in seconds per sample."""
+def _stall(
+    value: float, draws: Floats, shorter: Timed, whole: Timed, samples: int, rule: Rule
+) -> dict[str, Any]:
+    """`value` and `draws` in seconds per sample; `shorter` is the phase that has no such stall."""
+    floor = rule.floor * shorter.value / whole.value  # as a share of the epoch
     seconds = Interval.of(value * samples, draws * samples)
     share = Interval.of(value / whole.value, draws / whole.value)
-    found = verdict(share, rule.floor, rule.threshold)
-    more = rounds_needed(share, rule.rounds, rule.floor, rule.threshold)
+    found = verdict(share, floor, rule.threshold)
+    more = rounds_needed(share, rule.rounds, floor, rule.threshold)
     return {
         **seconds.json(),
         "share": share.value,
         "share_low": min(1.0, max(0.0, share.low)),
         "share_high": min(1.0, max(0.0, share.high)),
+        "floor": floor,
         "verdict": found,
         "rounds_needed": more if found == "inconclusive" else None,
     }
@@ -128,8 +133,8 @@ def epoch(
     ready = replace(ready, value=min(max(ready.value, ingestion.value), prep.value))
     fetch = replace(fetch, value=max(fetch.value, prep.value))
 
-    def stall(value: float, draws: Floats) -> dict[str, Any]:
-        return _stall(value, draws, fetch, samples, rule)
+    def stall(longer: Timed, shorter: Timed, draws: Floats) -> dict[str, Any]:
+        return _stall(longer.value - shorter.value, draws, shorter, fetch, samples, rule)
 
     return {
         "time_s": Interval.of(fetch.value * samples, fetch.draws * samples).json(),
@@ -137,7 +142,7 @@ def epoch(
         "delivery_s": Interval.of(
             (ready.value - ingestion.value) * samples, delivery_draws * samples
         ).json(),
-        "prep_stall_s": stall(prep.value - ready.value, prep_draws),
-        "fetch_stall_s": stall(fetch.value - prep.value, fetch_draws),
+        "prep_stall_s": stall(prep, ready, prep_draws),
+        "fetch_stall_s": stall(fetch, prep, fetch_draws),
         "speed": Interval.of(1 / fetch.value, 1 / fetch.draws).json(),
     }

@@ -40,6 +40,11 @@ def coordl_command() -> str | None:
     return str(beside) if beside.exists() else shutil.which("coordl")
 
 
+def far(measured: Result) -> bool:
+    """Whether the items lie behind a network, where coordl's prep alone is not measured."""
+    return any("://" in name for name in measured["dataset"]["files"][:1])
+
+
 def measured_rates(measured: Result, form: str) -> dict[str, Any]:
     """Asks coordl for its prep rate on the profiled items.
 
@@ -49,7 +54,7 @@ def measured_rates(measured: Result, form: str) -> dict[str, Any]:
     command = coordl_command()
     if command is None:
         raise ValueError("the coordl command is not installed here; give its rates with --rates")
-    if any("://" in name for name in measured["dataset"]["files"][:1]):
+    if far(measured):
         raise ValueError(
             f"the items lie at {measured['dataset']['files'][0]} and on; measure coordl's rate on "
             "a part of them copied to a disk (`coordl rates --help`), and give it with --rates"

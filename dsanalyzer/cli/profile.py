@@ -29,6 +29,7 @@ err = Console(stderr=True)
 
 
 def profile(
+    context: typer.Context,
     command: Annotated[
         list[str] | None,
         typer.Argument(help="The training command, after --.", metavar="-- COMMAND..."),
@@ -108,6 +109,7 @@ def profile(
         steps = None if gpu_trace is None else traces.load(gpu_trace)
         if steps is not None and gpu_rate is not None:
             raise ValueError("--gpu-trace says how fast the accelerator is; leave out --gpu-rate")
+        _refuse_of_other_job(context, data)
         job = _job(command, data, model, batch_size, workers, emulated=bool(gpu_rate or steps))
         options = Options(
             policy=policy,
@@ -162,6 +164,18 @@ def profile(
         chrome.write(measured.timelines, result, trace)
     for path in outputs:
         print(path)
+
+
+def _refuse_of_other_job(context: typer.Context, data: Path | None) -> None:
+    """What the built-in job takes says nothing to a script."""
+    for name in ("model", "batch_size", "workers"):
+        source = context.get_parameter_source(name)
+        if data is None and source is not None and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            raise ValueError(
+                f"{option} is of the built-in job (--data DIR); a script has its own: change it "
+                "there, or ask `dsanalyzer whatif`"
+            )
 
 
 def _job(

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from dsanalyzer import quantity
-from dsanalyzer.cli.coordl_rates import coordl_command, measured_rates, read_rates
+from dsanalyzer.cli.coordl_rates import coordl_command, far, measured_rates, read_rates
 from dsanalyzer.cli.given import maybe
 from dsanalyzer.cli.profile import progress_of, refuse_to_overwrite
 from dsanalyzer.cli.verify import verify_all
@@ -101,7 +101,8 @@ def whatif(
         _refuse(error)
     changes = asked
     if not asked and offered is None:
-        changes = usual_changes(measured, coordl=bool(rates) or coordl_command() is not None)
+        near = coordl_command() is not None and not far(measured)
+        changes = usual_changes(measured, coordl=bool(rates) or near)
     loader_rates = _rates(measured, changes, offered, rates or [], required=bool(asked))
     if loader_rates is None:  # the rest can be answered
         changes = [change for change in changes if not change.loader]

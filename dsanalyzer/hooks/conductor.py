@@ -197,6 +197,7 @@ class Conductor:
     def _rates_run(self, loader: Any, open_loader: OpenLoader) -> Iterator[Any]:
         assert self._rank is not None
         rank, plan = self._rank, self._plan(loader, open_loader)
+        self._events.event({"op": "looking"})
         if not streams.is_stream(loader):
             with objects.keeping(self._config["objects_dir"]):
                 chosen = subset.choose(loader, plan["size"], plan["samples"], self.alive)
@@ -317,7 +318,8 @@ class Conductor:
             count += 1
         self._close_pass(loader, batches)
         self._ask("end", phase="follow")
-        return streams.chosen(samples, count, f"{self._config['run_dir']}/opened.json")
+        opened = f"{self._config['run_dir']}/opened.json"
+        return streams.chosen(samples, count, opened, self._config["objects_dir"])
 
     def _configured(self, loader: Any) -> int:
         """Samples of a minibatch: as configured, else the mean of those that were recorded."""

@@ -78,12 +78,12 @@ class Reads:
     def _see_cat(self, filesystem: Any) -> None:
         cat_file = filesystem.cat_file
 
-        def watched(path: str, start: Any = None, end: Any = None, **kwargs: Any) -> Any:
+        def watched(path: str, *args: Any, **kwargs: Any) -> Any:
             if self._inside.now:
-                return cat_file(path, start=start, end=end, **kwargs)
+                return cat_file(path, *args, **kwargs)
             with self._inside:
-                if start is not None or end is not None or kwargs:
-                    return cat_file(path, start=start, end=end, **kwargs)
+                if not _is_whole(args, kwargs):
+                    return cat_file(path, *args, **kwargs)
                 if (kept := self._kept(filesystem, path)) is not None:
                     return _content(kept)
                 data = cat_file(path)
@@ -97,9 +97,9 @@ class Reads:
 
         cat_file = filesystem._cat_file
 
-        async def watched(path: str, start: Any = None, end: Any = None, **kwargs: Any) -> Any:
-            if start is not None or end is not None or kwargs:
-                return await cat_file(path, start=start, end=end, **kwargs)
+        async def watched(path: str, *args: Any, **kwargs: Any) -> Any:
+            if not _is_whole(args, kwargs):
+                return await cat_file(path, *args, **kwargs)
             if (kept := self._kept(filesystem, path)) is not None:
                 return _content(kept)
             data = await cat_file(path)
@@ -138,15 +138,17 @@ class Reads:
     def _came(self, filesystem: Any, path: str, data: Any) -> None:
         """The object was read whole."""
         try:
-            if not objects.is_keeping(self._folder) or len(data) > LARGEST:
+            if not objects.is_keeping(self._folder):
                 return
             kept = self._path(filesystem, path)
             if os.path.exists(kept):
                 return
             with opens.unseen():
-                done = objects.keep(kept, bytes(data), filesystem, _stripped(filesystem, path))
-            if done:
-                opens.tell(kept, residency.device_bytes(len(data)))
+                stripped = _stripped(filesystem, path)
+                if len(data) > LARGEST or not objects.keep(kept, data, filesystem, stripped):
+                    objects.refuse(self._folder)
+                    return
+            opens.tell(kept, residency.device_bytes(len(data)))
         except Exception:
             return
 
@@ -156,14 +158,25 @@ class Reads:
             return None
         try:
             kept = self._path(filesystem, path)
-            if not os.path.exists(kept) and 0 < (filesystem.size(path) or 0) <= LARGEST:
+            if os.path.exists(kept):
+                return kept
+            if 0 < (filesystem.size(path) or 0) <= LARGEST:
                 filesystem.cat_file(path)
+            else:
+                objects.refuse(self._folder)
             return kept if os.path.exists(kept) else None
         except Exception:  # whatever it is, opening it will say so to the job
             return None
 
     def _path(self, filesystem: Any, path: str) -> str:
         return objects.kept_path(self._folder, filesystem, _stripped(filesystem, path))
+
+
+def _is_whole(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a read of an object has no arguments that say more: a part of it, a version."""
+    return not args and all(
+        name in ("start", "end") and value is None for name, value in kwargs.items()
+    )
 
 
 def _stripped(filesystem: Any, path: str) -> str:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from dsanalyzer.hooks.subset import NotMeasurable
+from dsanalyzer.hooks.subset import NotMeasurable, objects_alone
 from dsanalyzer.measure import objects
 from dsanalyzer.wrapping import Wrapped
 
@@ -56,7 +56,7 @@ class Taken:
         return next(self._batches)
 
 
-def chosen(samples: int, batches: int, opened_file: str) -> dict[str, Any]:
+def chosen(samples: int, batches: int, opened_file: str, objects_dir: str) -> dict[str, Any]:
     """What subset.choose gives, for the first `batches` of a stream, from the files it opened.
 
     Returns a JSON-able dict; `why` is None or the reason why nothing but ingestion can be measured.
@@ -64,6 +64,8 @@ def chosen(samples: int, batches: int, opened_file: str) -> dict[str, Any]:
     try:
         with open(opened_file) as file:
             paths: list[str] = json.load(file)
+        if objects.refused(objects_dir):
+            raise NotMeasurable(objects.NOT_KEPT)
         return _chosen(samples, batches, [path for path in paths if os.path.isfile(path)])
     except NotMeasurable as reason:
         return {"indices": [], "files": [], "sizes": {}, "why": str(reason)}
@@ -76,6 +78,8 @@ def _chosen(samples: int, batches: int, paths: list[str]) -> dict[str, Any]:
             f"{FEWEST_BATCHES} are needed"
         )
     sizes = {path: size for path in paths if (size := os.path.getsize(path))}
+    if any(map(objects.is_object, sizes)):
+        sizes = objects_alone(sizes)
     if not sizes:
         raise NotMeasurable(
             "going through the stream opens no file that Python sees (data in memory, opened "

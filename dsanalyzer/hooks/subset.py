@@ -17,6 +17,7 @@ MOST_DRAWN = 1 << 20  # from a sampler that may never end
 PROBED_SAMPLES = 8  # loaded to check what a data set's own list of files claims
 # Bytes of the files behind the samples, each time they are opened, over bytes of the files once.
 MOST_REPEATED = 4
+BESIDE_OBJECTS = 0.05  # of all bytes that samples are read from may be of files beside objects
 FROM_NETWORK = 1024  # bytes received per sample from which on samples come from there
 
 
@@ -229,8 +230,30 @@ def _choose(loader: Any, size: int, wanted: int, alive: Callable[[], None]) -> d
     indices = drawn[: count // size * size]
     files = _files(loader, indices, alive)
     sizes = {path: os.path.getsize(path) for paths in files for path in paths}
+    if any(map(objects.is_object, sizes)):
+        if not all(files):
+            raise NotMeasurable(objects.NOT_KEPT)
+        sizes = objects_alone(sizes)
+        files = [[path for path in paths if path in sizes] for paths in files]
     _check_files_are_whole(files, sizes)
     return {"indices": indices, "files": files, "sizes": sizes, "why": None}
+
+
+def objects_alone(sizes: dict[str, int]) -> dict[str, int]:
+    """`sizes` of the objects among the files; small files beside them are left out.
+
+    Raises:
+        NotMeasurable: much is read from both.
+    """
+    found = {path: size for path, size in sizes.items() if objects.is_object(path)}
+    beside = sum(sizes.values()) - sum(found.values())
+    if beside > BESIDE_OBJECTS * sum(sizes.values()):
+        raise NotMeasurable(
+            f"the samples are read from objects of a network and from files "
+            f"({sum(found.values()) / 1e6:.3g} and {beside / 1e6:.3g} MB), and the tool measures "
+            "the storage of one kind. Profile with both in one place"
+        )
+    return found
 
 
 def _files(loader: Any, indices: list[int], alive: Callable[[], None]) -> list[list[str]]:
@@ -319,6 +342,8 @@ def _loaded(loader: Any, indices: list[int], workers: int) -> Iterator[list[str]
     from torch.utils.data import dataloader
 
     theirs = getattr(type(loader), "_get_iterator", None)
+    if not indices:
+        return iter(())
     if theirs is not dataloader.DataLoader._get_iterator or not loader.num_workers:
         return (_opened_by(loader.dataset, index) for index in indices)
     twin = dataloader.DataLoader(

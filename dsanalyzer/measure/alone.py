@@ -50,7 +50,8 @@ def measure(
             preexec_fn=bound_to_tool(held),
         )
         if done.returncode:
-            raise NotMeasured("reading items from storage failed", done.stderr)
+            why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise NotMeasured(f"reading items from storage failed: {why}", done.stderr)
         return dict(json.loads(done.stdout))
 
     paths = list(subset["sizes"])

@@ -75,7 +75,8 @@ def remarks(path: str) -> list[str]:
             f"the data is read from {mount.place} through fsspec. What is called in memory was "
             "served from there by the tool; what is called storage was asked for over the "
             "network, as the job asks (a cache on the way may have had it). What the job asks "
-            "about objects (info, exists) counts as prep"
+            "about objects by itself (info, exists) counts as prep; what opening one asks is of "
+            "fetch, and not in the rate of storage alone"
         ]
     if mount.served:
         return [

@@ -23,14 +23,23 @@ from urllib.parse import urlsplit
 _KEPT = ".dsanalyzer-object"
 _MARK = ".in-memory"
 _ORIGIN = ".origin"
-_KEEPING = "keeping"
+_KEEPING, _REFUSED = "keeping", "refused"
+NOT_KEPT = (
+    "some objects that samples are read from are over 256 MB or of unknown size, or the disk of "
+    "TMPDIR has less than 1 GiB left beside them: the tool cannot keep them to serve them from "
+    "memory, so it cannot tell fetch from prep"
+)
 LEFT_BYTES = 1 << 30  # of the folder's file system that keeping objects does not fill
 
 
 @contextlib.contextmanager
 def keeping(folder: str) -> Iterator[None]:
-    """Within it, whole objects that any process of the job reads are kept."""
-    sign = os.path.join(folder, _KEEPING)
+    """Within it, whole objects that any process of the job reads are kept.
+
+    Each rank has a sign of its own, and objects are kept until the last has ended.
+    """
+    os.makedirs(os.path.join(folder, _KEEPING), exist_ok=True)
+    sign = os.path.join(folder, _KEEPING, str(os.getpid()))
     with open(sign, "wb"):
         pass
     try:
@@ -40,7 +49,21 @@ def keeping(folder: str) -> Iterator[None]:
 
 
 def is_keeping(folder: str) -> bool:
-    return os.path.exists(os.path.join(folder, _KEEPING))
+    try:
+        return bool(os.listdir(os.path.join(folder, _KEEPING)))
+    except FileNotFoundError:
+        return False
+
+
+def refuse(folder: str) -> None:
+    """An object cannot be kept."""
+    with open(os.path.join(folder, _REFUSED), "wb"):
+        pass
+
+
+def refused(folder: str) -> bool:
+    """Whether an object could not be kept."""
+    return os.path.exists(os.path.join(folder, _REFUSED))
 
 
 def kept_path(folder: str, filesystem: Any, path: str) -> str:

@@ -116,7 +116,6 @@ class Session:
             throttle = None
             first = next(iter(subset["sizes"]))
             if self.options.storage_bytes_per_s is not None:
-                alone.check_can_be_held(first)
                 throttle = stack.enter_context(
                     ReadThrottle(first, self.options.storage_bytes_per_s)
                 )
@@ -325,6 +324,8 @@ class Session:
     def _limit_samples(self, chosen: dict[str, Any]) -> int:
         """As many of the chosen samples as memory can hold beside the job."""
         count = found = len(chosen["indices"])
+        if self.options.storage_bytes_per_s is not None and count:
+            alone.check_can_be_held(next(iter(chosen["sizes"])))
         if self.options.storage_bytes_per_s is not None and count:
             read = sum(map(residency.device_bytes, chosen["sizes"].values())) / count
             follows = "batches" in chosen  # a stream gives the samples it was seen to give

@@ -22,7 +22,6 @@ from dsanalyzer.predict.change import Change
 from dsanalyzer.predict.setup import Setup, without
 from dsanalyzer.predict.simulate import Simulated, simulate
 from dsanalyzer.report.document import Result, Scenario, WhatIf
-from dsanalyzer.report.units import percent
 
 SCHEMA = "dsanalyzer.whatif/1"
 AGREE = 0.02  # closed form and simulator this close: the closed form is shown
@@ -115,7 +114,7 @@ def predict(
         "bound_by": closed.bound if by_formula or not simulated else simulated.bound_by,
         "busy": simulated.busy if simulated else None,
         "model": shown,
-        "notes": _notes(basis, change, setup, factor, loader_rates),
+        "notes": _notes(basis, change, setup, 1.0 if by_formula else factor, loader_rates),
     }
     return cast(Scenario, scenario)
 
@@ -247,13 +246,13 @@ def _notes(
         if (larger := expansion(loader_rates)) != 1.0:
             how = "measured" if "expansion" in loader_rates else "assumed"
             notes.append(f"items take {larger:.2f} times their file in memory ({how})")
-    else:
+    elif abs(factor - 1) > AGREE:
         notes.append(
-            f"taken to reach {percent(factor)} of the simulator's speed, as far as that was off "
-            "what was measured"
+            f"what the simulator says times {factor:.2f}, as far as it was off what was measured"
         )
     if change.cores is not None and change.workers is None:
-        notes.append(f"prep taken to scale with cores ({setup.workers} workers to use them)")
+        workers = f"{setup.workers} worker{'s' if setup.workers != 1 else ''}"
+        notes.append(f"prep taken to scale with cores ({workers} to use them)")
     if change.gpus:
         now = f"{setup.ranks} now" if setup.ranks > 1 else "one now"
         notes.append(f"GPUs taken to train as many times as fast as there are more of them ({now})")

@@ -42,6 +42,7 @@ class Stall(Interval):
     share_low: float
     share_high: float
     verdict: Verdict
+    floor: NotRequired[float]  # share of the epoch that two measurements of one phase differ by
     rounds_needed: NotRequired[int | None]  # to settle an inconclusive one; None: more do not help
 
 

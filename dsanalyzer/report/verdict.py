@@ -95,8 +95,8 @@ def repeat_advice(result: Result) -> str | None:
         return f"The evidence does not suffice: {which} why, and what to do."
     needed = [stall.get("rounds_needed", rounds * 3) for stall in open_ones]
     if any(count is None for count in needed):
-        floor = steady.get("noise_floor", 0.0)
-        if all(stall["share"] >= floor for stall in open_ones):
+        floors = [stall.get("floor", steady.get("noise_floor", 0.0)) for stall in open_ones]
+        if all(one["share"] >= floor for one, floor in zip(open_ones, floors, strict=True)):
             counts = percent(threshold_of(result))
             return (
                 "More rounds would not settle it: the stall is about as large as one has to be to "
@@ -105,8 +105,8 @@ def repeat_advice(result: Result) -> str | None:
             )
         return (
             f"More rounds would not settle it: the stall is about as large as what can be told "
-            f"here (noise floor {percent(floor)}). Profile on an otherwise idle machine, or take "
-            "it for small."
+            f"here (noise floor {percent(max(floors))} of the epoch). Profile on an otherwise idle "
+            "machine, or take it for small."
         )
     count = max(filter(None, needed), default=rounds * 3)
     return (
@@ -184,7 +184,8 @@ def next_command(result: Result, path: str) -> list[str]:
         return [*words, "--gpu-speedup", "2"]
     if bound == "prep" or result["steady"]["prep_stall_s"]["verdict"] == "stall":
         words += ["--cores", str(result["machine"]["cores"] * 2)]
-    return words if result["loader"]["holds_cache"] else [*words, "--loader", "coordl"]
+    remote = any("://" in name for name in result["dataset"]["files"][:1])  # no rates of coordl's
+    return words if result["loader"]["holds_cache"] or remote else [*words, "--loader", "coordl"]
 
 
 def command_line(words: list[str]) -> str:

@@ -132,6 +132,17 @@ def test_a_difference_within_the_noise_floor_is_no_stall():
     assert doubtful["verdict"] == "inconclusive"
 
 
+def test_a_stall_is_held_against_the_noise_of_the_phase_without_it():
+    """Of which two measurements differ by so much: not a share of an epoch that is all waiting."""
+    phases = timed(0.0009, 1e-6), timed(0.001, 1e-6, 2), timed(0.010, 1e-5, 4)
+
+    found = stalls.epoch(*phases, 1, stalls.Rule(floor=1.2))
+    assert found["fetch_stall_s"]["verdict"] == "stall"
+    assert found["fetch_stall_s"]["floor"] == pytest.approx(0.12, rel=0.01)
+    twice = stalls.epoch(*phases, 1, stalls.Rule(floor=12.0))["fetch_stall_s"]
+    assert twice["verdict"] == "inconclusive"
+
+
 def test_the_noise_floor_is_what_two_equal_measurements_differ_by():
     assert stalls.noise_floor(timed(0.005, 1e-7, 1), timed(0.005, 1e-7, 2)) < 1e-3
     assert stalls.noise_floor(timed(0.0053, 1e-7, 1), timed(0.005, 1e-7, 2)) == pytest.approx(

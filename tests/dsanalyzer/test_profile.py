@@ -403,6 +403,14 @@ def test_a_value_that_cannot_be_read_is_one_of_its_option(cli, option):
     assert f"Invalid value for '{option}': 'much'" in " ".join(done.stderr.split())
 
 
+@pytest.mark.parametrize("words", [("--workers", 8), ("--batch-size", 4), ("--model", "resnet50")])
+def test_what_the_built_in_job_takes_is_refused_beside_a_script(cli, words):
+    done = cli("profile", *words, *cli.job("raises.py"))
+
+    assert done.returncode == 2
+    assert f"{words[0]} is of the built-in job" in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize("rate", ["nan", "inf", "-1", "0"])
 def test_a_rate_that_is_none_is_refused(cli, rate):
     done = cli("profile", "--gpu-rate", rate, *cli.job("raises.py"))

@@ -105,7 +105,7 @@ def test_a_stall_at_the_threshold_itself_is_not_settled_by_more_rounds(make_resu
     assert "as large as one has to be to count (5 % of the epoch)" in text(repeat_advice(open_case))
 
     open_case["steady"]["noise_floor"] = 0.07
-    assert "(noise floor 7 %)" in text(repeat_advice(open_case))
+    assert "(noise floor 7 % of the epoch)" in text(repeat_advice(open_case))
 
 
 def test_wait_share_is_what_compute_leaves_of_the_epoch(result):
