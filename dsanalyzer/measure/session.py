@@ -326,7 +326,6 @@ class Session:
         count = found = len(chosen["indices"])
         if self.options.storage_bytes_per_s is not None and count:
             alone.check_can_be_held(next(iter(chosen["sizes"])))
-        if self.options.storage_bytes_per_s is not None and count:
             read = sum(map(residency.device_bytes, chosen["sizes"].values())) / count
             follows = "batches" in chosen  # a stream gives the samples it was seen to give
             self._plan_anew(count, self.options.storage_bytes_per_s / read, chosen=follows)
