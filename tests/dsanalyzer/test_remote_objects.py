@@ -12,9 +12,9 @@ import fsspec
 import pytest
 from fsspec.asyn import AsyncFileSystem
 
+from dsanalyzer.evidence import over_the_network
 from dsanalyzer.hooks import opens, remote, subset
 from dsanalyzer.measure import objects, residency, storage
-from dsanalyzer.result import _over_the_network
 
 BRIEF = ("--rounds", 1, "--epochs", 3, "--block", 0.3, "--samples", 160, "--gpu-rate", 2000)
 DELAY_S = 0.02
@@ -98,7 +98,7 @@ def test_what_was_received_is_held_against_what_was_asked_for():
     def check(asked, came, beside):
         prep = [{"received_bytes": beside}] * 3
         fetch = [{"received_bytes": came, "missed_bytes": asked}] * 2
-        return _over_the_network(prep, fetch, 100 << 20)["ok"]
+        return over_the_network(prep, fetch, 100 << 20)["ok"]
 
     asked = 100 << 20
     assert check(asked, asked, 0) and check(asked, 0.6 * asked, 5 << 20)
